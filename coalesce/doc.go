@@ -1,0 +1,2 @@
+// Package coalesce makes one call, watch or stream out of many.
+package coalesce

@@ -1,0 +1,80 @@
+package grpcapi
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+
+	"weir/coalesce"
+	"weir/grpcapi/wire"
+)
+
+// Backend answers the requests of a server that holds the data itself. core.Node satisfies it.
+//
+// Requests arrive decoded and checked for everything that can be checked without the data. Encoded answers are
+// immutable once returned. Errors are those of etcd's rpctypes package, or context errors, which the server
+// turns into etcd's. Every method may be called concurrently.
+type Backend interface {
+	KV
+	Lease
+	Cluster
+	Maintenance
+
+	// Header is the ResponseHeader as of now: the newest applied revision and the term of raft.
+	Header() wire.Header
+	// Hub is the watch engine that the store publishes to.
+	Hub() *coalesce.Hub
+}
+
+// KV is the data. Each method but Compact returns the encoded response, header included.
+type KV interface {
+	Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error)
+	// RangeStream calls send with encoded RangeStreamResponses; an error from send ends it.
+	RangeStream(ctx context.Context, r *wire.RangeRequest, send func(mem.BufferSlice) error) error
+	Put(ctx context.Context, r *wire.PutRequest) (mem.BufferSlice, error)
+	DeleteRange(ctx context.Context, r *wire.DeleteRangeRequest) (mem.BufferSlice, error)
+	// Txn is given the encoded request too, which is what goes into the log.
+	Txn(ctx context.Context, r *pb.TxnRequest, raw []byte) (mem.BufferSlice, error)
+	Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error)
+}
+
+// Lease is the lease service. Responses come with their header.
+type Lease interface {
+	LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error)
+	LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error)
+	// LeaseRenew is one ping. It returns the TTL in seconds that the lease has again, or
+	// rpctypes.ErrGRPCLeaseNotFound, which the keepalive stream answers as TTL 0.
+	LeaseRenew(ctx context.Context, id int64) (ttl int64, err error)
+	LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
+	LeaseLeases(ctx context.Context, r *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
+}
+
+// Cluster is the membership. Changes to it are not there yet and are answered with Unimplemented.
+type Cluster interface {
+	MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.MemberListResponse, error)
+}
+
+// Maintenance is what operators ask of one member.
+type Maintenance interface {
+	Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error)
+	Status(ctx context.Context, r *pb.StatusRequest) (*pb.StatusResponse, error)
+	Defragment(ctx context.Context, r *pb.DefragmentRequest) (*pb.DefragmentResponse, error)
+	Hash(ctx context.Context, r *pb.HashRequest) (*pb.HashResponse, error)
+	HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error)
+	// Snapshot calls send with the parts of the store's file as of one moment, then with its SHA-256, as etcd does.
+	Snapshot(ctx context.Context, send func(*pb.SnapshotResponse) error) error
+}
+
+// Forwarder passes RPCs to another server without reading them. proxy.Proxy satisfies it.
+//
+// Metadata, deadline, half-close, trailers, code, text and details of errors pass unchanged in both directions.
+// Both methods may be called concurrently.
+type Forwarder interface {
+	// Unary forwards one request of the method ("/etcdserverpb.KV/Put") and returns the encoded response. It sets
+	// header and trailer on ctx (grpc.SetHeader, grpc.SetTrailer).
+	Unary(ctx context.Context, method string, req wire.Raw) (wire.Raw, error)
+	// Stream forwards a stream of any kind until both sides have ended.
+	Stream(method string, stream grpc.ServerStream) error
+}

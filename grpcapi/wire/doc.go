@@ -1,0 +1,19 @@
+// Package wire reads and writes etcd v3 messages as encoded bytes, so that what was encoded once is never
+// decoded and encoded again on its way to a client.
+//
+// The nouns:
+//
+//   - Codec: the gRPC codec of both binaries. It hands a handler the bytes of a message (Raw) and sends the
+//     bytes a handler gives (mem.BufferSlice); generated protobuf messages pass through it as usual.
+//   - RangeRequest, PutRequest, DeleteRangeRequest: requests decoded by hand, because they are on the hot path.
+//     Their byte slices point into the message they were decoded from.
+//   - KeyValue: the fields of an encoded mvccpb.KeyValue that a server filters and sorts by.
+//   - Event: one change of one key, encoded where it was made and shared by every watcher.
+//   - Header: the ResponseHeader, the only part of most answers that differs from client to client.
+//
+// Invariants: decoding never panics and never reads outside its input, whatever the bytes are; what the Append
+// functions write is byte for byte what google.golang.org/protobuf writes for the same message; every slice
+// given out is immutable from then on, by agreement, because it may be shared across streams.
+//
+// Callers: grpcapi, core, core/mvcc, coalesce, cache and proxy. It imports nothing of weir.
+package wire
