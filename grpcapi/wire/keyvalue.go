@@ -7,27 +7,51 @@ type KeyValue struct {
 	Version, Lease              int64
 }
 
-// Unmarshal decodes b into kv, which keeps b.
-func (kv *KeyValue) Unmarshal(b []byte) error { panic("skeleton") }
-
-// Size is the length of what Append writes.
-func (kv *KeyValue) Size() int { panic("skeleton") }
-
-// Append appends the encoded mvccpb.KeyValue to dst.
-func (kv *KeyValue) Append(dst []byte) []byte { panic("skeleton") }
-
-// Event is one change of one key. Data is encoded once, where the change was made or arrived, and shared by
-// every watcher that is sent it.
-type Event struct {
-	Key    []byte // points into Data
-	ModRev int64  // the revision that made the change
-	Delete bool
-	Data   []byte // encoded mvccpb.Event without prev_kv
-	Prev   []byte // encoded mvccpb.KeyValue before the change; nil when there was none or nobody asked
+// Unmarshal decodes b into kv, which keeps b; see RangeRequest.Unmarshal.
+func (kv *KeyValue) Unmarshal(b []byte) error {
+	*kv = KeyValue{}
+	var v uint64
+	for at, i := 0, 0; i < len(b); at = i {
+		v, i = readVarint(b, i)
+		switch v {
+		case 1<<3 | uint64(bytesType):
+			kv.Key, i = readBytes(b, i)
+		case 2 << 3:
+			v, i = readVarint(b, i)
+			kv.CreateRevision = int64(v)
+		case 3 << 3:
+			v, i = readVarint(b, i)
+			kv.ModRevision = int64(v)
+		case 4 << 3:
+			v, i = readVarint(b, i)
+			kv.Version = int64(v)
+		case 5<<3 | uint64(bytesType):
+			kv.Value, i = readBytes(b, i)
+		case 6 << 3:
+			v, i = readVarint(b, i)
+			kv.Lease = int64(v)
+		default:
+			i = skipField(b, i, v)
+		}
+		if i < 0 {
+			return malformed("KeyValue", at)
+		}
+	}
+	return nil
 }
 
-// NewPutEvent makes the event of a put from the encoded KeyValue that it wrote.
-func NewPutEvent(kv []byte) (Event, error) { panic("skeleton") }
+// Size is the length of what Append writes.
+func (kv *KeyValue) Size() int {
+	return sizeBytes(len(kv.Key)) + sizeVarint(uint64(kv.CreateRevision)) + sizeVarint(uint64(kv.ModRevision)) +
+		sizeVarint(uint64(kv.Version)) + sizeBytes(len(kv.Value)) + sizeVarint(uint64(kv.Lease))
+}
 
-// NewDeleteEvent makes the event of a deletion of key at revision rev.
-func NewDeleteEvent(key []byte, rev int64) Event { panic("skeleton") }
+// Append appends the encoded mvccpb.KeyValue to dst.
+func (kv *KeyValue) Append(dst []byte) []byte {
+	dst = appendBytes(dst, 1, kv.Key)
+	dst = appendVarint(dst, 2, uint64(kv.CreateRevision))
+	dst = appendVarint(dst, 3, uint64(kv.ModRevision))
+	dst = appendVarint(dst, 4, uint64(kv.Version))
+	dst = appendBytes(dst, 5, kv.Value)
+	return appendVarint(dst, 6, uint64(kv.Lease))
+}

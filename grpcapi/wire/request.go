@@ -1,9 +1,5 @@
 package wire
 
-// Raw is one encoded message. A handler that takes a *Raw is given the bytes as they came; they are a private
-// copy that the garbage collector owns, so they may be kept, sliced and shared.
-type Raw []byte
-
 // RangeRequest is a decoded etcdserverpb.RangeRequest. Key and RangeEnd point into Raw.
 type RangeRequest struct {
 	Raw               []byte // the encoded message this was decoded from; nil when made by hand
@@ -38,12 +34,118 @@ type DeleteRangeRequest struct {
 	PrevKV        bool
 }
 
+// The decoders switch on the whole tag, so that a known field with another wire type is skipped like an unknown
+// one, as google.golang.org/protobuf does. They err exactly when it does. A tag that cannot be read is tag 0, which
+// skipField refuses.
+
 // Unmarshal decodes b into r, which keeps b. Unknown fields are skipped, a field given twice keeps its last
-// value, as in proto3. The error says which message and at which offset.
-func (r *RangeRequest) Unmarshal(b []byte) error { panic("skeleton") }
+// value, as in proto3. The error says which message and at which offset; r is then of no use.
+func (r *RangeRequest) Unmarshal(b []byte) error {
+	*r = RangeRequest{Raw: b}
+	var v uint64
+	for at, i := 0, 0; i < len(b); at = i {
+		v, i = readVarint(b, i)
+		switch v {
+		case 1<<3 | uint64(bytesType):
+			r.Key, i = readBytes(b, i)
+		case 2<<3 | uint64(bytesType):
+			r.RangeEnd, i = readBytes(b, i)
+		case 3 << 3:
+			v, i = readVarint(b, i)
+			r.Limit = int64(v)
+		case 4 << 3:
+			v, i = readVarint(b, i)
+			r.Revision = int64(v)
+		case 5 << 3:
+			v, i = readVarint(b, i)
+			r.SortOrder = int32(v)
+		case 6 << 3:
+			v, i = readVarint(b, i)
+			r.SortTarget = int32(v)
+		case 7 << 3:
+			v, i = readVarint(b, i)
+			r.Serializable = v != 0
+		case 8 << 3:
+			v, i = readVarint(b, i)
+			r.KeysOnly = v != 0
+		case 9 << 3:
+			v, i = readVarint(b, i)
+			r.CountOnly = v != 0
+		case 10 << 3:
+			v, i = readVarint(b, i)
+			r.MinModRevision = int64(v)
+		case 11 << 3:
+			v, i = readVarint(b, i)
+			r.MaxModRevision = int64(v)
+		case 12 << 3:
+			v, i = readVarint(b, i)
+			r.MinCreateRevision = int64(v)
+		case 13 << 3:
+			v, i = readVarint(b, i)
+			r.MaxCreateRevision = int64(v)
+		default:
+			i = skipField(b, i, v)
+		}
+		if i < 0 {
+			return malformed("RangeRequest", at)
+		}
+	}
+	return nil
+}
 
 // Unmarshal decodes b into r, which keeps b; see RangeRequest.Unmarshal.
-func (r *PutRequest) Unmarshal(b []byte) error { panic("skeleton") }
+func (r *PutRequest) Unmarshal(b []byte) error {
+	*r = PutRequest{Raw: b}
+	var v uint64
+	for at, i := 0, 0; i < len(b); at = i {
+		v, i = readVarint(b, i)
+		switch v {
+		case 1<<3 | uint64(bytesType):
+			r.Key, i = readBytes(b, i)
+		case 2<<3 | uint64(bytesType):
+			r.Value, i = readBytes(b, i)
+		case 3 << 3:
+			v, i = readVarint(b, i)
+			r.Lease = int64(v)
+		case 4 << 3:
+			v, i = readVarint(b, i)
+			r.PrevKV = v != 0
+		case 5 << 3:
+			v, i = readVarint(b, i)
+			r.IgnoreValue = v != 0
+		case 6 << 3:
+			v, i = readVarint(b, i)
+			r.IgnoreLease = v != 0
+		default:
+			i = skipField(b, i, v)
+		}
+		if i < 0 {
+			return malformed("PutRequest", at)
+		}
+	}
+	return nil
+}
 
 // Unmarshal decodes b into r, which keeps b; see RangeRequest.Unmarshal.
-func (r *DeleteRangeRequest) Unmarshal(b []byte) error { panic("skeleton") }
+func (r *DeleteRangeRequest) Unmarshal(b []byte) error {
+	*r = DeleteRangeRequest{Raw: b}
+	var v uint64
+	for at, i := 0, 0; i < len(b); at = i {
+		v, i = readVarint(b, i)
+		switch v {
+		case 1<<3 | uint64(bytesType):
+			r.Key, i = readBytes(b, i)
+		case 2<<3 | uint64(bytesType):
+			r.RangeEnd, i = readBytes(b, i)
+		case 3 << 3:
+			v, i = readVarint(b, i)
+			r.PrevKV = v != 0
+		default:
+			i = skipField(b, i, v)
+		}
+		if i < 0 {
+			return malformed("DeleteRangeRequest", at)
+		}
+	}
+	return nil
+}

@@ -1,5 +1,7 @@
 package wire
 
+import "google.golang.org/grpc/mem"
+
 // Header is an etcdserverpb.ResponseHeader.
 type Header struct {
 	ClusterID, MemberID uint64
@@ -7,11 +9,51 @@ type Header struct {
 	RaftTerm            uint64
 }
 
+const maxHeaderSize = 2 + 4*maxVarintFieldSize
+
 // Append appends h as field 1 (tag, length, message) of a response. Every etcd response has its header there.
-func (h Header) Append(dst []byte) []byte { panic("skeleton") }
+func (h Header) Append(dst []byte) []byte {
+	dst = append(dst, 1<<3|bytesType, 0)
+	start := len(dst)
+	dst = appendVarint(dst, 1, h.ClusterID)
+	dst = appendVarint(dst, 2, h.MemberID)
+	dst = appendVarint(dst, 3, uint64(h.Revision))
+	dst = appendVarint(dst, 4, h.RaftTerm)
+	dst[start-1] = byte(len(dst) - start) // below 128, so it is a varint of one byte
+	return dst
+}
 
-// AppendKV appends tag and length of one kvs entry of a RangeResponse; the n bytes of the KeyValue follow.
-func AppendKVPrefix(dst []byte, n int) []byte { panic("skeleton") }
+// EncodePut returns an encoded PutResponse. prev is the encoded KeyValue before the put, which the response keeps;
+// nil when there was none or nobody asked.
+func EncodePut(h Header, prev []byte) mem.BufferSlice {
+	var head [maxHeaderSize]byte
+	if prev == nil {
+		return join(h.Append(head[:0]), 2, nil, nil, shareFrom)
+	}
+	return join(h.Append(head[:0]), 2, [][]byte{prev}, nil, shareFrom)
+}
 
-// AppendRangeEnd appends more and count of a RangeResponse.
-func AppendRangeEnd(dst []byte, more bool, count int64) []byte { panic("skeleton") }
+// AppendPut appends what EncodePut returns.
+func AppendPut(dst []byte, h Header, prev []byte) []byte {
+	dst = h.Append(dst)
+	if prev != nil {
+		dst = appendMessage(dst, 2, prev)
+	}
+	return dst
+}
+
+// EncodeDeleteRange returns an encoded DeleteRangeResponse. prevKVs are the encoded KeyValues that were deleted,
+// which the response keeps; none when nobody asked for them.
+func EncodeDeleteRange(h Header, deleted int64, prevKVs [][]byte) mem.BufferSlice {
+	var head [maxHeaderSize + maxVarintFieldSize]byte
+	return join(AppendDeleteRange(head[:0], h, deleted, nil), 3, prevKVs, nil, shareFrom)
+}
+
+// AppendDeleteRange appends what EncodeDeleteRange returns.
+func AppendDeleteRange(dst []byte, h Header, deleted int64, prevKVs [][]byte) []byte {
+	dst = appendVarint(h.Append(dst), 2, uint64(deleted))
+	for _, kv := range prevKVs {
+		dst = appendMessage(dst, 3, kv)
+	}
+	return dst
+}
