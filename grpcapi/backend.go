@@ -78,3 +78,10 @@ type Forwarder interface {
 	// Stream forwards a stream of any kind until both sides have ended.
 	Stream(method string, stream grpc.ServerStream) error
 }
+
+// Upstream is a Forwarder that knows whether it can forward. proxy.Proxy satisfies it.
+type Upstream interface {
+	Forwarder
+	// Ready returns nil if some upstream endpoint is connected, else an error that names each and what is wrong.
+	Ready(ctx context.Context) error
+}

@@ -6,8 +6,9 @@ import "time"
 type Clock interface {
 	// Now returns the present. Only differences between its results matter.
 	Now() time.Time
-	// After returns a channel that receives once, when d has passed.
-	After(d time.Duration) <-chan time.Time
+	// At returns a channel that receives once, when it is t or later. (With a duration instead, a clock that is moved by
+	// a test between Now and the call would be waited for too long.)
+	At(t time.Time) <-chan time.Time
 }
 
 // SystemClock is the monotonic clock of the machine: setting its date changes nothing.
@@ -16,5 +17,5 @@ type SystemClock struct{}
 // Now returns time.Now(), whose differences are monotonic.
 func (SystemClock) Now() time.Time { return time.Now() }
 
-// After is time.After.
-func (SystemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+// At returns a channel that receives at t, a sum of a result of Now and a duration.
+func (SystemClock) At(t time.Time) <-chan time.Time { return time.After(time.Until(t)) }

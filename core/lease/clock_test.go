@@ -7,7 +7,7 @@ import (
 
 // fakeClock moves only by advance.
 type fakeClock struct {
-	// slept receives the argument of each After, so that a test can wait until WaitExpired sleeps and see how long.
+	// slept receives how long each At waits, so that a test can wait until WaitExpired sleeps and see for how long.
 	slept chan time.Duration
 
 	mu     sync.Mutex
@@ -30,12 +30,14 @@ func (c *fakeClock) Now() time.Time {
 	return c.now
 }
 
-func (c *fakeClock) After(d time.Duration) <-chan time.Time {
+func (c *fakeClock) At(t time.Time) <-chan time.Time {
 	c.mu.Lock()
-	a := alarm{c.now.Add(d), make(chan time.Time, 1)}
+	a := alarm{t, make(chan time.Time, 1)}
 	c.alarms = append(c.alarms, a)
+	left := t.Sub(c.now)
+	c.ring()
 	c.mu.Unlock()
-	c.slept <- d
+	c.slept <- left
 	return a.c
 }
 
@@ -43,6 +45,11 @@ func (c *fakeClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
+	c.ring()
+}
+
+// ring sounds the alarms whose time has come. c.mu is held.
+func (c *fakeClock) ring() {
 	kept := c.alarms[:0]
 	for _, a := range c.alarms {
 		if a.at.After(c.now) {

@@ -268,7 +268,7 @@ func (l *Lessor) Demote() {
 // there three seconds later is returned again. Only one goroutine may call it at a time. The error is that of ctx.
 func (l *Lessor) WaitExpired(ctx context.Context, limit int) ([]int64, error) {
 	for {
-		ids, sleep, again := l.sweep(limit)
+		ids, next, again := l.sweep(limit)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
@@ -278,8 +278,8 @@ func (l *Lessor) WaitExpired(ctx context.Context, limit int) ([]int64, error) {
 			continue
 		}
 		var alarm <-chan time.Time // stays nil, which never fires, when there is nothing to wait for
-		if sleep > 0 {
-			alarm = l.clock.After(sleep)
+		if next > 0 {
+			alarm = l.clock.At(l.start.Add(time.Duration(next)))
 		}
 		select {
 		case <-alarm:
@@ -291,11 +291,15 @@ func (l *Lessor) WaitExpired(ctx context.Context, limit int) ([]int64, error) {
 }
 
 // sweep takes expired leases from the front of the queue and puts renewed ones where they belong, until the front is
-// a lease that expires in the future. It returns the expired ones, and without any how long to sleep (0: until woken), or
-// that it stopped early to let others have the lock.
-func (l *Lessor) sweep(limit int) (ids []int64, sleep time.Duration, again bool) {
+// a lease that expires in the future. It returns the expired ones, and without any the next expiry (0 is none), or that it
+// stopped early to let others have the lock.
+func (l *Lessor) sweep(limit int) (ids []int64, next instant, again bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	select {
+	case <-l.wake: // of something that this sweep sees
+	default:
+	}
 	now := l.now()
 	for range sweepLimit {
 		if len(l.queue) == 0 || len(ids) == limit {
@@ -306,7 +310,7 @@ func (l *Lessor) sweep(limit int) (ids []int64, sleep time.Duration, again bool)
 		case due < le.expiry: // it was renewed
 			l.queue.postpone(le.expiry)
 		case due > now:
-			return ids, time.Duration(due - now), false
+			return ids, due, false
 		default:
 			ids = append(ids, le.id)
 			l.queue.postpone(now + instant(retryInterval))

@@ -285,12 +285,12 @@ func TestShorterLeaseWakesTheSleeper(t *testing.T) {
 	l, clock := newPrimary()
 	grant(t, l, 1, 60)
 	c := waitExpired(t.Context(), l)
-	<-clock.slept // it may have been woken by the first grant and sleep again, for the same minute
+	if d := <-clock.slept; d != time.Minute {
+		t.Errorf("slept %v, want a minute", d)
+	}
 	grant(t, l, 2, 5)
-	for d := range clock.slept {
-		if d == 5*time.Second {
-			break
-		}
+	if d := <-clock.slept; d != 5*time.Second {
+		t.Errorf("woken, slept %v, want 5s", d)
 	}
 	clock.advance(5 * time.Second)
 	if got := <-c; got.err != nil || !slices.Equal(got.ids, []int64{2}) {

@@ -1,0 +1,46 @@
+# What a developer and CI run. Everything is built from source by the go command; nothing needs installing first.
+
+# The race detector needs a C compiler. Where there is none the same tests run without it.
+RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null && echo -race)
+
+GOLANGCI ?= go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 10s
+BENCHTIME ?= 1s
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+.PHONY: run build test lint bench fuzz cross
+
+# A proxy with an embedded core in ./default.weir.
+run:
+	go run ./cmd/proxy
+
+build:
+	go build -o bin/ ./cmd/...
+
+# Everything: the product's packages, then loadtest, which starts real etcd servers of three versions beside weir.
+test:
+	go test $(RACE) ./...
+	cd loadtest && go test -timeout 14m ./...
+
+lint:
+	$(GOLANGCI) run ./...
+	cd loadtest && $(GOLANGCI) run --config ../.golangci.yml ./...
+
+bench:
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+# Each Fuzz function for FUZZTIME, as go test takes one at a time.
+fuzz:
+	@grep -rHo '^func Fuzz[A-Za-z0-9_]*' --include='*_test.go' . | sed 's|/[^/]*:func | |' | sort | \
+	while read -r dir name; do \
+		echo "$$dir $$name"; \
+		(cd "$$dir" && go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME)) || exit 1; \
+	done
+
+# Builds what is released, for every platform. Only linux is tested.
+cross:
+	@for p in $(PLATFORMS); do \
+		os=$${p%/*} arch=$${p#*/}; \
+		echo "$$p"; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o bin/$$os-$$arch/ ./cmd/... || exit 1; \
+	done

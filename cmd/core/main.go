@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/version"
+
+	"weir/cmd/internal/process"
+	"weir/core"
+	"weir/grpcapi"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Environ()); err != nil {
+		fmt.Fprintf(os.Stderr, "core: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// stopTimeout is how long requests in progress may take after SIGTERM. Watches have no end of their own.
+const stopTimeout = 3 * time.Second
+
+func run(args, environ []string) error {
+	o, err := parseOptions(args, environ)
+	switch {
+	case errors.Is(err, process.ErrHelp):
+		o.usage(os.Stdout)
+		return nil
+	case err != nil:
+		return err
+	case o.version:
+		fmt.Printf("weir core\netcd Version: %s\nGo Version: %s\nGo OS/Arch: %s/%s\n",
+			version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return nil
+	}
+	logger, closeLog, err := process.NewLogger(o.logLevel, o.logOutputs)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	process.TuneMemory()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return serve(ctx, o, logger)
+}
+
+// serve runs the member until ctx ends or the member fails.
+func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
+	listeners, err := listen(o.listenClientURLs)
+	if err != nil {
+		return err
+	}
+	defer closeAll(listeners) // a second close of what the server closed does nothing
+
+	o.core.Logger = logger
+	node, err := core.Open(o.core)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, node.Close()) }()
+
+	failed := make(chan error, len(listeners))
+	ready, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case err := <-node.Failed():
+			failed <- err
+			cancel()
+		case <-ready.Done():
+		}
+	}()
+	if err := node.WaitReady(ready); err != nil {
+		select {
+		case err := <-failed:
+			return err
+		default:
+			return nil // told to stop
+		}
+	}
+	return serveAPI(ctx, o, node, listeners, logger)
+}
+
+func serveAPI(ctx context.Context, o options, node *core.Node, listeners []net.Listener, logger *slog.Logger) error {
+	server := grpcapi.NewBackendServer(grpcapi.Config{
+		MaxRequestBytes: o.core.MaxRequestBytes,
+		MaxTxnOps:       o.maxTxnOps,
+		HTTP:            grpcapi.BackendHTTP(node),
+		Logger:          logger,
+	}, node)
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		logger.Info("serving client traffic insecurely", "address", l.Addr().String())
+		go func() {
+			if err := server.Serve(l); err != nil {
+				failed <- err
+			}
+		}()
+	}
+	logger.Info("ready to serve client requests")
+	var err error
+	select {
+	case <-ctx.Done():
+		logger.Info("told to stop")
+	case err = <-failed:
+	case err = <-node.Failed():
+	}
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	server.Stop(stopping)
+	return err
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+
+	"google.golang.org/grpc/test/bufconn"
+
+	"weir/core"
+	"weir/grpcapi"
+)
+
+// embeddedEndpoint is the endpoint by which the proxy knows the core in its own process.
+const embeddedEndpoint = "unix://embedded"
+
+// embedded is a core of one member in this process. The proxy talks to it as to any other, over pipes instead of a
+// network.
+type embedded struct {
+	node   *core.Node
+	server *grpcapi.Server
+	pipes  *bufconn.Listener
+	served chan error
+}
+
+// startEmbedded opens the core and waits until it serves or ctx ends.
+func startEmbedded(ctx context.Context, o options, logger *slog.Logger) (*embedded, error) {
+	url := "http://" + o.listenAddr
+	node, err := core.Open(core.Config{
+		DataDir:         o.dataDir,
+		PeerURLs:        []string{"http://localhost:2380"},
+		ClientURLs:      []string{url},
+		MaxRequestBytes: o.maxSendBytes,
+		Logger:          logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := node.WaitReady(ctx); err != nil {
+		node.Close()
+		return nil, err
+	}
+	e := &embedded{
+		node:   node,
+		server: grpcapi.NewBackendServer(grpcapi.Config{MaxRequestBytes: o.maxSendBytes, Logger: logger}, node),
+		pipes:  bufconn.Listen(64 << 10),
+		served: make(chan error, 1),
+	}
+	go func() { e.served <- e.server.Serve(e.pipes) }()
+	return e, nil
+}
+
+// dial is for proxy.Config.
+func (e *embedded) dial(ctx context.Context, _ string) (net.Conn, error) {
+	return e.pipes.DialContext(ctx)
+}
+
+// close ends the core. Nobody talks to it any more.
+func (e *embedded) close() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	e.server.Stop(ctx)
+	<-e.served
+	return e.node.Close()
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"weir/cmd/internal/process"
+	"weir/proxy"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Environ(), os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "proxy: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+		os.Exit(1)
+	}
+}
+
+// stopTimeout is how long RPCs in progress may take after SIGTERM. Watches have no end of their own.
+const stopTimeout = 3 * time.Second
+
+func run(args, environ []string, stdout io.Writer) error {
+	o, err := parseOptions(args, environ)
+	switch {
+	case errors.Is(err, process.ErrHelp):
+		o.usage(stdout)
+		return nil
+	case err != nil:
+		return err
+	}
+	logger, closeLog, err := process.NewLogger(o.logLevel, []string{"default"})
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	process.TuneMemory()
+	if o.memoryLimit > 0 {
+		debug.SetMemoryLimit(o.memoryLimit)
+	}
+	for _, name := range o.unused {
+		logger.Warn("flag has no effect", "flag", name)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return serve(ctx, o, logger, stdout)
+}
+
+// serve runs the proxy until ctx ends or something that it needs fails.
+func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer) (err error) {
+	l, err := listen(o)
+	if err != nil {
+		return err
+	}
+	defer l.close() // a second close of what a server closed does nothing
+
+	cfg := proxy.Config{
+		Endpoints:           o.endpoints,
+		TLS:                 o.upstreamTLS,
+		KeepAliveTime:       o.dialKeepAliveTime,
+		KeepAliveTimeout:    o.dialKeepAliveTimeout,
+		PermitWithoutStream: o.permitWithoutStream,
+		MaxRecvBytes:        o.maxRecvBytes,
+		Logger:              logger,
+	}
+	var coreFailed <-chan error // nil without a core
+	if o.embedded {
+		core, err := startEmbedded(ctx, o, logger)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, core.close()) }()
+		cfg.Endpoints, cfg.Dial = []string{embeddedEndpoint}, core.dial
+		coreFailed = core.node.Failed()
+	}
+	p, err := proxy.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+
+	clients, metrics := newServers(o, p, logger)
+	ended := l.start(clients, metrics)
+	logger.Info("serving client traffic", "address", l.clients.Addr().String(), "tls", o.listenTLS != nil)
+	if o.embedded {
+		greet(stdout, o, l.clients.Addr())
+	}
+	select {
+	case <-ctx.Done():
+		logger.Info("told to stop")
+	case err = <-ended:
+	case err = <-coreFailed:
+	}
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	_ = metrics.Shutdown(stopping)
+	clients.Stop(stopping)
+	return err
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"weir/cmd/internal/process"
+)
+
+// envPrefix is that of the environment variables, without the last underscore.
+const envPrefix = "WEIR_PROXY"
+
+// options is the command line, checked.
+type options struct {
+	embedded bool
+	dataDir  string // of the embedded core
+
+	endpoints            []string
+	upstreamTLS          *tls.Config // nil without any of its flags
+	dialKeepAliveTime    time.Duration
+	dialKeepAliveTimeout time.Duration
+	permitWithoutStream  bool
+	maxSendBytes         int
+	maxRecvBytes         int
+
+	listenAddr           string
+	metricsURLs          []*url.URL
+	listenTLS            *tls.Config // nil without any of its flags
+	maxConcurrentStreams uint
+	keepAliveMinTime     time.Duration
+	keepAliveInterval    time.Duration
+	keepAliveTimeout     time.Duration
+	enablePprof          bool
+
+	logLevel    string
+	memoryLimit int64
+
+	// unused are flags that were given and change nothing, as the same flags of etcd's proxy would not.
+	unused []string
+
+	usage func(io.Writer)
+}
+
+// notThereYet are the flags of `etcd grpc-proxy start` whose work is not done. They are refused, because ignoring
+// them would be to serve something else than was asked for. A value that asks for nothing is accepted.
+var notThereYet = []struct{ name, nothing, usage string }{
+	{"auto-tls", "false", "TLS using generated certificates."},
+	{"client-crl-file", "", "Client certificate revocation list file."},
+	{"discovery-srv", "", "Domain name to query for SRV records describing cluster endpoints."},
+	{"discovery-srv-name", "", "Service name to query when using DNS discovery."},
+	{"endpoints-auto-sync-interval", "0s", "Interval of endpoints auto sync."},
+	{"experimental-enable-grpc-logging", "false", "Log all requests and responses."},
+	{"experimental-leasing-prefix", "", "Leasing metadata prefix for disconnected linearized reads."},
+	{"experimental-serializable-ordering", "false", "Serializable reads with increasing revisions across endpoints."},
+	{"insecure-discovery", "false", "Accept insecure SRV records."},
+	{"namespace", "", "Prefix to all keys."},
+	{"resolver-prefix", "", "Prefix to use for registering the proxy."},
+	{"resolver-ttl", "0", "TTL, in seconds, when registering proxy endpoints."},
+	{"self-signed-cert-validity", "1", "Validity period of generated certificates in years."},
+}
+
+func refuse(nothing string) func(string) error {
+	return func(value string) error {
+		if value == nothing || value == "0" && nothing == "0s" {
+			return nil
+		}
+		return errors.New("weir does not have this yet, leave it out")
+	}
+}
+
+// parseOptions reads flags with the names and, but for an embedded core, the defaults of etcd's grpc-proxy.
+func parseOptions(args, environ []string) (options, error) {
+	var (
+		o         options
+		endpoints string
+		metrics   string
+		debug     bool
+		upstream  clientFiles
+		listen    serverFiles
+	)
+	f := process.NewFlags("proxy", envPrefix)
+	o.usage = f.Usage
+	f.BoolVar(&o.embedded, "embedded", false, "Start a core of one member in this process and serve that. The default when there is no other flag.")
+	f.StringVar(&o.dataDir, "data-dir", "default.weir", "Data directory of the embedded core. A proxy before --endpoints keeps no data.")
+
+	f.StringVar(&endpoints, "endpoints", "", "Comma separated endpoints of the cluster: http://, https://, unix:// or host:port.")
+	f.StringVar(&upstream.cert, "cert", "", "Identify secure connections with the cluster using this TLS certificate file.")
+	f.StringVar(&upstream.key, "key", "", "Identify secure connections with the cluster using this TLS key file.")
+	f.StringVar(&upstream.ca, "cacert", "", "Verify certificates of the cluster using this CA bundle.")
+	f.BoolVar(&upstream.skipVerify, "insecure-skip-tls-verify", false, "Skip authentication of the cluster's certificates (CAUTION: for testing only).")
+	f.DurationVar(&o.dialKeepAliveTime, "dial-keepalive-time", 0, "Time without traffic after which a connection to the cluster is pinged (0 to disable).")
+	f.DurationVar(&o.dialKeepAliveTimeout, "dial-keepalive-timeout", 20*time.Second, "Time to wait for the answer to such a ping.")
+	f.BoolVar(&o.permitWithoutStream, "permit-without-stream", false, "Ping connections to the cluster without active RPCs too.")
+	f.IntVar(&o.maxSendBytes, "max-send-bytes", 3<<19, "Limit in bytes of a request to the cluster. As at etcd, 512 KiB more are passed on, for the cluster to refuse.")
+	f.IntVar(&o.maxRecvBytes, "max-recv-bytes", math.MaxInt32, "Limit in bytes of an answer from the cluster.")
+
+	f.StringVar(&o.listenAddr, "listen-addr", "127.0.0.1:23790", "Address to listen on. With an embedded core the default is 127.0.0.1:2379.")
+	f.StringVar(&metrics, "metrics-addr", "", "Comma separated URLs to serve the HTTP endpoints on additionally: http://host:port, https://host:port.")
+	f.String("advertise-client-url", "127.0.0.1:23790", "Address to register under --resolver-prefix.")
+	f.StringVar(&listen.cert, "cert-file", "", "Identify secure connections to the proxy using this TLS certificate file.")
+	f.StringVar(&listen.key, "key-file", "", "Identify secure connections to the proxy using this TLS key file.")
+	f.StringVar(&listen.ca, "trusted-ca-file", "", "Demand client certificates and verify them using this CA bundle.")
+	f.StringVar(&listen.cipherSuites, "listen-cipher-suites", "", "Comma separated TLS cipher suites (empty leaves it to Go).")
+	f.StringVar(&listen.minVersion, "tls-min-version", "TLS1.2", "Minimum TLS version: TLS1.2, TLS1.3.")
+	f.StringVar(&listen.maxVersion, "tls-max-version", "", "Maximum TLS version: TLS1.2, TLS1.3 (empty leaves it to Go).")
+	f.UintVar(&o.maxConcurrentStreams, "max-concurrent-streams", math.MaxUint32, "Maximum concurrent RPCs on one client connection.")
+	f.DurationVar(&o.keepAliveMinTime, "grpc-keepalive-min-time", 5*time.Second, "Minimum time between a client's pings.")
+	f.DurationVar(&o.keepAliveInterval, "grpc-keepalive-interval", 2*time.Hour, "Time without traffic after which a client is pinged (0 to disable).")
+	f.DurationVar(&o.keepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "Time to wait for the answer to such a ping (0 to disable).")
+	f.BoolVar(&o.enablePprof, "enable-pprof", false, "Serve runtime profiling data at /debug/pprof/.")
+
+	f.BoolVar(&debug, "debug", false, "The same as --log-level=debug.")
+	f.StringVar(&o.logLevel, "log-level", "info", "Log level: debug, info, warn, error, panic, or fatal.")
+	f.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory in bytes that Go's memory manager tries to stay below. 0 is GOMEMLIMIT, else three quarters of what the process may use.")
+	for _, n := range notThereYet {
+		if n.nothing == "false" {
+			f.BoolFunc(n.name, n.usage+" Not there yet.", refuse(n.nothing))
+		} else {
+			f.Func(n.name, n.usage+" Not there yet.", refuse(n.nothing))
+		}
+	}
+	if err := f.Parse(args, environ); err != nil {
+		return o, err
+	}
+
+	// A misspelt or emptied variable must not become an empty, writable store: only nothing at all means embedded.
+	if len(args) == 0 && !slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, envPrefix+"_") }) {
+		o.embedded = true
+	}
+	if o.embedded {
+		if endpoints != "" {
+			return o, errors.New("--embedded and --endpoints exclude each other: leave one out")
+		}
+		if !f.Given("listen-addr") {
+			o.listenAddr = "127.0.0.1:2379"
+		}
+	} else if endpoints == "" {
+		return o, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --embedded for a store in this process")
+	} else if f.Given("data-dir") {
+		o.unused = append(o.unused, "data-dir")
+	}
+	if f.Given("advertise-client-url") {
+		o.unused = append(o.unused, "advertise-client-url")
+	}
+	o.endpoints = splitList(endpoints)
+	if debug {
+		o.logLevel = "debug"
+	}
+	return o, o.check(f, metrics, upstream, listen)
+}
+
+// check does what is more than reading single flags.
+func (o *options) check(f *process.Flags, metrics string, upstream clientFiles, listen serverFiles) (err error) {
+	if _, _, err := net.SplitHostPort(o.listenAddr); err != nil {
+		return fmt.Errorf("malformed --listen-addr %q: give it as host:port", o.listenAddr)
+	}
+	for _, s := range splitList(metrics) {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || u.Path != "" {
+			return fmt.Errorf("malformed URL %q in --metrics-addr: give it as http://host:port", s)
+		}
+		o.metricsURLs = append(o.metricsURLs, u)
+	}
+	for name, n := range map[string]int{"max-send-bytes": o.maxSendBytes, "max-recv-bytes": o.maxRecvBytes} {
+		if n <= 0 || n > math.MaxInt32 {
+			return fmt.Errorf("--%s=%d is not possible: it must be positive and below 2 GiB", name, n)
+		}
+	}
+	if o.maxConcurrentStreams == 0 || o.maxConcurrentStreams > math.MaxUint32 {
+		return fmt.Errorf("--max-concurrent-streams=%d is not possible: it must be positive and fit into 32 bits", o.maxConcurrentStreams)
+	}
+	if o.upstreamTLS, err = upstream.load(); err != nil {
+		return err
+	}
+	if o.listenTLS, err = listen.load(); err != nil {
+		return err
+	}
+	for _, u := range o.metricsURLs {
+		if u.Scheme == "https" && o.listenTLS == nil {
+			return fmt.Errorf("--metrics-addr=%s needs --cert-file and --key-file", u)
+		}
+	}
+	return nil
+}
+
+func splitList(s string) []string {
+	var list []string
+	for e := range strings.SplitSeq(s, ",") {
+		if e = strings.TrimSpace(e); e != "" {
+			list = append(list, e)
+		}
+	}
+	return list
+}

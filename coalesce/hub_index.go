@@ -1,0 +1,260 @@
+package coalesce
+
+import (
+	"math/rand/v2"
+
+	"weir/grpcapi/wire"
+)
+
+// options are what, besides its range, decides which events a watcher is sent and how they are encoded.
+type options struct {
+	noPut, noDelete, prevKV bool
+}
+
+func (o options) skips(e *wire.Event) bool {
+	if e.Delete {
+		return o.noDelete
+	}
+	return o.noPut
+}
+
+// group is all watchers that want the same: the same range with the same options. Matching an event and encoding it
+// are done once a group, whatever the number of its watchers.
+type group struct {
+	key, end string // end as in etcd's requests: "" is the single key, "\x00" is no end
+	options  options
+	sibling  *group // the next group of the same range, with other options
+
+	size int        // watchers in it, in whatever state
+	live []*Watcher // those that the broadcaster serves
+
+	// Of the broadcaster: deliveries[slot] is this group's, if turn is the broadcaster's turn.
+	turn uint64
+	slot int
+}
+
+// contains tells whether key is in the group's range.
+func (g *group) contains(key []byte) bool {
+	switch g.end {
+	case "":
+		return string(key) == g.key
+	case "\x00":
+		return string(key) >= g.key
+	}
+	return string(key) >= g.key && string(key) < g.end
+}
+
+func (g *group) join(w *Watcher) {
+	w.slot = int32(len(g.live))
+	g.live = append(g.live, w)
+}
+
+func (g *group) leave(w *Watcher) {
+	last := len(g.live) - 1
+	moved := g.live[last]
+	g.live[w.slot], moved.slot = moved, w.slot
+	g.live[last] = nil
+	g.live = g.live[:last]
+}
+
+// index finds the groups that want a key. Single keys, the most of them, are in a hash map: their number does not
+// matter. Ranges are in a tree, where a lookup costs O(log n) for each range that it finds.
+type index struct {
+	keys   map[string]*group
+	ranges rangeTree
+}
+
+func newIndex() index { return index{keys: map[string]*group{}} }
+
+// group returns the group of a range and options. It is made if there is none.
+func (x *index) group(key, end []byte, o options) *group {
+	head := x.head(key, end)
+	for g := head; g != nil; g = g.sibling {
+		if g.options == o {
+			return g
+		}
+	}
+	g := &group{key: string(key), end: string(end), options: o, sibling: head}
+	x.setHead(g, g)
+	return g
+}
+
+// remove takes out a group that has no watchers.
+func (x *index) remove(g *group) {
+	head := x.head([]byte(g.key), []byte(g.end))
+	if head == g {
+		x.setHead(g, g.sibling)
+		return
+	}
+	for head.sibling != g {
+		head = head.sibling
+	}
+	head.sibling = g.sibling
+}
+
+func (x *index) head(key, end []byte) *group {
+	if len(end) == 0 {
+		return x.keys[string(key)]
+	}
+	if n := x.ranges.find(string(key), string(end)); n != nil {
+		return n.groups
+	}
+	return nil
+}
+
+// setHead makes head the first group of g's range.
+func (x *index) setHead(g, head *group) {
+	switch {
+	case g.end == "" && head == nil:
+		delete(x.keys, g.key)
+	case g.end == "":
+		x.keys[g.key] = head
+	case head == nil:
+		x.ranges.remove(g.key, g.end)
+	default:
+		x.ranges.insert(g.key, g.end).groups = head
+	}
+}
+
+// match appends the groups whose range holds the event's key and that do not filter the event out.
+func (x *index) match(e *wire.Event, dst []*group) []*group {
+	dst = appendMatching(dst, x.keys[string(e.Key)], e)
+	return x.ranges.root.match(e, dst)
+}
+
+func appendMatching(dst []*group, g *group, e *wire.Event) []*group {
+	for ; g != nil; g = g.sibling {
+		if !g.options.skips(e) {
+			dst = append(dst, g)
+		}
+	}
+	return dst
+}
+
+// rangeTree is an interval tree: a search tree by (key, end) whose nodes know the greatest end below them, so that
+// a lookup turns away from subtrees which end before the key. It is balanced as a treap, by random priorities: that
+// takes two short recursive functions, where a red-black tree with the same bookkeeping takes hundreds of lines.
+// A trie of prefixes would be faster for prefixes, but clients may watch any range.
+type rangeTree struct{ root *rangeNode }
+
+type rangeNode struct {
+	key, end    string
+	maxEnd      string // the greatest end in this subtree
+	priority    uint32 // not above the parent's
+	left, right *rangeNode
+	groups      *group
+}
+
+// endsAfter tells whether a range that ends at end holds something after s.
+func endsAfter(end, s string) bool { return end == "\x00" || end > s }
+
+func laterEnd(a, b string) string {
+	if a == "\x00" || b != "\x00" && a > b {
+		return a
+	}
+	return b
+}
+
+// compare orders by key, then by end as a string; any fixed order will do for equal keys.
+func (n *rangeNode) compare(key, end string) int {
+	switch {
+	case key < n.key || key == n.key && end < n.end:
+		return -1
+	case key == n.key && end == n.end:
+		return 0
+	}
+	return 1
+}
+
+func (n *rangeNode) update() *rangeNode {
+	n.maxEnd = n.end
+	if n.left != nil {
+		n.maxEnd = laterEnd(n.maxEnd, n.left.maxEnd)
+	}
+	if n.right != nil {
+		n.maxEnd = laterEnd(n.maxEnd, n.right.maxEnd)
+	}
+	return n
+}
+
+func (t *rangeTree) find(key, end string) *rangeNode {
+	n := t.root
+	for n != nil {
+		switch n.compare(key, end) {
+		case 0:
+			return n
+		case -1:
+			n = n.left
+		default:
+			n = n.right
+		}
+	}
+	return nil
+}
+
+// insert returns the node of a range, new if there was none.
+func (t *rangeTree) insert(key, end string) *rangeNode {
+	if n := t.find(key, end); n != nil {
+		return n
+	}
+	n := &rangeNode{key: key, end: end, priority: rand.Uint32()}
+	below, above := t.root.split(key, end)
+	t.root = merge(merge(below, n.update()), above)
+	return n
+}
+
+func (t *rangeTree) remove(key, end string) { t.root = t.root.without(key, end) }
+
+// split divides a subtree into the nodes before (key, end) and those after. That range itself is not in it.
+func (n *rangeNode) split(key, end string) (before, after *rangeNode) {
+	if n == nil {
+		return nil, nil
+	}
+	if n.compare(key, end) < 0 {
+		before, n.left = n.left.split(key, end)
+		return before, n.update()
+	}
+	n.right, after = n.right.split(key, end)
+	return n.update(), after
+}
+
+// merge joins two subtrees, of which a is before b.
+func merge(a, b *rangeNode) *rangeNode {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	case a.priority >= b.priority:
+		a.right = merge(a.right, b)
+		return a.update()
+	}
+	b.left = merge(a, b.left)
+	return b.update()
+}
+
+func (n *rangeNode) without(key, end string) *rangeNode {
+	switch n.compare(key, end) {
+	case 0:
+		return merge(n.left, n.right)
+	case -1:
+		n.left = n.left.without(key, end)
+	default:
+		n.right = n.right.without(key, end)
+	}
+	return n.update()
+}
+
+func (n *rangeNode) match(e *wire.Event, dst []*group) []*group {
+	for n != nil && endsAfter(n.maxEnd, string(e.Key)) {
+		dst = n.left.match(e, dst)
+		if string(e.Key) < n.key {
+			break // all to the right begin later still
+		}
+		if endsAfter(n.end, string(e.Key)) {
+			dst = appendMatching(dst, n.groups, e)
+		}
+		n = n.right
+	}
+	return dst
+}

@@ -1,0 +1,497 @@
+package coalesce
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"weir/grpcapi/wire"
+)
+
+// TestWatchersSeeEveryEventOnceInOrder takes the hub's steps one by one in random order, mixed with everything that
+// clients and the store can do, also while the hub is calling a Sink or the Source. After each call it checks what
+// was delivered against the list of all revisions, and at the end that nothing is missing.
+func TestWatchersSeeEveryEventOnceInOrder(t *testing.T) {
+	runs := 4000
+	if testing.Short() {
+		runs = 400
+	}
+	for seed := range uint64(runs) {
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { newModel(t, seed).run() }) {
+			return
+		}
+	}
+}
+
+// model is the hub under test and the simplest description of what it must do: the list of all revisions.
+type model struct {
+	t   *testing.T
+	rnd *rand.Rand
+	hub *Hub
+
+	history   []Batch // revisions above firstRev that have events
+	head      int64
+	compacted int64
+	streams   []*modelStream
+	nextID    int64
+
+	resyncers   []*resyncer
+	resyncing   []bool
+	broadcasted bool // broadcast is on the stack
+	depth       int
+	settling    bool
+}
+
+// firstRev is the hub's revision at the beginning; a few revisions of history are older.
+const firstRev = 20
+
+type modelStream struct {
+	m        *model
+	stream   *Stream
+	watchers []*modelWatcher
+	created  int
+	room     int  // deliveries until it refuses
+	refused  bool // it owes Drained
+	closed   bool
+	notifies int     // NotifyProgress calls
+	asked    []int64 // RequestProgress calls not answered: the revision at the time
+	dropped  int     // RequestProgress calls that need no answer, because no watcher was left
+}
+
+type modelWatcher struct {
+	Watcher
+	watch    Watch
+	got      []wire.Event
+	over     bool // cancelled or closed by the test
+	canceled error
+	sentAt   int // modelStream.notifies when it was last sent events, -1 at first
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	m := &model{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), head: 1}
+	for m.head < firstRev {
+		m.commit()
+	}
+	ring := []int{1, 500, 3000, 1 << 20}[m.rnd.IntN(4)]
+	chunk := []int{1, 300, 1000, chunkBytes}[m.rnd.IntN(4)]
+	m.hub = newHub(m, m.head, ring, chunk, 1+m.rnd.IntN(3))
+	for range 2 {
+		m.resyncers = append(m.resyncers, newResyncer(m.hub))
+	}
+	m.resyncing = make([]bool, len(m.resyncers))
+	return m
+}
+
+func (m *model) run() {
+	for range 20 + m.rnd.IntN(200) {
+		m.step()
+	}
+	m.settle()
+}
+
+// step does one thing at random.
+func (m *model) step() {
+	m.depth++
+	defer func() { m.depth-- }()
+	switch m.rnd.IntN(14) {
+	case 0, 1, 2:
+		m.hub.Publish(m.commit())
+	case 3, 4:
+		m.create()
+	case 5:
+		if s := m.stream(); s != nil && len(s.watchers) > 0 {
+			w := s.watchers[m.rnd.IntN(len(s.watchers))]
+			w.over = true
+			s.stream.Cancel(&w.Watcher)
+			s.dropAsked()
+		}
+	case 6:
+		if m.rnd.IntN(4) == 0 {
+			m.compacted = max(m.compacted, m.head-m.rnd.Int64N(15))
+			m.hub.Compacted(m.compacted)
+		}
+	case 7:
+		if s := m.stream(); s != nil {
+			s.drain()
+		}
+	case 8:
+		if s := m.stream(); s != nil {
+			s.requestProgress()
+		}
+	case 9:
+		if s := m.stream(); s != nil {
+			s.notifies++
+			s.stream.NotifyProgress()
+		}
+	case 10:
+		if s := m.stream(); s != nil && m.rnd.IntN(5) == 0 {
+			s.close()
+		}
+	case 11, 12:
+		m.broadcast()
+	default:
+		m.resync()
+	}
+}
+
+func (m *model) broadcast() bool {
+	if m.broadcasted {
+		return false
+	}
+	m.broadcasted = true
+	defer func() { m.broadcasted = false }()
+	return m.hub.broadcast()
+}
+
+func (m *model) resync() bool {
+	i := slices.Index(m.resyncing, false)
+	if i < 0 {
+		return false
+	}
+	m.resyncing[i] = true
+	defer func() { m.resyncing[i] = false }()
+	return m.resyncers[i].resync()
+}
+
+// meanwhile is called where other goroutines could do something.
+func (m *model) meanwhile() {
+	if !m.settling && m.depth < 4 && m.rnd.IntN(3) == 0 {
+		m.step()
+	}
+}
+
+// settle lets the hub finish, with clients that take everything, and checks that nothing is missing.
+func (m *model) settle() {
+	m.settling = true
+	for busy := true; busy; {
+		busy = false
+		for _, s := range m.streams {
+			s.room = 1 << 30
+			if s.refused {
+				s.drain()
+				s.room = 1 << 30
+				busy = true
+			}
+		}
+		busy = m.broadcast() || busy
+		busy = m.resync() || busy
+		select {
+		case <-m.hub.wake: // the broadcaster was asked for something
+			busy = true
+		default:
+		}
+	}
+	for _, s := range m.streams {
+		early := false
+		for _, w := range s.watchers {
+			if w.over || w.canceled != nil {
+				continue
+			}
+			if want := m.wanted(w, m.head); len(w.got) != len(want) {
+				m.t.Errorf("watcher %d of %v: got %d events, want %d", w.ID, w.watch, len(w.got), len(want))
+			}
+			early = early || w.watch.Start > m.head+1
+		}
+		if len(s.asked) > 0 && !early && !s.closed {
+			m.t.Errorf("%d progress requests were not answered", len(s.asked))
+		}
+	}
+	m.hub.Close()
+	for _, s := range m.streams {
+		for _, w := range s.watchers {
+			if !w.over && w.canceled == nil {
+				m.t.Errorf("watcher %d was not cancelled by Close", w.ID)
+			}
+		}
+	}
+	if len(m.hub.index.keys) != 0 || m.hub.index.ranges.root != nil || len(m.hub.queue.byKey) != 0 {
+		m.t.Errorf("the hub keeps something of watchers that are gone")
+	}
+}
+
+// commit makes the next revision: a few events, or none, or a gap before it.
+func (m *model) commit() Batch {
+	if m.rnd.IntN(8) == 0 {
+		m.head += m.rnd.Int64N(4)
+	}
+	m.head++
+	b := Batch{Revision: m.head}
+	for range m.rnd.IntN(4) {
+		key := m.key()
+		if slices.ContainsFunc(b.Events, func(e wire.Event) bool { return string(e.Key) == key }) {
+			continue
+		}
+		if m.rnd.IntN(3) == 0 {
+			b.Events = append(b.Events, wire.NewDeleteEvent([]byte(key), m.head))
+			continue
+		}
+		b.Events = append(b.Events, putEvent(key, m.head, m.rnd.IntN(40)))
+	}
+	if len(b.Events) > 0 {
+		m.history = append(m.history, b)
+	}
+	return b
+}
+
+func putEvent(key string, rev int64, valueSize int) wire.Event {
+	kv := wire.KeyValue{Key: []byte(key), Value: bytes.Repeat([]byte("v"), valueSize), ModRevision: rev}
+	e, err := wire.NewPutEvent(kv.Append(nil))
+	if err != nil {
+		panic(err)
+	}
+	return e
+}
+
+func (m *model) key() string { return string(rune('a' + m.rnd.IntN(6))) }
+
+func (m *model) stream() *modelStream {
+	if len(m.streams) == 0 || len(m.streams) < 4 && m.rnd.IntN(8) == 0 {
+		s := &modelStream{m: m, room: m.rnd.IntN(10)}
+		s.stream = m.hub.NewStream(s)
+		m.streams = append(m.streams, s)
+	}
+	if s := m.streams[m.rnd.IntN(len(m.streams))]; !s.closed {
+		return s
+	}
+	return nil
+}
+
+func (m *model) create() {
+	s := m.stream()
+	if s == nil {
+		return
+	}
+	w := &modelWatcher{sentAt: -1}
+	m.nextID++
+	w.ID = m.nextID
+	w.watch = Watch{
+		Key: []byte(m.key()), Start: max(1, m.head+1+m.rnd.Int64N(25)-20),
+		PrevKV: m.rnd.IntN(2) == 0, NoPut: m.rnd.IntN(5) == 0, NoDelete: m.rnd.IntN(5) == 0,
+		ProgressNotify: m.rnd.IntN(2) == 0,
+	}
+	switch m.rnd.IntN(4) {
+	case 0:
+		w.watch.End = []byte{0}
+	case 1:
+		w.watch.End = []byte{w.watch.Key[0] + byte(1+m.rnd.IntN(4))}
+	}
+	if m.rnd.IntN(2) == 0 {
+		w.watch.Start = m.head + 1
+	}
+	s.created++ // as a sink announces it to its client
+	m.meanwhile()
+	if s.closed {
+		return
+	}
+	s.watchers = append(s.watchers, w)
+	below := w.watch.Start < m.compacted
+	s.stream.Watch(&w.Watcher, w.watch)
+	if below && w.canceled == nil {
+		m.t.Fatalf("a watch from %d was accepted with compact revision %d", w.watch.Start, m.compacted)
+	}
+}
+
+// wanted is what w must have been sent when it has been sent everything up to rev.
+func (m *model) wanted(w *modelWatcher, rev int64) (events []wire.Event) {
+	g := group{key: string(w.watch.Key), end: string(w.watch.End)}
+	for _, b := range m.history {
+		for _, e := range b.Events {
+			in := b.Revision >= w.watch.Start && b.Revision <= rev && g.contains(e.Key)
+			if in && !(e.Delete && w.watch.NoDelete) && !(!e.Delete && w.watch.NoPut) {
+				events = append(events, e)
+			}
+		}
+	}
+	return events
+}
+
+// Prev is the value before rev. The model's store loses those that compaction may drop.
+func (m *model) Prev(key []byte, rev int64) []byte {
+	m.meanwhile()
+	return m.prev(key, rev)
+}
+
+func (m *model) prev(key []byte, rev int64) []byte {
+	for i := len(m.history) - 1; i >= 0; i-- {
+		b := m.history[i]
+		for _, e := range b.Events {
+			if b.Revision < rev && bytes.Equal(e.Key, key) {
+				if e.Delete {
+					return nil
+				}
+				return e.Data // as good as the KeyValue, which is in it
+			}
+		}
+	}
+	return nil
+}
+
+func (m *model) History(_ context.Context, key, end []byte, from int64, yield func(Batch) bool) (int64, error) {
+	if from < m.compacted {
+		return 0, &CompactedError{CompactRevision: m.compacted}
+	}
+	g, newest := group{key: string(key), end: string(end)}, m.head
+	for _, b := range m.history {
+		m.meanwhile()
+		in := Batch{Revision: b.Revision}
+		for _, e := range b.Events {
+			if g.contains(e.Key) {
+				in.Events = append(in.Events, e)
+			}
+		}
+		if b.Revision >= from && len(in.Events) > 0 && !yield(in) {
+			return b.Revision + 1, nil
+		}
+	}
+	return newest + 1, nil
+}
+
+func (s *modelStream) drain() {
+	s.room = s.m.rnd.IntN(10)
+	if s.refused {
+		s.refused = false
+		s.stream.Drained()
+	}
+}
+
+func (s *modelStream) requestProgress() {
+	if len(s.stream.watchers) > 0 && len(s.asked) < maxProgressRequests {
+		s.asked = append(s.asked, s.m.head)
+	}
+	s.stream.RequestProgress()
+}
+
+// dropAsked is called after a watcher has gone.
+func (s *modelStream) dropAsked() {
+	if len(s.stream.watchers) == 0 {
+		s.dropped += len(s.asked)
+		s.asked = nil
+	}
+}
+
+func (s *modelStream) close() {
+	s.closed = true
+	for _, w := range s.watchers {
+		w.over = true
+	}
+	s.stream.Close()
+}
+
+func (s *modelStream) find(w *Watcher) *modelWatcher {
+	for _, mw := range s.watchers {
+		if &mw.Watcher == w {
+			return mw
+		}
+	}
+	s.m.t.Fatalf("a watcher that its stream does not have")
+	return nil
+}
+
+func (s *modelStream) Deliver(watcher *Watcher, msg *Message) bool {
+	m := s.m
+	m.meanwhile()
+	w := s.find(watcher)
+	if w.over {
+		return true
+	}
+	if w.canceled != nil {
+		m.t.Fatalf("watcher %d is sent events after its cancellation", w.ID)
+	}
+	if s.room <= 0 {
+		s.refused = true
+		defer m.meanwhile()
+		return false
+	}
+	s.room--
+	want := m.wanted(w, msg.Revision)
+	got := append(slices.Clone(w.got), msg.Events...)
+	if len(msg.Events) == 0 || msg.Revision > m.head {
+		m.t.Fatalf("watcher %d is sent %d events up to %d of %d", w.ID, len(msg.Events), msg.Revision, m.head)
+	}
+	if !slices.EqualFunc(got, want, func(a, b wire.Event) bool { return bytes.Equal(a.Data, b.Data) && a.ModRev == b.ModRev }) {
+		m.t.Fatalf("watcher %d of %v has %d events and gets %d more up to %d, want %d in all",
+			w.ID, w.watch, len(w.got), len(msg.Events), msg.Revision, len(want))
+	}
+	if msg.PrevKV != w.watch.PrevKV {
+		m.t.Fatalf("watcher %d: PrevKV is %v", w.ID, msg.PrevKV)
+	}
+	for i := range msg.Events {
+		if e := &msg.Events[i]; msg.PrevKV && !bytes.Equal(e.Prev, m.prev(e.Key, e.ModRev)) {
+			m.t.Fatalf("watcher %d: wrong previous value of %q at %d", w.ID, e.Key, e.ModRev)
+		}
+	}
+	w.got, w.sentAt = got, s.notifies
+	m.meanwhile()
+	return true
+}
+
+func (s *modelStream) Progress(watcher *Watcher, rev int64, watches int) bool {
+	m := s.m
+	m.meanwhile()
+	if s.closed {
+		return true
+	}
+	if watcher != nil {
+		if w := s.find(watcher); !w.over && w.canceled == nil {
+			if !w.watch.ProgressNotify || s.notifies <= w.sentAt {
+				m.t.Fatalf("watcher %d is notified of progress it did not want", w.ID)
+			}
+			s.check(w, rev)
+		}
+		return true
+	}
+	if watches != s.created {
+		return false
+	}
+	for _, w := range s.watchers {
+		if !w.over && w.canceled == nil {
+			s.check(w, rev)
+		}
+	}
+	if s.dropped > 0 && (len(s.asked) == 0 || rev < s.asked[0]) {
+		s.dropped--
+		return true
+	}
+	if len(s.asked) == 0 {
+		m.t.Fatalf("progress that nobody asked for")
+	}
+	if rev < s.asked[0] || rev > m.head {
+		m.t.Fatalf("progress %d was asked for at %d and is told at %d", rev, s.asked[0], m.head)
+	}
+	s.asked = s.asked[1:]
+	return true
+}
+
+// check fails if w lacks something up to rev.
+func (s *modelStream) check(w *modelWatcher, rev int64) {
+	if want := s.m.wanted(w, rev); len(w.got) < len(want) {
+		s.m.t.Fatalf("progress %d overtakes %d events of watcher %d", rev, len(want)-len(w.got), w.ID)
+	}
+	if w.watch.Start > rev+1 {
+		s.m.t.Fatalf("progress %d is before the start of watcher %d at %d", rev, w.ID, w.watch.Start)
+	}
+}
+
+func (s *modelStream) Canceled(watcher *Watcher, reason error) {
+	w := s.find(watcher)
+	if w.over {
+		return
+	}
+	if w.canceled != nil {
+		s.m.t.Fatalf("watcher %d is cancelled twice", w.ID)
+	}
+	w.canceled = reason
+	s.dropAsked()
+	var c *CompactedError
+	if errors.As(reason, &c) {
+		if c.CompactRevision > s.m.compacted || w.watch.Start >= c.CompactRevision {
+			s.m.t.Fatalf("watcher %d from %d is cancelled for compact revision %d", w.ID, w.watch.Start, c.CompactRevision)
+		}
+	} else if !errors.Is(reason, ErrHubClosed) {
+		s.m.t.Fatal(reason)
+	}
+}

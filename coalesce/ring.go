@@ -1,0 +1,115 @@
+package coalesce
+
+import (
+	"fmt"
+	"sort"
+	"sync"
+
+	"weir/grpcapi/wire"
+)
+
+// ring keeps the newest revisions in memory, bounded in bytes. Publishers append at one end and never wait; readers
+// copy what they need and are told when what they ask for has fallen out at the other end.
+//
+// It has a lock of its own, which is never held for longer than a short copy, so that a publisher does not even wait
+// for the matching of events with watchers.
+type ring struct {
+	limit int // bytes
+
+	mu      sync.Mutex // guards the fields below
+	batches []Batch    // a circle; the newest `count` revisions that have events, ascending
+	first   int        // index of the oldest
+	count   int
+	bytes   int
+	from    int64 // every event of revision `from` and later, up to head, is here
+	head    int64 // the newest revision published
+}
+
+// What a Batch and an Event take besides the bytes that they point to.
+const (
+	batchOverhead = 32
+	eventOverhead = 88
+)
+
+func newRing(rev int64, limit int) *ring {
+	return &ring{limit: limit, from: rev + 1, head: rev}
+}
+
+func batchBytes(b *Batch) int {
+	n := batchOverhead
+	for i := range b.Events {
+		n += eventBytes(&b.Events[i])
+	}
+	return n
+}
+
+func eventBytes(e *wire.Event) int { return eventOverhead + len(e.Data) + len(e.Prev) }
+
+// append adds the newest revision, and drops the oldest ones until the rest fits. The newest always stays.
+func (r *ring) append(b Batch) {
+	size := batchBytes(&b)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if b.Revision <= r.head {
+		panic(fmt.Sprintf("coalesce: revision %d published after %d", b.Revision, r.head))
+	}
+	r.head = b.Revision
+	if len(b.Events) == 0 {
+		return
+	}
+	if r.count == len(r.batches) {
+		r.grow()
+	}
+	*r.at(r.count) = b
+	r.count++
+	r.bytes += size
+	for r.bytes > r.limit && r.count > 1 {
+		r.dropOldest()
+	}
+}
+
+func (r *ring) at(i int) *Batch { return &r.batches[(r.first+i)%len(r.batches)] }
+
+func (r *ring) grow() {
+	bigger := make([]Batch, max(64, 2*r.count))
+	n := copy(bigger, r.batches[r.first:])
+	copy(bigger[n:], r.batches[:r.first])
+	r.batches, r.first = bigger, 0
+}
+
+func (r *ring) dropOldest() {
+	oldest := r.at(0)
+	r.bytes -= batchBytes(oldest)
+	r.from = oldest.Revision + 1
+	*oldest = Batch{}
+	r.first = (r.first + 1) % len(r.batches)
+	r.count--
+}
+
+// revision is the newest revision published.
+func (r *ring) revision() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.head
+}
+
+// read appends to dst revisions from `from` on, as many as dst has room for, and no more after maxBytes have been
+// reached. All events of revisions below next have then been read. ok is false when the ring no longer reaches back
+// to `from`.
+func (r *ring) read(from int64, dst []Batch, maxBytes int) (got []Batch, next int64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if from < r.from {
+		return dst, from, false
+	}
+	i := sort.Search(r.count, func(i int) bool { return r.at(i).Revision >= from })
+	for size := 0; i < r.count; i++ {
+		if len(dst) == cap(dst) || size >= maxBytes {
+			return dst, dst[len(dst)-1].Revision + 1, true
+		}
+		b := r.at(i)
+		dst = append(dst, *b)
+		size += batchBytes(b)
+	}
+	return dst, max(from, r.head+1), true
+}

@@ -1,0 +1,136 @@
+package core
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/proto"
+
+	"weir/core/mvcc"
+)
+
+// alarms is the set of alarms that are raised. The applier changes it; anyone reads.
+type alarms struct {
+	mu  sync.Mutex // guards set
+	set map[alarmID]bool
+}
+
+type alarmID struct {
+	member uint64
+	alarm  pb.AlarmType
+}
+
+// loadAlarms reads the alarms that the store holds, as etcd writes them: the message is the key.
+func loadAlarms(store *mvcc.Store) (*alarms, error) {
+	a := &alarms{set: map[alarmID]bool{}}
+	err := store.ForEach(mvcc.BucketAlarm, func(k, _ []byte) error {
+		var m pb.AlarmMember
+		if err := proto.Unmarshal(k, &m); err != nil {
+			return fmt.Errorf("decode an alarm: %w", err)
+		}
+		a.raise(&m)
+		return nil
+	})
+	return a, err
+}
+
+func (a *alarms) raise(m *pb.AlarmMember) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.set[alarmID{m.MemberID, m.Alarm}] = true
+}
+
+// clear reports whether the alarm was raised.
+func (a *alarms) clear(m *pb.AlarmMember) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := alarmID{m.MemberID, m.Alarm}
+	was := a.set[id]
+	delete(a.set, id)
+	return was
+}
+
+func (a *alarms) has(t pb.AlarmType) bool { return len(a.list(t)) > 0 }
+
+// list returns the alarms of type t, of all types for NONE, in order of member and type.
+func (a *alarms) list(t pb.AlarmType) []*pb.AlarmMember {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.set) == 0 {
+		return nil
+	}
+	var members []*pb.AlarmMember
+	for id := range a.set {
+		if t == pb.AlarmType_NONE || t == id.alarm {
+			members = append(members, &pb.AlarmMember{MemberID: id.member, Alarm: id.alarm})
+		}
+	}
+	slices.SortFunc(members, func(x, y *pb.AlarmMember) int {
+		return cmp.Or(cmp.Compare(x.MemberID, y.MemberID), cmp.Compare(x.Alarm, y.Alarm))
+	})
+	return members
+}
+
+// Alarm lists, raises or clears alarms.
+func (n *Node) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	var members []*pb.AlarmMember
+	switch r.Action {
+	case pb.AlarmRequest_GET:
+		if err := n.linearizable(ctx); err != nil {
+			return nil, err
+		}
+		members = n.alarms.list(r.Alarm)
+	default:
+		res, err := n.proposeMessage(ctx, kindAlarm, r)
+		if err != nil {
+			return nil, err
+		}
+		members = res.resp.([]*pb.AlarmMember)
+	}
+	return &pb.AlarmResponse{Header: n.pbHeader(), Alarms: members}, nil
+}
+
+// What a request is taken to add to the store's file, in bytes. etcd's estimates.
+const (
+	leaseCost = 64
+	kvCost    = 256
+)
+
+func putCost(key, value int) int { return kvCost + key + value }
+
+// txnCost is the cost of the dearer branch; 0 means that the transaction puts nothing.
+func txnCost(r *pb.TxnRequest) int { return max(opsCost(r.Success), opsCost(r.Failure)) }
+
+func opsCost(ops []*pb.RequestOp) (cost int) {
+	for _, op := range ops {
+		switch req := op.Request.(type) {
+		case *pb.RequestOp_RequestPut:
+			cost += putCost(len(req.RequestPut.GetKey()), len(req.RequestPut.GetValue()))
+		case *pb.RequestOp_RequestTxn:
+			cost += txnCost(req.RequestTxn)
+		}
+	}
+	return cost
+}
+
+// checkQuota refuses a request that would make the store's file larger than the quota, and raises the NOSPACE
+// alarm, which makes the whole cluster refuse writes until it is cleared. It is checked before the request goes
+// into the log, since file sizes differ between members; several requests at once may go a little over.
+func (n *Node) checkQuota(ctx context.Context, cost int) error {
+	if cost == 0 || n.cfg.QuotaBytes < 0 || n.store.Size()+int64(cost) < n.cfg.QuotaBytes {
+		return nil
+	}
+	if !n.alarms.has(pb.AlarmType_NOSPACE) {
+		n.logger.Warn("the store has reached its quota", "size", n.store.Size(), "quota", n.cfg.QuotaBytes)
+		alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: n.member.ID, Alarm: pb.AlarmType_NOSPACE}
+		if _, err := n.proposeMessage(ctx, kindAlarm, alarm); err != nil {
+			n.logger.Warn("could not raise the NOSPACE alarm", "error", err)
+		}
+	}
+	return rpctypes.ErrGRPCNoSpace
+}

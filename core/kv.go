@@ -1,0 +1,170 @@
+package core
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/mem"
+
+	"weir/grpcapi/wire"
+)
+
+// Range answers the range from the store: at once when serializable, else once the store holds all that was
+// committed when the request came.
+func (n *Node) Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
+	if !r.Serializable {
+		if err := n.linearizable(ctx); err != nil {
+			return nil, err
+		}
+	}
+	a, err := readRange(n.store, r, false)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return wire.EncodeRange(n.headerAt(a.revision), a.kvs, a.more, a.count), nil
+}
+
+// Put writes one key.
+func (n *Node) Put(ctx context.Context, r *wire.PutRequest) (mem.BufferSlice, error) {
+	if err := n.checkQuota(ctx, putCost(len(r.Key), len(r.Value))); err != nil {
+		return nil, err
+	}
+	return n.write(ctx, kindPut, r.Raw, r)
+}
+
+// DeleteRange deletes the keys of a range.
+func (n *Node) DeleteRange(ctx context.Context, r *wire.DeleteRangeRequest) (mem.BufferSlice, error) {
+	return n.write(ctx, kindDeleteRange, r.Raw, r)
+}
+
+// Txn runs a transaction; one that writes nothing is answered from one state of the store, without the log.
+func (n *Node) Txn(ctx context.Context, r *pb.TxnRequest, raw []byte) (mem.BufferSlice, error) {
+	if err := n.checkQuota(ctx, txnCost(r)); err != nil {
+		return nil, err
+	}
+	if !txnWrites(r) {
+		return n.readTxn(ctx, r)
+	}
+	return n.write(ctx, kindTxn, raw, r)
+}
+
+func (n *Node) readTxn(ctx context.Context, r *pb.TxnRequest) (mem.BufferSlice, error) {
+	if !txnSerializable(r) {
+		if err := n.linearizable(ctx); err != nil {
+			return nil, err
+		}
+	}
+	view := n.store.View()
+	defer view.Close()
+	run := txnRun{request: r, before: view, revision: view.Revision(), compacted: view.CompactRevision()}
+	if err := run.prepare(); err != nil {
+		return nil, apiError(err)
+	}
+	succeeded, ops, err := run.execute(nil)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return wire.EncodeTxn(n.headerAt(view.Revision()), succeeded, ops), nil
+}
+
+// write proposes a request whose result is an encoded response.
+func (n *Node) write(ctx context.Context, k kind, raw []byte, decoded any) (mem.BufferSlice, error) {
+	res, err := n.propose(ctx, k, raw, decoded)
+	if err != nil {
+		return nil, err
+	}
+	return res.resp.(mem.BufferSlice), nil
+}
+
+// Compact forgets what only revisions before r.Revision need. With Physical it returns when that is off the disk
+// too, so that a crash does not bring it back.
+func (n *Node) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	res, err := n.proposeMessage(ctx, kindCompact, r)
+	if err != nil {
+		return nil, err
+	}
+	if r.Physical {
+		select {
+		case <-res.physical:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-n.stopped:
+			return nil, rpctypes.ErrGRPCStopped
+		}
+		if err := n.store.Commit(); err != nil {
+			return nil, apiError(err)
+		}
+	}
+	return &pb.CompactionResponse{Header: n.pbHeader()}, nil
+}
+
+// Chunks of a RangeStream aim at streamChunkBytes and start small, since the first keys say how large they are.
+const (
+	streamFirstLimit = 10
+	streamChunkBytes = 1 << 20
+)
+
+// RangeStream answers a range in parts, all of one revision. The last part has the header, more and the count.
+//
+// The revision is pinned by its number, as at etcd, so a stream that a slow client stretches over a compaction
+// ends with ErrCompacted. Holding a view of the store instead would let that client keep freed pages in the file.
+func (n *Node) RangeStream(ctx context.Context, r *wire.RangeRequest, send func(mem.BufferSlice) error) error {
+	if !r.Serializable {
+		if err := n.linearizable(ctx); err != nil {
+			return err
+		}
+	}
+	part, left, limit := *r, r.Limit, int64(streamFirstLimit)
+	var header wire.Header
+	var total int64 // keys in the whole range
+	for first := true; ; first = false {
+		if !r.CountOnly {
+			part.Limit = limit
+			if r.Limit > 0 {
+				part.Limit = min(limit, left)
+			}
+		}
+		a, err := readRange(n.store, &part, !first)
+		if err != nil {
+			return apiError(err)
+		}
+		if first {
+			header, total = n.headerAt(a.revision), a.count
+			if part.Revision <= 0 {
+				part.Revision = a.revision
+			}
+		}
+		left -= int64(len(a.kvs))
+		if !a.more || r.Limit > 0 && left == 0 {
+			return send(wire.EncodeRangeStream(header, a.kvs, a.more, total))
+		}
+		if err := send(wire.EncodeRangeStream(wire.Header{}, a.kvs, false, 0)); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		limit = nextStreamLimit(limit, a.kvs)
+		var last wire.KeyValue
+		if err := last.Unmarshal(a.kvs[len(a.kvs)-1]); err != nil {
+			return apiError(err)
+		}
+		part.Key = append(append(make([]byte, 0, len(last.Key)+1), last.Key...), 0)
+	}
+}
+
+// nextStreamLimit is how many keys the next part should have, from how large the last one was.
+func nextStreamLimit(limit int64, kvs [][]byte) int64 {
+	size := 0
+	for _, kv := range kvs {
+		size += len(kv)
+	}
+	switch {
+	case size < streamChunkBytes/2:
+		return limit * 2
+	case size > streamChunkBytes*2:
+		return max(limit/2, 1)
+	}
+	return limit
+}

@@ -1,0 +1,259 @@
+package mvcc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"weir/grpcapi/wire"
+)
+
+// compaction is one to be done.
+type compaction struct {
+	rev      int64
+	previous int64 // compact revision before it
+	keepHash bool  // every earlier compaction is done, so its hash covers all from previous to rev
+	barrier  bool  // nothing to do but to close done in its turn
+	done     chan struct{}
+}
+
+// compactor is the goroutine that removes what compactions gave up, one compaction after the other: from the index
+// in small steps between those of the writer, then from the file in small transactions.
+//
+// As in etcd the file is walked in the order of revisions, so that the pages that a transaction changes lie side by
+// side; deleting key by key, as the index knows them, would change a page for nearly each revision. What is to be
+// deleted is asked of the index for each revision, instead of keeping a set of what stays.
+type compactor struct {
+	s *Store
+
+	mu    sync.Mutex
+	queue []compaction // the first is being done
+	added chan struct{}
+}
+
+// compactionBytes bounds the values that one transaction of a compaction walks over.
+const compactionBytes = 8 << 20
+
+// indexStep is how many keys of the index are compacted while the writer waits.
+const indexStep = 256
+
+func newCompactor(s *Store) compactor { return compactor{s: s, added: make(chan struct{}, 1)} }
+
+func (c *compactor) add(what compaction) {
+	c.mu.Lock()
+	c.queue = append(c.queue, what)
+	c.mu.Unlock()
+	select {
+	case c.added <- struct{}{}:
+	default:
+	}
+}
+
+// idle says whether every compaction is done.
+func (c *compactor) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue) == 0
+}
+
+func (c *compactor) run() {
+	for {
+		c.mu.Lock()
+		var next *compaction
+		if len(c.queue) > 0 {
+			next = &c.queue[0]
+		}
+		c.mu.Unlock()
+		if next == nil {
+			select {
+			case <-c.added:
+				continue
+			case <-c.s.ctx.Done():
+				return
+			}
+		}
+		if !next.barrier {
+			if err := c.compact(*next); err != nil {
+				if !errors.Is(err, ErrClosed) {
+					c.s.log.Error("compaction failed", "revision", next.rev, "err", err)
+				}
+				return // it is resumed when the store is opened again
+			}
+		}
+		c.mu.Lock()
+		done := c.queue[0].done
+		c.queue = c.queue[1:]
+		c.mu.Unlock()
+		close(done)
+	}
+}
+
+func (c *compactor) compact(what compaction) error {
+	start := time.Now()
+	// Everything up to the compacted revision has to be in the file, and that it is to be compacted.
+	if err := c.s.Commit(); err != nil {
+		return err
+	}
+	if err := c.compactIndex(what.rev); err != nil {
+		return err
+	}
+	hash, deleted, err := c.compactFile(what)
+	if err != nil {
+		return err
+	}
+	if what.keepHash {
+		c.s.hashes.add(hash)
+	}
+	c.s.log.Info("compacted", "revision", what.rev, "deleted", deleted, "hash", hash.hash, "took", time.Since(start))
+	return nil
+}
+
+// compactIndex removes from the index what rev and later revisions do not see.
+func (c *compactor) compactIndex(rev int64) error {
+	s := c.s
+	v := s.View()
+	defer v.Close()
+	if v.err != nil {
+		return v.err
+	}
+	step := make([]string, 0, indexStep)
+	apply := func() error {
+		if s.ctx.Err() != nil {
+			return ErrClosed
+		}
+		s.writing.Lock() // the writer reads the index of a key and sets it later
+		defer s.writing.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, key := range step {
+			if k, ok := s.index.tree.Get(key); ok {
+				s.index.set(key, k.without(k.dropped(rev)))
+			}
+		}
+		step = step[:0]
+		return nil
+	}
+	var err error
+	v.tree.Scan(func(key string, k *keyIndex) bool {
+		if k.dropped(rev) > 0 {
+			if step = append(step, key); len(step) == cap(step) {
+				err = apply()
+			}
+		}
+		return err == nil
+	})
+	if err != nil {
+		return err
+	}
+	return apply()
+}
+
+// compactFile removes from the file what the index does not have any more. It returns the hash of the revisions
+// that there were, as HashKV at what.rev would have, and how many it deleted.
+func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err error) {
+	s := c.s
+	var hash *hasher
+	from := revision{}
+	for done := false; !done; {
+		v := s.View()
+		if v.err != nil {
+			return kvHash{}, 0, v.err
+		}
+		if hash == nil {
+			hash = newHasher(what.previous, what.rev, v.tree, revision.keptByCompaction)
+		}
+		var doomed [][]byte
+		doomed, from, done, err = c.sweep(v, from, what.rev, hash)
+		v.Close()
+		if err != nil {
+			return kvHash{}, 0, fmt.Errorf("compact to revision %d: %w", what.rev, err)
+		}
+		deleted += len(doomed)
+		finished := done
+		err = s.committer.do(func() error {
+			return s.committer.commit(func(tx *bolt.Tx) error { return deleteRevisions(tx, doomed, what.rev, finished) })
+		})
+		if err != nil || done {
+			return hash.sum(), deleted, err
+		}
+		select {
+		case <-time.After(s.options.CompactionSleep):
+		case <-s.ctx.Done():
+			return kvHash{}, 0, ErrClosed
+		}
+	}
+	return hash.sum(), deleted, nil
+}
+
+// sweep walks over revisions up to rev in the file, from a place on, until it has found as many to delete as fit
+// into one transaction. It returns their keys and where to go on.
+func (c *compactor) sweep(v *View, from revision, rev int64, hash *hasher) (doomed [][]byte, next revision, done bool, err error) {
+	size := 0
+	err = v.state.walk(from, rev, func(k []byte, r revision, kv []byte) error {
+		if len(doomed) == c.s.options.CompactionBatch || size > compactionBytes {
+			next = r
+			return errStop
+		}
+		key, err := keyOf(kv)
+		if err != nil {
+			return err
+		}
+		keep := keeps(v.tree, key, r, rev, revision.keptByCompaction)
+		hash.write(k, r, kv, keep)
+		if !keep {
+			doomed = append(doomed, append([]byte(nil), k...))
+		}
+		if len(doomed) > 0 {
+			size += len(kv)
+		}
+		return nil
+	})
+	if errors.Is(err, errStop) {
+		return doomed, next, false, nil
+	}
+	return doomed, next, true, err
+}
+
+func deleteRevisions(tx *bolt.Tx, keys [][]byte, rev int64, finished bool) error {
+	bucket := tx.Bucket(bucketKey.name())
+	for _, k := range keys {
+		if err := bucket.Delete(k); err != nil {
+			return fmt.Errorf("delete revision %d: %w", binary.BigEndian.Uint64(k), err)
+		}
+	}
+	if !finished {
+		return nil
+	}
+	return tx.Bucket(bucketMeta.name()).Put([]byte(metaFinishedCompact), compactRevValue(rev))
+}
+
+// keptByCompaction says whether r, the newest revision of its key that a compaction at rev sees, stays in the file.
+func (r revision) keptByCompaction(rev int64) bool { return !r.deleted() || r.main == rev }
+
+// keeps says whether r of key stays when everything that rev and later do not see goes: r is above rev, or it is the
+// newest up to rev and rule does not except it.
+func keeps(t *keyTree, key []byte, r revision, rev int64, rule func(revision, int64) bool) bool {
+	if r.main > rev {
+		return true
+	}
+	k, ok := t.Get(borrow(key))
+	if !ok {
+		return false
+	}
+	i := k.find(rev)
+	if i < 0 {
+		return false
+	}
+	newest := k.rev(i)
+	return newest.main == r.main && newest.sub == r.sub && rule(newest, rev)
+}
+
+func keyOf(encoded []byte) ([]byte, error) {
+	var kv wire.KeyValue
+	err := kv.Unmarshal(encoded)
+	return kv.Key, err
+}

@@ -1,0 +1,103 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Defragment rewrites the file without its free pages. Reads go on meanwhile, in the old file until the new one is
+// there; entries are gathered in memory, so Begin may wait. When it fails, or the machine does, the old file is as it
+// was. On Windows, where a file that is open cannot be replaced, it fails with errors.ErrUnsupported.
+func (s *Store) Defragment() error {
+	if runtime.GOOS == "windows" {
+		return fmt.Errorf("defragment: %w on windows", errors.ErrUnsupported)
+	}
+	return s.committer.do(s.committer.defragment)
+}
+
+func (c *committer) defragment() error {
+	s := c.s
+	if err := c.commit(nil); err != nil {
+		return err
+	}
+	before := s.Size()
+	fresh, mapped, err := c.rewrite()
+	if err != nil {
+		return fmt.Errorf("defragment: %w", err)
+	}
+	tx, err := openReadTx(fresh)
+	if err == nil {
+		err = os.Rename(fresh.Path(), s.path)
+	}
+	if err != nil {
+		if tx != nil {
+			tx.release()
+		}
+		return fmt.Errorf("defragment: %w", errors.Join(err, discard(fresh)))
+	}
+	// From here on the new file is the store. It is locked already, as it has been open since it was made.
+	s.measure(tx)
+	old := c.db
+	c.db, c.mapped = fresh, mapped
+	s.install(tx).release()
+	s.tasks.Go(func() {
+		if err := old.Close(); err != nil { // waits for its readers
+			s.log.Warn("close the file that a defragmentation replaced", "err", err)
+		}
+	})
+	s.log.Info("defragmented", "bytes before", before, "bytes now", s.Size())
+	if err := syncDir(filepath.Dir(s.path)); err != nil {
+		// A crash might bring the old file back, without what is committed from now on.
+		return c.fail(fmt.Errorf("defragment: %w", err))
+	}
+	return nil
+}
+
+// rewrite copies the file into a new one next to it, which is open and synced when it returns.
+func (c *committer) rewrite() (fresh *bolt.DB, mapped int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(c.s.path), tempPattern(c.s.path))
+	if err != nil {
+		return nil, 0, err
+	}
+	path := f.Name()
+	if err := f.Close(); err != nil {
+		return nil, 0, errors.Join(err, os.Remove(path))
+	}
+	o := c.s.options
+	o.mapSize = max(o.mapSize, c.mapped)
+	fresh, mapped, err = openFile(path, o)
+	if err != nil {
+		return nil, 0, errors.Join(err, os.Remove(path))
+	}
+	const bytesPerTx = 1 << 20
+	fresh.NoSync = true // once at the end is enough
+	err = bolt.Compact(fresh, c.db, bytesPerTx)
+	if err == nil && !o.NoSync {
+		err = fresh.Sync()
+	}
+	fresh.NoSync = o.NoSync
+	if err != nil {
+		return nil, 0, errors.Join(err, discard(fresh))
+	}
+	return fresh, mapped, nil
+}
+
+// discard closes and deletes a file that will not be used.
+func discard(db *bolt.DB) error {
+	path := db.Path()
+	return errors.Join(db.Close(), os.Remove(path))
+}
+
+// syncDir makes what was renamed in a directory last.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

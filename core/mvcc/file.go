@@ -1,0 +1,125 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// bbolt maps the file into memory, and to map more of it has to wait until no read transaction is open. So that a
+// commit never waits for readers, more is mapped from the start than the file will need; it costs only address
+// space. See committer.grows for what happens when it does not suffice.
+const (
+	mapAtLeast = 10 << 30 // as etcd
+	mapTimes   = 4        // the size of the file
+)
+
+// openFile opens or creates a bbolt file and says how many bytes of it are mapped at least.
+func openFile(path string, o Options) (db *bolt.DB, mapped int64, err error) {
+	size := int64(0)
+	if info, err := os.Stat(path); err == nil {
+		size = info.Size()
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("open store: %w", err)
+	}
+	mapped = o.mapSize
+	if mapped == 0 && mapAhead {
+		mapped = max(mapAtLeast, mapTimes*size)
+	}
+	mapped = max(mapped, size)
+	db, err = bolt.Open(path, 0o600, &bolt.Options{
+		Timeout:         o.LockTimeout,
+		InitialMmapSize: int(mapped),
+		MmapFlags:       mmapFlags,
+		FreelistType:    bolt.FreelistMapType,
+		NoFreelistSync:  true, // it is rebuilt when the file is opened, which reads the file anyway
+		NoSync:          o.NoSync,
+		NoGrowSync:      o.NoSync,
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, 0, fmt.Errorf("open store %s: %w", path, ErrLocked)
+	case err != nil:
+		return nil, 0, fmt.Errorf("open store %s: %w", path, err)
+	}
+	return db, mapped, nil
+}
+
+// prepareFile makes the buckets that are missing.
+func prepareFile(db *bolt.DB) error {
+	missing := false
+	err := db.View(func(tx *bolt.Tx) error {
+		for b := range bucketCount {
+			missing = missing || tx.Bucket(b.name()) == nil
+		}
+		return nil
+	})
+	if err != nil || !missing {
+		return err
+	}
+	return db.Update(func(tx *bolt.Tx) error {
+		isNew := tx.Bucket(bucketKey.name()) == nil
+		for b := range bucketCount {
+			if _, err := tx.CreateBucketIfNotExists(b.name()); err != nil {
+				return fmt.Errorf("create bucket %s: %w", b, err)
+			}
+		}
+		if isNew {
+			return tx.Bucket(bucketMeta.name()).Put([]byte(metaStorageVersion), []byte(storageVersion))
+		}
+		return nil
+	})
+}
+
+// writeBatch puts b into the transaction.
+func writeBatch(tx *bolt.Tx, b *batch) error {
+	keys := tx.Bucket(bucketKey.name())
+	keys.FillPercent = 0.9 // revisions are appended, so pages need little room for more
+	for i := range b.changes {
+		c := &b.changes[i]
+		if err := keys.Put(c.rev.appendKey(make([]byte, 0, maxRevKeyLen)), c.kv); err != nil {
+			return fmt.Errorf("put revision %d: %w", c.rev.main, err)
+		}
+	}
+	for _, o := range b.ops {
+		bucket := tx.Bucket(o.bucket.name())
+		var err error
+		if o.remove {
+			err = bucket.Delete(o.key)
+		} else {
+			err = bucket.Put(o.key, o.value)
+		}
+		if err != nil {
+			return fmt.Errorf("change bucket %s: %w", o.bucket, err)
+		}
+	}
+	if err := writeApplied(tx.Bucket(bucketMeta.name()), b.applied); err != nil {
+		return fmt.Errorf("write applied index: %w", err)
+	}
+	return nil
+}
+
+// tempPattern names the files that Defragment writes, next to the store's.
+func tempPattern(path string) string { return filepath.Base(path) + ".tmp.*" }
+
+// removeTemps deletes what a defragmentation left that was cut short.
+func removeTemps(path string) error {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), tempPattern(path)))
+	if err != nil {
+		return err
+	}
+	for _, f := range left {
+		if err := os.Remove(f); err != nil {
+			return fmt.Errorf("remove what is left of a defragmentation: %w", err)
+		}
+	}
+	return nil
+}
+
+const defaultLockTimeout = time.Second

@@ -1,0 +1,241 @@
+package mvcc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Errors that callers match. The first two are etcd's.
+var (
+	ErrCompacted = errors.New("mvcc: required revision has been compacted")
+	ErrFutureRev = errors.New("mvcc: required revision is a future revision")
+	ErrLocked    = errors.New("mvcc: the file is in use by another process")
+	ErrClosed    = errors.New("mvcc: the store is closed")
+)
+
+// Options of Open. A zero field takes its default.
+type Options struct {
+	// BatchInterval is the longest time between an entry and the bbolt transaction that holds it. Default 100 ms.
+	BatchInterval time.Duration
+	// BatchBytes is how much is gathered before it is committed without waiting for BatchInterval. Applied
+	// entries take at most twice as much memory, plus one entry; then Begin waits. Default 16 MiB.
+	BatchBytes int
+	// CompactionBatch is how many revisions a compaction deletes in one transaction. Default 1000.
+	CompactionBatch int
+	// CompactionSleep is the pause between these transactions. Default 10 ms.
+	CompactionSleep time.Duration
+	// LockTimeout is how long Open waits for another process to let go of the file. Default 1 s.
+	LockTimeout time.Duration
+	// NoSync never waits for the disk: a crash of the machine may destroy the file. For tests.
+	NoSync bool
+	// Logger gets what an operator should know. Default: nothing is logged.
+	Logger *slog.Logger
+
+	mapSize int64 // for tests: how much of the file is mapped at first
+}
+
+func (o Options) withDefaults() Options {
+	if o.BatchInterval <= 0 {
+		o.BatchInterval = 100 * time.Millisecond
+	}
+	if o.BatchBytes <= 0 {
+		o.BatchBytes = 16 << 20
+	}
+	if o.CompactionBatch <= 0 {
+		o.CompactionBatch = 1000
+	}
+	if o.CompactionSleep <= 0 {
+		o.CompactionSleep = 10 * time.Millisecond
+	}
+	if o.LockTimeout <= 0 {
+		o.LockTimeout = defaultLockTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Store is every revision of every key. See the package comment.
+//
+// One goroutine at a time may write (Begin to Entry.End); all other methods may be called concurrently.
+type Store struct {
+	path    string
+	options Options
+	log     *slog.Logger
+
+	// writing guards what the writer and the committer share: batch and failure. The writer holds it from Begin
+	// to End, so a batch ends between entries. It is taken before mu.
+	writing sync.Mutex
+	batch   *batch
+	failure error // of the committer; nothing is committed after it
+	room    *sync.Cond
+
+	// mu guards what readers see. It is never held during I/O, but for the case that committer.grows describes.
+	mu    sync.RWMutex
+	state state
+	index index
+
+	committer committer
+	compactor compactor
+	hashes    hashCache
+
+	size, sizeInUse atomic.Int64
+
+	failed chan error
+	ctx    context.Context // ends when Close is called
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // what Close waits for
+	closed sync.Once
+}
+
+// state is one state of the store, but for the index. Copies of it are snapshots: what they point to does not change.
+type state struct {
+	rev     int64 // newest revision
+	compact int64 // newest compacted revision, -1 when there is none
+
+	// Where the value of a revision is: in changes not yet committed, being committed, or in the file. tx began
+	// after the commit of everything that is in neither slice.
+	pending, flushing []change
+	tx                *readTx // nil when the store is closed
+}
+
+// Open opens or creates the store at path, and reads all of it to build the index. An unfinished compaction is
+// resumed. An error wraps ErrLocked when another process has the file open.
+func Open(path string, o Options) (*Store, error) {
+	o = o.withDefaults()
+	db, mapped, err := openFile(path, o)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{path: path, options: o, log: o.Logger, batch: &batch{}, index: newIndex(), failed: make(chan error, 1)}
+	s.room = sync.NewCond(&s.writing)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.committer = newCommitter(s, db, mapped)
+	s.compactor = newCompactor(s)
+	if err := s.load(db); err != nil {
+		s.cancel()
+		if s.state.tx != nil {
+			s.state.tx.release()
+		}
+		_ = db.Close()
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	s.tasks.Go(s.committer.run)
+	s.tasks.Go(s.compactor.run)
+	return s, nil
+}
+
+func (s *Store) load(db *bolt.DB) error {
+	if err := removeTemps(s.path); err != nil {
+		return err
+	}
+	if err := prepareFile(db); err != nil {
+		return err
+	}
+	tx, err := openReadTx(db)
+	if err != nil {
+		return err
+	}
+	s.state.tx = tx
+	s.measure(tx)
+	last, err := loadIndex(&s.index, tx.keys)
+	if err != nil {
+		return err
+	}
+	finished, err := readCompactRev(tx.tx, metaFinishedCompact)
+	if err != nil {
+		return err
+	}
+	scheduled, err := readCompactRev(tx.tx, metaScheduledCompact)
+	if err != nil {
+		return err
+	}
+	// The newest revisions may have been tombstones that the compaction deleted.
+	s.state.rev = max(last, finished, scheduled)
+	s.state.compact = finished
+	if scheduled > finished {
+		s.state.compact = scheduled
+		s.compactor.add(compaction{rev: scheduled, previous: finished, done: make(chan struct{})})
+		s.log.Info("resuming compaction", "revision", scheduled)
+	}
+	return nil
+}
+
+// Close commits what is pending and closes the file. It waits for open Views and Snapshots. What is called after it
+// or concurrently fails with ErrClosed where it can fail, and otherwise sees an empty store.
+func (s *Store) Close() error {
+	err := ErrClosed
+	s.closed.Do(func() {
+		s.cancel()
+		s.tasks.Wait() // the committer commits once more
+		s.mu.Lock()
+		tx := s.state.tx
+		s.state = state{compact: -1}
+		s.index = newIndex()
+		s.mu.Unlock()
+		if tx != nil {
+			tx.release()
+		}
+		err = s.committer.close()
+	})
+	return err
+}
+
+// Revision is the newest revision, 1 for an empty store.
+func (s *Store) Revision() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state.rev
+}
+
+// CompactRevision is the revision of the newest compaction, from its proposal on: reads below it fail. It is -1 when
+// nothing was ever compacted, as etcd has it.
+func (s *Store) CompactRevision() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state.compact
+}
+
+// Applied is how far the raft log is in the file: what the last committed transaction says. The log before it is
+// needed no more.
+func (s *Store) Applied() Applied {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.state.tx == nil {
+		return Applied{}
+	}
+	return s.state.tx.applied
+}
+
+// Failed gives the error after which nothing more is committed, because the disk failed or is full. The process
+// should end then; what was acknowledged is in the log.
+func (s *Store) Failed() <-chan error { return s.failed }
+
+// Size is the length in bytes of the file, as far as it was ever used.
+func (s *Store) Size() int64 { return s.size.Load() }
+
+// SizeInUse is Size without the pages that are free.
+func (s *Store) SizeInUse() int64 { return s.sizeInUse.Load() }
+
+// acquire copies the state and keeps its transaction open until tx.release.
+func (s *Store) acquire() (state, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.acquireLocked()
+}
+
+func (s *Store) acquireLocked() (state, error) {
+	if s.state.tx == nil {
+		return state{}, ErrClosed
+	}
+	s.state.tx.acquire()
+	return s.state, nil
+}

@@ -1,0 +1,357 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"weir/coalesce"
+	"weir/core/lease"
+	"weir/core/mvcc"
+	"weir/core/wal"
+	"weir/grpcapi/wire"
+)
+
+// Node is one member. Its methods may be called concurrently; grpcapi.Backend says what they promise.
+type Node struct {
+	cfg      Config
+	logger   *slog.Logger
+	member   member
+	peerURLs []string // as the member was made with
+
+	store   *mvcc.Store
+	log     *wal.Log
+	leases  *lease.Lessor
+	alarms  *alarms
+	hub     *coalesce.Hub
+	applier *applier
+
+	raft    *consensus
+	queue   *requestQueue
+	reads   *readGate
+	toApply *mailbox[*raftpb.Message]
+	cutter  cutter
+
+	term, leader, committed, applied atomic.Uint64
+
+	ctx        context.Context // ends with stopped
+	stopped    chan struct{}   // closed when the node stops or has failed
+	stop       func()
+	goroutines sync.WaitGroup
+
+	failure chan error // holds the first failure
+}
+
+// Open starts the member whose data is in cfg.DataDir, or makes a new cluster of one member there. WaitReady
+// tells when it serves. An error is one line that says what is wrong and how to mend it; nothing is left running.
+func Open(cfg Config) (_ *Node, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:     cfg,
+		logger:  cfg.Logger,
+		queue:   newRequestQueue(rand.Uint64()),
+		toApply: newMailbox[*raftpb.Message](),
+		cutter:  cutter{wake: make(chan struct{}, 1)},
+		stopped: make(chan struct{}),
+		failure: make(chan error, 1),
+	}
+	var cancel context.CancelFunc
+	n.ctx, cancel = context.WithCancel(context.Background())
+	n.stop = sync.OnceFunc(func() { cancel(); close(n.stopped) })
+	defer func() {
+		if err != nil {
+			n.stop()
+			n.closeFiles()
+		}
+	}()
+	recovered, err := n.openFiles()
+	if err != nil {
+		return nil, err
+	}
+	applied := n.store.Applied()
+	entries, err := entriesAfter(recovered, applied.Index)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+	}
+	// The store has what came before: it is not needed, and in a new log it never was.
+	if err := n.log.Cut(applied.Index); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+	}
+	if n.alarms, err = loadAlarms(n.store); err != nil {
+		return nil, err
+	}
+	if n.leases, err = loadLeases(n.store, cfg); err != nil {
+		return nil, err
+	}
+	if n.raft, err = newConsensus(cfg, n.member, recovered.HardState, applied, entries, n.logger); err != nil {
+		return nil, err
+	}
+	n.term.Store(n.raft.hardState.GetTerm())
+	n.committed.Store(n.raft.hardState.GetCommit())
+	n.applied.Store(applied.Index)
+	n.reads = newReadGate(applied.Index)
+	n.hub = coalesce.NewHub(history{n.store}, n.store.Revision(), cfg.HistoryBytes)
+	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, hub: n.hub, header: n.headerAt}
+	n.logger.Info("opened member", "name", cfg.Name, "member-id", idString(n.member.ID), "cluster-id", idString(n.member.ClusterID),
+		"data-dir", cfg.DataDir, "revision", n.store.Revision(), "applied-index", applied.Index, "entries-to-replay", len(entries))
+	for _, goroutine := range []func(){n.run, n.apply, n.expire, n.cut, n.watchStore} {
+		n.goroutines.Add(1)
+		go goroutine()
+	}
+	return n, nil
+}
+
+// openFiles opens or makes the store and the log.
+//
+//	DataDir/member/store.db   mvcc's bbolt file
+//	DataDir/member/wal/       the log
+//
+// A new member's store is written first, then its log, which appears as a whole; so a store that has nothing but
+// its first state and no log beside it is a start that was cut off, and is done again.
+func (n *Node) openFiles() (*wal.Recovered, error) {
+	dir := n.cfg.DataDir
+	memberDir := filepath.Join(dir, "member")
+	if _, err := os.Stat(filepath.Join(memberDir, "snap")); err == nil {
+		return nil, fmt.Errorf("data directory %s is etcd's: weir takes etcd's data from a snapshot, not from its directory; give another --data-dir", dir)
+	}
+	if err := os.MkdirAll(memberDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory %s: %w: give a --data-dir that this user can write", dir, err)
+	}
+	storePath, logDir := filepath.Join(memberDir, "store.db"), filepath.Join(memberDir, "wal")
+	logOptions := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}
+	_, statErr := os.Stat(storePath)
+	hasStore, hasLog := statErr == nil, wal.Exists(logDir, n.cfg.LogFS)
+	if hasLog && !hasStore {
+		return nil, fmt.Errorf("data directory %s has a log and no store: member/store.db is missing; restore the member from a backup", dir)
+	}
+	if !hasStore && n.cfg.JoinExisting {
+		return nil, errors.New("--initial-cluster-state=existing, but there is no data and joining a cluster is not there yet: start with 'new'")
+	}
+	var err error
+	if n.store, err = mvcc.Open(storePath, mvcc.Options{Logger: n.logger}); err != nil {
+		if errors.Is(err, mvcc.ErrLocked) {
+			return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give another --data-dir", dir)
+		}
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	if !hasLog {
+		if n.store.Applied().Index > firstIndex || n.store.Revision() > 1 {
+			return nil, fmt.Errorf("data directory %s has a store and no log: member/wal is missing; restore the member from a backup", dir)
+		}
+		return n.bootstrap(logDir, logOptions)
+	}
+	log, recovered, err := wal.Open(logDir, logOptions)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	n.log = log
+	if n.member, err = decodeMember(recovered.Metadata); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	if n.cfg.CheckToken && n.member.Token != n.cfg.ClusterToken {
+		return nil, fmt.Errorf("data directory %s is of another cluster, made with --initial-cluster-token=%s: give that token, or another --data-dir", dir, n.member.Token)
+	}
+	return recovered, n.updateAttributes()
+}
+
+// firstIndex is the raft index that a new member's store starts at. Every member of a cluster starts from the
+// same first state, as if it had received a snapshot of this index and term.
+const firstIndex, firstTerm = 1, 1
+
+// bootstrap makes the store and the log of the only member of a new cluster.
+func (n *Node) bootstrap(logDir string, o wal.Options) (*wal.Recovered, error) {
+	n.member = newMember(n.cfg.PeerURLs, n.cfg.ClusterToken)
+	metadata, err := n.member.encode()
+	if err != nil {
+		return nil, err
+	}
+	if n.store.Applied().Index == 0 {
+		tx := n.store.Begin(firstIndex, firstTerm)
+		tx.SetConfState(&raftpb.ConfState{Voters: []uint64{n.member.ID}, AutoLeave: proto.Bool(false)})
+		tx.Put(mvcc.BucketCluster, []byte("clusterVersion"), []byte(storageVersion))
+		tx.End()
+	}
+	if err := n.updateAttributes(); err != nil {
+		return nil, err
+	}
+	if n.log, err = wal.Create(logDir, metadata, o); err != nil {
+		return nil, fmt.Errorf("make the log: %w", err)
+	}
+	n.logger.Info("made a new cluster of one member", "cluster-id", idString(n.member.ClusterID), "member-id", idString(n.member.ID))
+	return &wal.Recovered{HardState: &raftpb.HardState{Term: proto.Uint64(firstTerm), Commit: proto.Uint64(firstIndex)}}, nil
+}
+
+// updateAttributes writes this member's name and URLs into the store, if they are not there. They say where the
+// member is, not who it is.
+func (n *Node) updateAttributes() error {
+	key := []byte(idString(n.member.ID))
+	n.peerURLs = n.cfg.PeerURLs
+	var stored []byte
+	err := n.store.ForEach(mvcc.BucketMembers, func(k, v []byte) error {
+		if string(k) == string(key) {
+			stored = append(stored, v...)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the members: %w", err)
+	}
+	if stored != nil {
+		var old attributes
+		if err := json.Unmarshal(stored, &old); err != nil {
+			return fmt.Errorf("read the members: %w", err)
+		}
+		n.peerURLs = old.PeerURLs
+	}
+	value, err := json.Marshal(attributes{ID: n.member.ID, PeerURLs: n.peerURLs, Name: n.cfg.Name, ClientURLs: n.cfg.ClientURLs})
+	if err != nil {
+		return fmt.Errorf("encode the member: %w", err)
+	}
+	if string(value) == string(stored) {
+		return nil
+	}
+	applied := n.store.Applied()
+	if applied.Index == 0 {
+		applied.Index, applied.Term = firstIndex, firstTerm
+	}
+	tx := n.store.Begin(applied.Index, applied.Term)
+	tx.Put(mvcc.BucketMembers, key, value)
+	tx.End()
+	if err := n.store.Commit(); err != nil {
+		return fmt.Errorf("write the member: %w", err)
+	}
+	return nil
+}
+
+// entriesAfter returns the log's entries that the store does not hold yet.
+func entriesAfter(recovered *wal.Recovered, applied uint64) ([]*raftpb.Entry, error) {
+	entries := recovered.Entries
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	first, last := entries[0].GetIndex(), entries[len(entries)-1].GetIndex()
+	if first > applied+1 {
+		return nil, fmt.Errorf("the log begins at entry %d and the store ends at %d: they are not of the same member or time; restore both from one backup", first, applied)
+	}
+	if last <= applied {
+		return nil, nil
+	}
+	return entries[applied+1-first:], nil
+}
+
+// loadLeases makes the lessor from what the store holds.
+func loadLeases(store *mvcc.Store, cfg Config) (*lease.Lessor, error) {
+	lessor := lease.New(cfg.Clock, cfg.minLeaseTTL())
+	err := store.ForEach(mvcc.BucketLease, func(_, v []byte) error {
+		record, err := lease.ParseRecord(v)
+		if err != nil {
+			return err
+		}
+		_, err = lessor.Grant(record.ID, record.TTL)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load the leases: %w", err)
+	}
+	store.LeasedKeys(func(key []byte, id int64) {
+		// A key may name a lease that is gone when an etcd that had this bug made the data; it then stays.
+		if err := lessor.Attach(id, key); err != nil {
+			cfg.Logger.Warn("a key names a lease that does not exist", "lease", idString(uint64(id)))
+		}
+	})
+	return lessor, nil
+}
+
+// WaitReady waits until this member serves: it knows a leader and has applied all that was committed.
+func (n *Node) WaitReady(ctx context.Context) error {
+	for {
+		err := n.linearizable(ctx)
+		if !errors.Is(err, rpctypes.ErrGRPCTimeout) {
+			return err
+		}
+		n.logger.Warn("still waiting for a leader")
+	}
+}
+
+// Failed gives the error that ended the node, if one did. The process should end then: what was acknowledged is
+// on disk, and a restart goes on from it.
+func (n *Node) Failed() <-chan error { return n.failure }
+
+// fail ends the node because of err. Any goroutine may call it; the first error counts.
+func (n *Node) fail(err error) {
+	select {
+	case n.failure <- err:
+		n.logger.Error("the member cannot go on", "error", err)
+	default:
+	}
+	n.stop()
+}
+
+// watchStore ends the node when the store could not commit.
+func (n *Node) watchStore() {
+	defer n.goroutines.Done()
+	select {
+	case err := <-n.store.Failed():
+		n.fail(fmt.Errorf("commit the store: %w", err))
+	case <-n.stopped:
+	}
+}
+
+// Close ends the member: requests that wait get ErrGRPCStopped, watchers end, what is pending is committed.
+func (n *Node) Close() error {
+	n.queue.close()
+	n.stop()
+	n.goroutines.Wait()
+	n.hub.Close()
+	return n.closeFiles()
+}
+
+func (n *Node) closeFiles() error {
+	var errs []error
+	if n.log != nil {
+		errs = append(errs, n.log.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Header is the ResponseHeader as of now.
+func (n *Node) Header() wire.Header { return n.headerAt(n.store.Revision()) }
+
+func (n *Node) headerAt(revision int64) wire.Header {
+	return wire.Header{ClusterID: n.member.ClusterID, MemberID: n.member.ID, Revision: revision, RaftTerm: n.term.Load()}
+}
+
+func (n *Node) pbHeader() *pb.ResponseHeader {
+	h := n.Header()
+	return &pb.ResponseHeader{ClusterId: h.ClusterID, MemberId: h.MemberID, Revision: h.Revision, RaftTerm: h.RaftTerm}
+}
+
+// Hub is the watch engine.
+func (n *Node) Hub() *coalesce.Hub { return n.hub }
+
+// proposeMessage proposes a request that is not on the hot path.
+func (n *Node) proposeMessage(ctx context.Context, k kind, m proto.Message) (result, error) {
+	payload, err := proto.Marshal(m)
+	if err != nil {
+		return result{}, fmt.Errorf("encode %v request: %w", k, err)
+	}
+	return n.propose(ctx, k, payload, m)
+}

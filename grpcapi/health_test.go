@@ -1,0 +1,141 @@
+package grpcapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+
+	"weir/grpcapi/wire"
+)
+
+func request(h http.Handler, method, path string) (code int, body string) {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestHealthEndpointsOfABackend(t *testing.T) {
+	readFails := func(serializable bool) func(context.Context, *wire.RangeRequest) (mem.BufferSlice, error) {
+		return func(_ context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
+			if r.Serializable == serializable {
+				return nil, rpctypes.ErrGRPCTimeout
+			}
+			return nil, nil
+		}
+	}
+	healthy := func(*fakeBackend) {}
+	noLeader := func(b *fakeBackend) { b.status = &pb.StatusResponse{} }
+	noSpace := func(b *fakeBackend) { b.alarms = []*pb.AlarmMember{{Alarm: pb.AlarmType_NOSPACE}} }
+	corrupt := func(b *fakeBackend) { b.alarms = []*pb.AlarmMember{{Alarm: pb.AlarmType_CORRUPT}} }
+	noQuorum := func(b *fakeBackend) { b.rangeKeys = readFails(false) }
+	noDisk := func(b *fakeBackend) { b.rangeKeys = readFails(true) }
+	learner := func(b *fakeBackend) { b.status = &pb.StatusResponse{Leader: 1, IsLearner: true} }
+
+	const timedOut = "rpc error: code = Unavailable desc = etcdserver: request timed out"
+	cases := []struct {
+		path  string
+		state func(*fakeBackend)
+		code  int
+		body  string
+	}{
+		{"/health", healthy, 200, `{"health":"true","reason":""}`},
+		{"/health", noLeader, 503, `{"health":"false","reason":"RAFT NO LEADER"}` + "\n"},
+		{"/health?serializable=true", noLeader, 200, `{"health":"true","reason":""}`},
+		{"/health", noSpace, 503, `{"health":"false","reason":"ALARM NOSPACE"}` + "\n"},
+		{"/health?exclude=NOSPACE", noSpace, 200, `{"health":"true","reason":""}`},
+		{"/health", corrupt, 503, `{"health":"false","reason":"ALARM CORRUPT"}` + "\n"},
+		{"/health", noQuorum, 503, `{"health":"false","reason":"RANGE ERROR:` + timedOut + `"}` + "\n"},
+		{"/health?serializable=true", noQuorum, 200, `{"health":"true","reason":""}`},
+
+		{"/livez", healthy, 200, "ok\n"},
+		{"/livez", noQuorum, 200, "ok\n"},
+		{"/livez?verbose", noQuorum, 200, "[+]serializable_read ok\nok\n"},
+		{"/livez/serializable_read", healthy, 200, "ok\n"},
+		{"/livez", noDisk, 503, "[-]serializable_read failed: " + timedOut + "\n\n"},
+
+		{"/readyz", healthy, 200, "ok\n"},
+		{"/readyz", noSpace, 200, "ok\n"},
+		{"/readyz?exclude=non_learner", learner, 200, "ok\n"},
+		{"/readyz/non_learner", learner, 503, "[-]non_learner failed: not supported for learner\n\n"},
+		{"/readyz/data_corruption", corrupt, 503, "[-]data_corruption failed: alarm activated: CORRUPT\n\n"},
+		{"/readyz", noQuorum, 503, "[+]data_corruption ok\n[-]linearizable_read failed: " + timedOut +
+			"\n[+]non_learner ok\n[+]serializable_read ok\n\n"},
+
+		{"/version", healthy, 200, `{"etcdserver":"3.7.3","etcdcluster":"3.7.0","storage":"3.7.0"}` + "\n"},
+		{"/nothing", healthy, 404, "404 page not found\n"},
+	}
+	for _, c := range cases {
+		b := oneKey(t)
+		c.state(b)
+		code, body := request(BackendHTTP(b), "GET", c.path)
+		if code != c.code || body != c.body {
+			t.Errorf("%s: got %d %q, want %d %q", c.path, code, body, c.code, c.body)
+		}
+	}
+	if code, _ := request(BackendHTTP(oneKey(t)), "POST", "/health"); code != http.StatusMethodNotAllowed {
+		t.Errorf("POST: got %d", code)
+	}
+}
+
+// fakeUpstream answers every unary call alike.
+type fakeUpstream struct {
+	ready  error
+	answer []byte
+	err    error
+	called string
+}
+
+func (u *fakeUpstream) Ready(context.Context) error { return u.ready }
+
+func (u *fakeUpstream) Unary(_ context.Context, method string, _ wire.Raw) (wire.Raw, error) {
+	u.called = method
+	return u.answer, u.err
+}
+
+func (u *fakeUpstream) Stream(method string, s grpc.ServerStream) error {
+	u.called = "stream " + method
+	var m wire.Raw
+	if err := s.RecvMsg(&m); err != nil {
+		return err
+	}
+	return s.SendMsg(m)
+}
+
+func TestHealthEndpointsOfAnUpstream(t *testing.T) {
+	down := errors.New("upstream http://a:1: connection refused")
+	status := marshal(t, &pb.StatusResponse{Version: "3.5.21"})
+	cases := []struct {
+		path string
+		u    fakeUpstream
+		code int
+		body string
+	}{
+		{"/livez", fakeUpstream{ready: down}, 200, "ok\n"},
+		{"/readyz", fakeUpstream{}, 200, "ok\n"},
+		{"/readyz", fakeUpstream{ready: down}, 503, "[-]upstream failed: " + down.Error() + "\n\n"},
+		{"/health", fakeUpstream{}, 200, `{"health":"true","reason":""}`},
+		{"/health", fakeUpstream{ready: down}, 503, `{"health":"false","reason":"` + down.Error() + `"}` + "\n"},
+		{"/health", fakeUpstream{err: rpctypes.ErrGRPCUserEmpty}, 200, `{"health":"true","reason":""}`},
+		{"/health", fakeUpstream{err: rpctypes.ErrGRPCPermissionDenied}, 200, `{"health":"true","reason":""}`},
+		{"/health", fakeUpstream{err: rpctypes.ErrGRPCNoLeader}, 503,
+			`{"health":"false","reason":"` + rpctypes.ErrGRPCNoLeader.Error() + `"}` + "\n"},
+		{"/version", fakeUpstream{answer: status}, 200, `{"etcdserver":"3.5.21","etcdcluster":"3.5.0"}` + "\n"},
+	}
+	for _, c := range cases {
+		code, body := request(UpstreamHTTP(&c.u), "GET", c.path)
+		if code != c.code || body != c.body {
+			t.Errorf("%s: got %d %q, want %d %q", c.path, code, body, c.code, c.body)
+		}
+	}
+	if code, body := request(UpstreamHTTP(&fakeUpstream{err: down}), "GET", "/version"); code != 503 || !strings.Contains(body, "refused") {
+		t.Errorf("version of nothing: got %d %s", code, body)
+	}
+}

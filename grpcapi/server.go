@@ -1,0 +1,242 @@
+package grpcapi
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"weir/grpcapi/wire"
+)
+
+// Server serves gRPC and HTTP/1 on the same ports.
+//
+// gRPC always runs on grpc-go's own transport, over TLS too: through net/http it would cost four to five times
+// more CPU. Only a TLS client that offers both h2 and http/1.1 (a browser, curl) meets net/http, because what it
+// will speak on HTTP/2 is known only request by request; gRPC among it is passed on by ServeHTTP.
+//
+// Serve, Stop and the handlers may run concurrently.
+type Server struct {
+	cfg  Config
+	grpc *grpc.Server
+	http *http.Server
+
+	sniffTimeout time.Duration // a field for tests
+
+	// ctx ends when Stop begins. It bounds what happens on a connection before gRPC or HTTP has it.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu        sync.Mutex // guards the fields below
+	stopped   bool
+	listeners map[net.Listener]struct{}
+	serving   sync.WaitGroup // Serve calls; Add only under mu while not stopped
+}
+
+// Config says how a Server behaves. The zero value is usable: zero fields mean etcd's defaults.
+type Config struct {
+	// MaxRequestBytes bounds a client's request, 1.5 MiB by default. A message of up to 512 KiB more is read, so
+	// that it can be refused with etcd's own error; what is longer is refused by gRPC unread, as at etcd.
+	MaxRequestBytes int
+	// MaxTxnOps bounds the operations in one branch of a transaction, 128 by default.
+	MaxTxnOps int
+	// WatchProgressInterval is after how long without events a watcher that asked for it is told its progress: 10 min
+	// by default, at least 100 ms.
+	WatchProgressInterval time.Duration
+	// MaxConcurrentStreams bounds the RPCs in flight on one connection, 2^32-1 by default.
+	MaxConcurrentStreams uint32
+
+	// KeepAliveMinTime is the least time between a client's pings, 5 s by default: who pings more often is
+	// disconnected. Negative means grpc-go's default of 5 min, as etcd's flag does with 0.
+	KeepAliveMinTime time.Duration
+	// KeepAliveInterval is after how long without traffic the server pings, 2 h by default. Negative means never.
+	KeepAliveInterval time.Duration
+	// KeepAliveTimeout is how long the server then waits for an answer, 20 s by default.
+	KeepAliveTimeout time.Duration
+
+	// TLS makes every port a TLS port. NextProtos is set by the Server.
+	TLS *tls.Config
+	// HTTP answers what is not gRPC; nil answers 404.
+	HTTP http.Handler
+	// Logger is slog.Default() when nil.
+	Logger *slog.Logger
+}
+
+const (
+	// frameOverhead is what etcd lets a gRPC message exceed the request limit by.
+	frameOverhead = 512 << 10
+
+	// sniffTimeout is how long a connection may take to show what it speaks, TLS handshake included.
+	sniffTimeout = 10 * time.Second
+	// headerTimeout bounds the reading of one HTTP request's header.
+	headerTimeout = time.Minute
+)
+
+func (c Config) withDefaults() Config {
+	defaultTo(&c.MaxRequestBytes, 3<<19)
+	defaultTo(&c.MaxTxnOps, 128)
+	defaultTo(&c.WatchProgressInterval, defaultProgressInterval)
+	c.WatchProgressInterval = max(c.WatchProgressInterval, minProgressInterval)
+	defaultTo(&c.MaxConcurrentStreams, math.MaxUint32)
+	defaultTo(&c.KeepAliveMinTime, 5*time.Second)
+	defaultTo(&c.KeepAliveInterval, 2*time.Hour)
+	defaultTo(&c.KeepAliveTimeout, 20*time.Second)
+	if c.KeepAliveMinTime < 0 {
+		c.KeepAliveMinTime = 0
+	}
+	if c.KeepAliveInterval < 0 {
+		c.KeepAliveInterval = math.MaxInt64
+	}
+	if c.HTTP == nil {
+		c.HTTP = http.NotFoundHandler()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func defaultTo[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// NewBackendServer makes a server that answers from b.
+func NewBackendServer(cfg Config, b Backend) *Server {
+	s := newServer(cfg, grpc.UnknownServiceHandler(notThere))
+	registerKV(s.grpc, b, s.cfg)
+	registerLease(s.grpc, b)
+	registerCluster(s.grpc, b)
+	registerMaintenance(s.grpc, b)
+	newWatchService(b.Hub(), b.Header, watchConfig{
+		maxResponseBytes: s.cfg.MaxRequestBytes + frameOverhead,
+		progressInterval: s.cfg.WatchProgressInterval,
+		after:            afterFunc,
+	}).register(s.grpc, b)
+	return s
+}
+
+// NewForwardServer makes a server that passes every RPC to f, those of services it has never heard of included.
+func NewForwardServer(cfg Config, f Forwarder) *Server {
+	s := newServer(cfg, grpc.UnknownServiceHandler(forwardStream(f)))
+	registerForward(s.grpc, f)
+	return s
+}
+
+func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
+	cfg = cfg.withDefaults()
+	s := &Server{cfg: cfg, sniffTimeout: sniffTimeout, listeners: map[net.Listener]struct{}{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.grpc = grpc.NewServer(append(opts,
+		grpc.ForceServerCodecV2(wire.Codec{}),
+		grpc.Creds(handshaken{}),
+		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes+frameOverhead),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: cfg.KeepAliveMinTime}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.KeepAliveInterval, Timeout: cfg.KeepAliveTimeout}),
+		grpc.WaitForHandlers(true),
+	)...)
+	s.http = &http.Server{
+		Handler:           s.route(),
+		ReadHeaderTimeout: headerTimeout,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug), // clients' mistakes
+	}
+	return s
+}
+
+// route gives net/http's HTTP/2 requests that are gRPC to grpc, and all others to the configured handler.
+func (s *Server) route() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 && isGRPC(r.Header.Get("Content-Type")) {
+			s.grpc.ServeHTTP(w, r)
+			return
+		}
+		s.cfg.HTTP.ServeHTTP(w, r)
+	})
+}
+
+// Serve answers what arrives on l until Stop, when it returns nil, or until l fails. It closes l. It may be called
+// for several listeners.
+func (s *Server) Serve(l net.Listener) error {
+	if !s.begin(l) {
+		l.Close()
+		return nil
+	}
+	defer s.end(l)
+
+	var p port
+	if s.cfg.TLS != nil {
+		p = newTLSPort(s.ctx, l, s.cfg.TLS, s.sniffTimeout, s.cfg.Logger)
+	} else {
+		p = newPlainPort(s.ctx, l, s.sniffTimeout)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.grpc.Serve(p.grpc) }) // ends when p.run does, or by Stop
+	wg.Go(func() { _ = s.http.Serve(p.http) })
+	err := p.run()
+	p.grpc.Close()
+	p.http.Close()
+	wg.Wait()
+	if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+}
+
+func (s *Server) begin(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
+	s.listeners[l] = struct{}{}
+	s.serving.Add(1)
+	return true
+}
+
+func (s *Server) end(l net.Listener) {
+	l.Close()
+	s.mu.Lock()
+	delete(s.listeners, l)
+	s.mu.Unlock()
+	s.serving.Done()
+}
+
+// Stop refuses new connections, lets requests in progress finish until ctx ends, then cuts the rest, and returns
+// when all is over. Streams do not finish by themselves: with an open watch Stop takes as long as ctx.
+func (s *Server) Stop(ctx context.Context) {
+	s.mu.Lock()
+	s.stopped = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	s.mu.Unlock()
+	s.cancel()
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.grpc.GracefulStop()
+	}()
+	_ = s.http.Shutdown(ctx)
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-done
+	}
+	s.http.Close()
+	s.serving.Wait()
+}

@@ -1,0 +1,344 @@
+package grpcapi
+
+import (
+	"errors"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+
+	"weir/coalesce"
+	"weir/grpcapi/wire"
+)
+
+// watchStream sends the responses of one Watch RPC. It is the sink of its watches.
+//
+// Responses come from the hub's goroutines and from the RPC's own, and grpc allows one SendMsg at a time. Who finds
+// nobody sending, sends; who finds the stream busy leaves its response in the queue, in order, for the sender in
+// progress. So there is no goroutine and no channel for each stream, which would cost more than the sending.
+//
+// SendMsg hands a message to the transport, and blocks only when about 64 KiB of the stream have not been written
+// yet. To never block in it, bytes in flight are counted, and at inflightLimit nobody sends any more. Then
+//
+//   - events are refused: their watchers fall behind, keep their revision and are brought up to date by the hub when
+//     half of it has been written;
+//   - the client's requests are no longer read, so that answers to them cannot pile up;
+//   - the few answers of others wait in the queue, and a goroutine is started for them when there is room.
+//
+// That bounds what a slow client can pin in memory to inflightLimit and one more response.
+type watchStream struct {
+	service *watchService
+	grpc    grpc.ServerStream
+	hub     *coalesce.Stream
+	limit   int           // of bytes in flight
+	room    chan struct{} // has an element when there may be room again
+	nextID  int64         // of the RPC's goroutine
+
+	mu          sync.Mutex // guards the fields below
+	watches     map[int64]watchEntry
+	watchBytes  int       // of all watches
+	announced   int       // watches ever announced to the client
+	first, last *outgoing // the queue
+	queued      int       // bytes in the queue
+	inflight    int       // bytes given to the transport and not yet written
+	sending     bool      // somebody is in SendMsg, and will send what is queued
+	refused     bool      // the hub waits for Drained
+	closed      bool
+	idle        *sync.Cond // !sending
+	stopTicking func() bool
+}
+
+type watchEntry struct {
+	watcher *coalesce.Watcher
+	bytes   int
+}
+
+// inflightLimit leaves 16 KiB to grpc's 64, because one more response is sent when it is nearly reached.
+const inflightLimit = 48 << 10
+
+// frameHeader is what grpc puts before each message.
+const frameHeader = 5
+
+func newWatchStream(w *watchService, gs grpc.ServerStream) *watchStream {
+	s := &watchStream{
+		service: w,
+		grpc:    gs,
+		limit:   inflightLimit,
+		room:    make(chan struct{}, 1),
+		watches: map[int64]watchEntry{},
+	}
+	s.idle = sync.NewCond(&s.mu)
+	s.hub = w.hub.NewStream(s)
+	return s
+}
+
+// close ends all watches and waits for the sender in progress.
+func (s *watchStream) close() {
+	s.hub.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.stopTicking != nil {
+		s.stopTicking()
+	}
+	for s.sending {
+		s.idle.Wait()
+	}
+}
+
+// Deliver is part of coalesce.Sink.
+func (s *watchStream) Deliver(w *coalesce.Watcher, m *coalesce.Message) bool {
+	h := s.service.header()
+	h.Revision = m.Revision
+	body, size := m.Body()
+
+	s.mu.Lock()
+	switch {
+	case s.closed || s.watches[w.ID].watcher != w:
+		s.mu.Unlock()
+		return true
+	case !s.hasRoom():
+		s.refused = true
+		s.mu.Unlock()
+		return false
+	}
+	if o := s.response(h, w.ID); !w.Fragment || len(o.head)+size < s.service.cfg.maxResponseBytes {
+		o.add(body, size)
+		s.enqueue(o)
+	} else {
+		s.enqueueFragments(h, w.ID, m)
+	}
+	s.send()
+	return true
+}
+
+// enqueueFragments splits m where etcd does: before the event with which a response would reach the limit.
+func (s *watchStream) enqueueFragments(h wire.Header, id int64, m *coalesce.Message) {
+	var prefix [maxEventPrefix]byte
+	for events := m.Events; len(events) > 0; {
+		o := s.response(h, id)
+		size, n := len(o.head)+fragmentFlag, 0
+		for n < len(events) {
+			event := events[n].Size(m.PrevKV)
+			size += len(wire.AppendEventPrefix(prefix[:0], event)) + event
+			if n > 0 && size >= s.service.cfg.maxResponseBytes {
+				break
+			}
+			n++
+		}
+		if n < len(events) {
+			o.head = wire.AppendWatchFragment(o.head)
+		}
+		o.add(coalesce.EncodeEvents(events[:n], m.PrevKV))
+		s.enqueue(o)
+		events = events[n:]
+	}
+}
+
+const (
+	fragmentFlag   = 2 // bytes of the field fragment
+	maxEventPrefix = 1 + 10
+)
+
+// Progress is part of coalesce.Sink.
+func (s *watchStream) Progress(w *coalesce.Watcher, rev int64, watches int) bool {
+	h := s.service.header()
+	h.Revision = rev
+	s.mu.Lock()
+	id := int64(noWatchID)
+	switch {
+	case w == nil && s.announced != watches:
+		s.mu.Unlock()
+		return false
+	case w != nil && (s.watches[w.ID].watcher != w || !s.hasRoom()):
+		s.mu.Unlock()
+		return true // nobody waits for this one; the next will do
+	case w != nil:
+		id = w.ID
+	}
+	s.enqueue(s.response(h, id).add(nil, 0))
+	s.send()
+	return true
+}
+
+// Canceled is part of coalesce.Sink. For a compacted watch etcd states no revision in the header, gives no reason,
+// and goes on regarding the id as taken until the client cancels it.
+func (s *watchStream) Canceled(w *coalesce.Watcher, reason error) {
+	h := s.headerNow()
+	s.mu.Lock()
+	if s.watches[w.ID].watcher != w {
+		s.mu.Unlock()
+		return
+	}
+	var compacted *coalesce.CompactedError
+	var o *outgoing
+	if errors.As(reason, &compacted) {
+		h.Revision = 0
+		o = s.response(h, w.ID)
+		o.head = wire.AppendWatchCanceled(o.head, compacted.CompactRevision, "")
+	} else {
+		s.forget(w.ID)
+		o = s.response(h, w.ID)
+		o.head = wire.AppendWatchCanceled(o.head, 0, reason.Error())
+	}
+	s.enqueue(o.add(nil, 0))
+	s.send()
+}
+
+// post sends a response without events.
+func (s *watchStream) post(head []byte) {
+	o := &outgoing{stream: s, head: head}
+	s.mu.Lock()
+	s.enqueue(o.add(nil, 0))
+	s.send()
+}
+
+// awaitRoom waits until less than the limit is in flight or queued. It returns false when the RPC has ended.
+func (s *watchStream) awaitRoom() bool {
+	for {
+		s.mu.Lock()
+		ok := s.hasRoom()
+		s.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-s.room:
+		case <-s.grpc.Context().Done():
+			return false
+		}
+	}
+}
+
+// written is called by the transport, which must not be kept, when n bytes are no longer in flight.
+func (s *watchStream) written(n int) {
+	s.mu.Lock()
+	s.inflight -= n
+	low := s.inflight+s.queued <= s.limit/2
+	drained := low && s.refused
+	if drained {
+		s.refused = false
+	}
+	resume := s.first != nil && !s.sending && !s.closed && s.inflight <= s.limit/2
+	if resume {
+		s.sending = true
+	}
+	s.mu.Unlock()
+
+	if low {
+		select {
+		case s.room <- struct{}{}:
+		default:
+		}
+	}
+	if drained {
+		s.hub.Drained()
+	}
+	if resume {
+		go s.resume()
+	}
+}
+
+// The functions below are called with s.mu held.
+
+func (s *watchStream) hasRoom() bool { return s.inflight+s.queued < s.limit }
+
+// forget takes a watch away and returns it, or nil if there is none.
+func (s *watchStream) forget(id int64) *coalesce.Watcher {
+	e := s.watches[id]
+	delete(s.watches, id)
+	s.watchBytes -= e.bytes
+	return e.watcher
+}
+
+func (s *watchStream) enqueue(o *outgoing) {
+	if s.last == nil {
+		s.first = o
+	} else {
+		s.last.next = o
+	}
+	s.last = o
+	s.queued += o.size
+}
+
+// send sends what is in the queue, unless somebody else is at it. It releases s.mu.
+func (s *watchStream) send() {
+	if !s.sending {
+		s.sending = true
+		s.sendQueue()
+	}
+	s.mu.Unlock()
+}
+
+// resume is send in a goroutine of its own, for which s.sending has been set.
+func (s *watchStream) resume() {
+	s.mu.Lock()
+	s.sendQueue()
+	s.mu.Unlock()
+}
+
+// sendQueue sends until the queue is empty or the limit is reached. It releases s.mu while it sends. After a
+// limit's worth of others' responses it hands over to a goroutine, since its caller may serve other streams.
+func (s *watchStream) sendQueue() {
+	for sent := 0; s.first != nil && s.inflight < s.limit && !s.closed; {
+		if sent >= s.limit {
+			go s.resume()
+			return
+		}
+		o := s.first
+		if s.first = o.next; s.first == nil {
+			s.last = nil
+		}
+		s.queued -= o.size
+		s.inflight += o.size
+		sent += o.size
+		s.mu.Unlock()
+		err := s.grpc.SendMsg(o.message)
+		s.mu.Lock()
+		if err != nil { // the RPC has ended, as its own goroutine will notice
+			s.closed = true
+		}
+	}
+	s.sending = false
+	s.idle.Broadcast()
+}
+
+// outgoing is one response on its way. Its last buffer is an empty one, of which it is the pool: grpc gives that
+// back when it has written the message, and so tells how much is in flight. grpc does so only for buffers of more
+// than 1 KiB capacity, hence the marker, which all share and nobody writes to.
+type outgoing struct {
+	stream  *watchStream
+	next    *outgoing // in the queue
+	size    int       // as counted in flight
+	message mem.BufferSlice
+
+	// What message is made of, here to spare allocations.
+	head    mem.SliceBuffer
+	marker  []byte
+	buffers [3]mem.Buffer
+	room    [48]byte // for head
+}
+
+const markerCap = 2 << 10
+
+// response begins a response with a header and a watch id.
+func (s *watchStream) response(h wire.Header, id int64) *outgoing {
+	o := &outgoing{stream: s}
+	o.head = wire.AppendWatchHead(o.room[:0], h, id)
+	return o
+}
+
+// add ends a response with its events.
+func (o *outgoing) add(body mem.BufferSlice, size int) *outgoing {
+	o.size = frameHeader + len(o.head) + size
+	o.marker = o.stream.service.marker[:0]
+	o.message = append(append(o.buffers[:0], &o.head), body...)
+	o.message = append(o.message, mem.NewBuffer(&o.marker, o))
+	return o
+}
+
+// Get is part of mem.BufferPool. Nobody calls it.
+func (o *outgoing) Get(int) *[]byte { return &o.marker }
+
+// Put is part of mem.BufferPool: the message has been written, or never will be.
+func (o *outgoing) Put(*[]byte) { o.stream.written(o.size) }

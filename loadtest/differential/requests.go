@@ -1,0 +1,366 @@
+package differential
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// keys are few, so that requests meet; 12 at most, because etcd sorts ranges with sort.Sort, which keeps the order of
+// equal elements only for so many.
+var keys = []string{"a", "b", "c", "aa", "ab", "b\x00", "c\xff", "\x00", "\xff", "abc", "d"}
+
+func (r *runner) key() []byte { return []byte(pick(r, keys...)) }
+
+// badKey is a key, seldom none.
+func (r *runner) badKey() []byte {
+	if r.chance(50) {
+		return nil
+	}
+	return r.key()
+}
+
+// rangeEnd is the end of any kind of range: none, to the end of the keys, a prefix, another key, at times before its start.
+func (r *runner) rangeEnd(key []byte) []byte {
+	switch r.rng.IntN(8) {
+	case 0, 1, 2:
+		return nil
+	case 3:
+		return []byte{0}
+	case 4:
+		if len(key) == 0 || key[len(key)-1] == 0xff {
+			return []byte{0}
+		}
+		end := bytes.Clone(key)
+		end[len(end)-1]++
+		return end
+	default:
+		return r.key()
+	}
+}
+
+// revision is one for reads: mostly none, else near something of interest.
+func (r *runner) revision() int64 {
+	switch r.rng.IntN(16) {
+	case 0, 1, 2, 3:
+		return r.rev - r.rng.Int64N(min(r.rev, 20)+1)
+	case 4:
+		return r.rev + 1 + r.rng.Int64N(3)
+	case 5:
+		return max(r.compact, 0) + r.rng.Int64N(3) - 1
+	case 6:
+		return pick(r, -1, math.MaxInt64, math.MinInt64, 1)
+	default:
+		return 0
+	}
+}
+
+// aLease is the id of a lease, mostly one that exists.
+func (r *runner) aLease() int64 {
+	if len(r.leases) > 0 && !r.chance(8) {
+		return pick(r, r.leases...)
+	}
+	return pick[int64](r, 1, 2, 3, 99, -7, math.MaxInt64)
+}
+
+func (r *runner) value() []byte {
+	switch r.rng.IntN(30) {
+	case 0:
+		return nil
+	case 1:
+		return bytes.Repeat([]byte{byte(r.rng.IntN(256))}, 3000)
+	default:
+		return []byte(pick(r, "x", "y", "z", "xx", "\x00", "\xff\xfe"))
+	}
+}
+
+func (r *runner) rangeRequest() *pb.RangeRequest {
+	req := &pb.RangeRequest{
+		Key:          r.badKey(),
+		Revision:     r.revision(),
+		Serializable: r.chance(3),
+		KeysOnly:     r.chance(6),
+		CountOnly:    r.chance(8),
+	}
+	req.RangeEnd = r.rangeEnd(req.Key)
+	if r.chance(3) {
+		req.Limit = pick[int64](r, 1, 2, 3, 5, 1000, -1, math.MaxInt64)
+	}
+	if r.chance(3) {
+		req.SortOrder = pb.RangeRequest_SortOrder(r.rng.IntN(3))
+		req.SortTarget = pb.RangeRequest_SortTarget(r.rng.IntN(5))
+	}
+	if r.chance(60) {
+		req.SortOrder, req.SortTarget = pick[pb.RangeRequest_SortOrder](r, 0, 3, -1), pick[pb.RangeRequest_SortTarget](r, 0, 5, -1)
+	}
+	if r.chance(5) {
+		for _, filter := range []*int64{&req.MinModRevision, &req.MaxModRevision, &req.MinCreateRevision, &req.MaxCreateRevision} {
+			if r.chance(2) {
+				*filter = r.revision()
+			}
+		}
+	}
+	return req
+}
+
+func (r *runner) putRequest() *pb.PutRequest {
+	req := &pb.PutRequest{Key: r.badKey(), Value: r.value(), PrevKv: r.chance(3)}
+	if r.chance(4) {
+		req.Lease = r.aLease()
+	}
+	if r.chance(8) {
+		req.IgnoreValue = true
+		if !r.chance(6) {
+			req.Value = nil
+		}
+	}
+	if r.chance(8) {
+		req.IgnoreLease = true
+		if !r.chance(6) {
+			req.Lease = 0
+		}
+	}
+	return req
+}
+
+func (r *runner) deleteRequest() *pb.DeleteRangeRequest {
+	req := &pb.DeleteRangeRequest{Key: r.badKey(), PrevKv: r.chance(3)}
+	if r.chance(3) {
+		req.RangeEnd = r.rangeEnd(req.Key)
+	}
+	return req
+}
+
+func (r *runner) compare() *pb.Compare {
+	c := &pb.Compare{
+		Key:    r.badKey(),
+		Result: pb.Compare_CompareResult(r.rng.IntN(4)),
+		Target: pb.Compare_CompareTarget(r.rng.IntN(5)),
+	}
+	if r.chance(4) {
+		c.RangeEnd = r.rangeEnd(c.Key)
+	}
+	union := c.Target
+	if r.chance(40) { // what is compared and what with need not agree
+		union = pb.Compare_CompareTarget(r.rng.IntN(5))
+	}
+	number := pick(r, 0, 1, 2, 3, r.rev, r.rev-1, r.rev-r.rng.Int64N(min(r.rev, 10)))
+	switch union {
+	case pb.Compare_VERSION:
+		c.TargetUnion = &pb.Compare_Version{Version: number}
+	case pb.Compare_CREATE:
+		c.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: number}
+	case pb.Compare_MOD:
+		c.TargetUnion = &pb.Compare_ModRevision{ModRevision: number}
+	case pb.Compare_VALUE:
+		c.TargetUnion = &pb.Compare_Value{Value: r.value()}
+	case pb.Compare_LEASE:
+		c.TargetUnion = &pb.Compare_Lease{Lease: pick(r, 0, r.aLease())}
+	}
+	switch r.rng.IntN(60) {
+	case 0:
+		c.TargetUnion = nil
+	case 1:
+		c.Target = 7
+	case 2:
+		c.Result = 7
+	}
+	return c
+}
+
+func (r *runner) txnRequest(depth int) *pb.TxnRequest {
+	req := &pb.TxnRequest{}
+	for range r.rng.IntN(3) {
+		req.Compare = append(req.Compare, r.compare())
+	}
+	for range r.rng.IntN(4) {
+		req.Success = append(req.Success, r.op(depth))
+	}
+	for range r.rng.IntN(4) {
+		req.Failure = append(req.Failure, r.op(depth))
+	}
+	return req
+}
+
+func (r *runner) op(depth int) *pb.RequestOp {
+	switch n := r.rng.IntN(20); {
+	case n < 6:
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: r.rangeRequest()}}
+	case n < 13:
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: r.putRequest()}}
+	case n < 16:
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: r.deleteRequest()}}
+	case depth < 3:
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: r.txnRequest(depth + 1)}}
+	case r.chance(20):
+		return &pb.RequestOp{}
+	default:
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: r.key()}}}
+	}
+}
+
+func (r *runner) stepRange(ctx context.Context) error {
+	req := r.rangeRequest()
+	return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.kv.Range(ctx, req) })
+}
+
+func (r *runner) stepRangeStream(ctx context.Context) error {
+	req := r.rangeRequest()
+	if !r.chance(10) { // sorts and filters are refused
+		req.SortOrder, req.SortTarget = 0, 0
+		req.MinModRevision, req.MaxModRevision, req.MinCreateRevision, req.MaxCreateRevision = 0, 0, 0, 0
+	}
+	return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.rangeStream(ctx, req) })
+}
+
+// write sends a request that may make a revision.
+func (r *runner) write(ctx context.Context, req proto.Message, send call) error {
+	got, err := r.ask(ctx, req, send)
+	if err == nil && got.err == nil {
+		r.rev = revisionOf(got.resp)
+	}
+	return err
+}
+
+func (r *runner) stepPut(ctx context.Context) error { return r.put(ctx, r.putRequest()) }
+
+func (r *runner) put(ctx context.Context, req *pb.PutRequest) error {
+	return r.write(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.kv.Put(ctx, req) })
+}
+
+func (r *runner) stepDelete(ctx context.Context) error {
+	req := r.deleteRequest()
+	return r.write(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.kv.DeleteRange(ctx, req) })
+}
+
+func (r *runner) stepTxn(ctx context.Context) error {
+	req := r.txnRequest(1)
+	if r.chance(100) {
+		for range 130 {
+			req.Success = append(req.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: r.key()}}})
+		}
+	}
+	return r.write(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.kv.Txn(ctx, req) })
+}
+
+// stepCompact waits for all events first: whether one's previous pair has just been compacted is a matter of timing.
+func (r *runner) stepCompact(ctx context.Context) error {
+	req := &pb.CompactionRequest{Revision: r.revision(), Physical: r.chance(2)}
+	if req.Revision == 0 {
+		req.Revision = r.rev - r.rng.Int64N(min(r.rev, 50))
+	}
+	if err := r.barrier(ctx, r.streams...); err != nil {
+		return err
+	}
+	got, err := r.ask(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.kv.Compact(ctx, req) })
+	if err == nil && got.err == nil {
+		r.compact, r.compactDone = req.Revision, req.Physical
+	}
+	return err
+}
+
+// shortest is a TTL in seconds that no run outlives.
+const shortest = 10_000
+
+func (r *runner) stepGrant(ctx context.Context) error {
+	req := &pb.LeaseGrantRequest{
+		ID:  pick[int64](r, 1, 2, 3, 4, 5, 6, 7, 8, -7, math.MaxInt64, 0),
+		TTL: pick[int64](r, shortest, shortest, shortest+1, 2*shortest, 1, 0, -1, 9_000_000_000, 9_000_000_001, math.MaxInt64, math.MinInt64),
+	}
+	var generated [2]int64
+	got, err := r.ask(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) {
+		resp, err := s.lease.LeaseGrant(ctx, req)
+		if err != nil || req.ID != 0 {
+			return resp, err
+		}
+		if resp.ID <= 0 {
+			return nil, fmt.Errorf("generated lease id %d", resp.ID)
+		}
+		generated[r.index(s)] = resp.ID
+		resp.ID = 0
+		return resp, nil
+	})
+	if err != nil || got.err != nil {
+		return err
+	}
+	if req.ID != 0 && req.TTL >= shortest {
+		r.addLease(req.ID)
+		return nil
+	}
+	// Generated ids differ, and short leases would end during the run.
+	revoke := &pb.LeaseRevokeRequest{ID: req.ID}
+	return r.both(ctx, revoke, func(ctx context.Context, s *side) (proto.Message, error) {
+		if req.ID == 0 {
+			return s.lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: generated[r.index(s)]})
+		}
+		return s.lease.LeaseRevoke(ctx, revoke)
+	})
+}
+
+func (r *runner) index(s *side) int {
+	if s == r.sides[0] {
+		return 0
+	}
+	return 1
+}
+
+func (r *runner) stepRevoke(ctx context.Context) error {
+	req := &pb.LeaseRevokeRequest{ID: r.aLease()}
+	err := r.write(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.lease.LeaseRevoke(ctx, req) })
+	r.removeLease(req.ID)
+	return err
+}
+
+func (r *runner) stepTimeToLive(ctx context.Context) error {
+	req := &pb.LeaseTimeToLiveRequest{ID: r.aLease(), Keys: r.chance(2)}
+	return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.lease.LeaseTimeToLive(ctx, req) })
+}
+
+func (r *runner) stepLeases(ctx context.Context) error {
+	req := &pb.LeaseLeasesRequest{}
+	return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.lease.LeaseLeases(ctx, req) })
+}
+
+func (r *runner) stepKeepAlive(ctx context.Context) error {
+	req := &pb.LeaseKeepAliveRequest{ID: pick(r, r.aLease(), r.aLease(), 0)}
+	return r.both(ctx, req, func(_ context.Context, s *side) (proto.Message, error) { return s.ping(req) })
+}
+
+func (r *runner) stepHashKV(ctx context.Context) error {
+	rev := r.revision()
+	// etcd answers for the compact revision itself from a cache once the compaction is done, computed differently.
+	if rev == r.compact && !r.compactDone {
+		rev++
+	}
+	return r.hashKV(ctx, rev)
+}
+
+func (r *runner) hashKV(ctx context.Context, rev int64) error {
+	req := &pb.HashKVRequest{Revision: rev}
+	return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.maintenance.HashKV(ctx, req) })
+}
+
+// stepMaintenance asks what takes no arguments worth choosing.
+func (r *runner) stepMaintenance(ctx context.Context) error {
+	switch r.rng.IntN(12) {
+	case 0:
+		req := &pb.DefragmentRequest{}
+		return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.maintenance.Defragment(ctx, req) })
+	case 1, 2, 3:
+		req := &pb.StatusRequest{}
+		return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.maintenance.Status(ctx, req) })
+	case 4, 5, 6:
+		req := &pb.AlarmRequest{Action: pb.AlarmRequest_AlarmAction(r.rng.IntN(2) * 2), Alarm: pb.AlarmType(r.rng.IntN(3))}
+		return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.maintenance.Alarm(ctx, req) })
+	case 7, 8, 9:
+		req := &pb.MemberListRequest{Linearizable: r.chance(2)}
+		return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.cluster.MemberList(ctx, req) })
+	default:
+		req := &pb.HashRequest{}
+		return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.maintenance.Hash(ctx, req) })
+	}
+}

@@ -1,0 +1,442 @@
+package differential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	maxStreams = 4
+	maxWatches = 12 // of one stream
+)
+
+// streamPair is one stream of watches on each side.
+type streamPair struct {
+	sides   [2]*watchStream
+	watches []*watchPair // that are live
+}
+
+// watchPair is one watch on each side.
+type watchPair struct {
+	id       int64
+	start    int64
+	requests string
+	sides    [2]*watch
+}
+
+func (p *streamPair) close() {
+	for _, s := range p.sides {
+		s.cancel()
+	}
+}
+
+// watchStream is a stream of watches on one side, with a goroutine that receives.
+type watchStream struct {
+	stream pb.Watch_WatchClient
+	cancel context.CancelFunc
+
+	mu       sync.Mutex          // guards all below
+	live     map[int64]*watch    // by id
+	control  []*pb.WatchResponse // created and canceled, not yet taken
+	progress int64               // the newest revision of a progress for the whole stream
+	err      error               // of Recv
+	changed  chan struct{}       // closed and renewed at each response
+}
+
+// watch is one watch on one side.
+type watch struct {
+	events    []*mvccpb.Event
+	canceled  *pb.WatchResponse // by the server, not asked for
+	fragments bool              // the response before this was a fragment
+	problem   string            // the first breach of the protocol
+}
+
+func (s *side) openWatchStream(ctx context.Context) (*watchStream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := s.watch.Watch(ctx)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("open a watch stream of %s: %w", s.name, err)
+	}
+	w := &watchStream{stream: stream, cancel: cancel, live: map[int64]*watch{}, changed: make(chan struct{})}
+	go w.receive()
+	return w, nil
+}
+
+func (w *watchStream) receive() {
+	for {
+		resp, err := w.stream.Recv()
+		w.mu.Lock()
+		if err != nil {
+			w.err = err
+		} else {
+			w.take(resp)
+		}
+		close(w.changed)
+		w.changed = make(chan struct{})
+		w.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// take puts a response where it belongs. The lock is held.
+func (w *watchStream) take(resp *pb.WatchResponse) {
+	current := w.live[resp.WatchId]
+	switch {
+	case resp.Created:
+		if !resp.Canceled {
+			w.live[resp.WatchId] = &watch{}
+		}
+		w.control = append(w.control, resp)
+	case resp.Canceled && resp.CompactRevision != 0:
+		if current != nil {
+			current.canceled = resp
+		}
+	case resp.Canceled:
+		// The answer to the cancel of a watch that the server had cancelled already is left to it.
+		if current != nil && current.canceled == nil {
+			w.control = append(w.control, resp)
+		}
+		delete(w.live, resp.WatchId)
+	case len(resp.Events) == 0:
+		if resp.WatchId == -1 {
+			w.progress = max(w.progress, resp.Header.GetRevision())
+		}
+	case current != nil:
+		current.take(resp)
+	}
+}
+
+func (w *watch) take(resp *pb.WatchResponse) {
+	last := int64(0)
+	if len(w.events) > 0 {
+		last = w.events[len(w.events)-1].Kv.ModRevision
+	}
+	if first := resp.Events[0].Kv.ModRevision; first == last && !w.fragments {
+		w.breach("revision %d is split between responses", first)
+	} else if first < last {
+		w.breach("revision %d after %d", first, last)
+	}
+	newest := resp.Events[len(resp.Events)-1].Kv.ModRevision
+	if resp.Header.GetRevision() < newest {
+		w.breach("revision %d in a response of revision %d", newest, resp.Header.GetRevision())
+	}
+	w.events = append(w.events, resp.Events...)
+	w.fragments = resp.Fragment
+}
+
+func (w *watch) breach(format string, args ...any) {
+	if w.problem == "" {
+		w.problem = fmt.Sprintf(format, args...)
+	}
+}
+
+// wait waits until ready says so. It is called with the lock held.
+func (w *watchStream) wait(ctx context.Context, ready func() bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for !ready() {
+		if w.err != nil {
+			return fmt.Errorf("watch stream ended: %w", w.err)
+		}
+		changed := w.changed
+		w.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		w.mu.Lock()
+		if ctx.Err() != nil && !ready() {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// nextControl is the next answer to a create or cancel request.
+func (w *watchStream) nextControl(ctx context.Context) (*pb.WatchResponse, error) {
+	var resp *pb.WatchResponse
+	err := w.wait(ctx, func() bool {
+		if len(w.control) == 0 {
+			return false
+		}
+		resp, w.control = w.control[0], w.control[1:]
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("no answer on the watch stream: %w", err)
+	}
+	return resp, nil
+}
+
+// watchOf is the live watch of an id, as long as the request that follows has not changed it.
+func (w *watchStream) watchOf(id int64) *watch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.live[id]
+}
+
+func (r *runner) stepOpenStream(ctx context.Context) error {
+	if len(r.streams) == maxStreams {
+		return nil
+	}
+	p := &streamPair{}
+	for i, s := range r.sides {
+		w, err := s.openWatchStream(ctx)
+		if err != nil {
+			return err
+		}
+		p.sides[i] = w
+	}
+	r.streams = append(r.streams, p)
+	return nil
+}
+
+func (r *runner) stepCloseStream(ctx context.Context) error {
+	if len(r.streams) == 0 {
+		return nil
+	}
+	i := r.rng.IntN(len(r.streams))
+	if err := r.barrier(ctx, r.streams[i]); err != nil {
+		return err
+	}
+	r.streams[i].close()
+	r.streams = slices.Delete(r.streams, i, i+1)
+	return nil
+}
+
+// aStream is one of the streams, which it opens if there is none.
+func (r *runner) aStream(ctx context.Context) (*streamPair, error) {
+	if len(r.streams) == 0 {
+		if err := r.stepOpenStream(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return pick(r, r.streams...), nil
+}
+
+func (r *runner) watchCreateRequest() *pb.WatchCreateRequest {
+	req := &pb.WatchCreateRequest{
+		Key:            r.badKey(),
+		StartRevision:  r.revision(),
+		ProgressNotify: r.chance(4),
+		PrevKv:         r.chance(2),
+		Fragment:       r.chance(4),
+	}
+	req.RangeEnd = r.rangeEnd(req.Key)
+	if req.StartRevision > r.rev+10 {
+		// etcd answers no request for progress on a stream with a watch from the future, so it must come soon.
+		req.StartRevision = r.rev + 10
+	}
+	if r.chance(3) {
+		req.WatchId = pick[int64](r, 1, 2, 3, 4, 5, 6, -4, 1<<40)
+	}
+	if r.chance(4) {
+		req.Filters = append(req.Filters, pb.WatchCreateRequest_FilterType(r.rng.IntN(3)))
+	}
+	if r.chance(12) {
+		req.Filters = append(req.Filters, pb.WatchCreateRequest_FilterType(r.rng.IntN(2)))
+	}
+	return req
+}
+
+func (r *runner) stepWatch(ctx context.Context) error {
+	p, err := r.aStream(ctx)
+	if err != nil || len(p.watches) >= maxWatches {
+		return err
+	}
+	req := r.watchCreateRequest()
+	got, err := r.ask(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) {
+		w := p.sides[r.index(s)]
+		if err := w.stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: req}}); err != nil {
+			return nil, err
+		}
+		return w.nextControl(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	if got.err != nil {
+		return got.err // watches are refused by an answer, not by an error
+	}
+	created := got.resp.(*pb.WatchResponse)
+	if created.Canceled {
+		return nil
+	}
+	pair := &watchPair{id: created.WatchId, start: req.StartRevision, requests: show(req)}
+	for i, w := range p.sides {
+		pair.sides[i] = w.watchOf(created.WatchId)
+	}
+	p.watches = append(p.watches, pair)
+	return nil
+}
+
+// stepCancelWatch waits for all events first: etcd may give those that are on their way before or after the answer.
+func (r *runner) stepCancelWatch(ctx context.Context) error {
+	p, err := r.aStream(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.barrier(ctx, p); err != nil {
+		return err
+	}
+	if len(p.watches) == 0 || r.chance(10) {
+		return r.send(p, cancelRequest(77)) // nobody's: no answer
+	}
+	i := r.rng.IntN(len(p.watches))
+	req := cancelRequest(p.watches[i].id)
+	p.watches = slices.Delete(p.watches, i, i+1)
+	return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) {
+		w := p.sides[r.index(s)]
+		if err := w.stream.Send(req); err != nil {
+			return nil, err
+		}
+		return w.nextControl(ctx)
+	})
+}
+
+func cancelRequest(id int64) *pb.WatchRequest {
+	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CancelRequest{CancelRequest: &pb.WatchCancelRequest{WatchId: id}}}
+}
+
+// send sends to both sides what has no answer.
+func (r *runner) send(p *streamPair, req *pb.WatchRequest) error {
+	for i, w := range p.sides {
+		if err := w.stream.Send(req); err != nil {
+			return fmt.Errorf("send to %s: %w", r.sides[i].name, err)
+		}
+	}
+	return nil
+}
+
+func (r *runner) stepProgress(ctx context.Context) error {
+	p, err := r.aStream(ctx)
+	if err != nil {
+		return err
+	}
+	return r.barrier(ctx, p)
+}
+
+// barrier waits until streams have delivered all events, and compares them.
+func (r *runner) barrier(ctx context.Context, streams ...*streamPair) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	for _, p := range streams {
+		for _, w := range p.watches {
+			for w.start > r.rev { // see watchCreateRequest
+				if err := r.put(ctx, &pb.PutRequest{Key: []byte(keys[0]), Value: []byte("filler")}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, p := range streams {
+		for i, w := range p.sides {
+			if err := w.catchUp(ctx, p.watches, i, r.rev); err != nil {
+				return fmt.Errorf("%s does not say that its watches have reached revision %d: %w%s", r.sides[i].name, r.rev, err, p.describe(i))
+			}
+		}
+		if err := r.compareEvents(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// catchUp waits until all events of a stream up to a revision have come. A watch that has been cancelled because of a
+// compaction has none to come; etcd keeps it in its books nevertheless, and then answers no request for progress, so it
+// is cancelled here too.
+func (w *watchStream) catchUp(ctx context.Context, watches []*watchPair, side int, rev int64) error {
+	buried := map[*watch]bool{}
+	for {
+		live := 0
+		for _, pair := range watches {
+			own := pair.sides[side]
+			w.mu.Lock()
+			canceled := own.canceled != nil
+			w.mu.Unlock()
+			if !canceled {
+				live++
+			} else if !buried[own] {
+				buried[own] = true
+				if err := w.stream.Send(cancelRequest(pair.id)); err != nil {
+					return err
+				}
+			}
+		}
+		if live == 0 {
+			return nil // etcd does not answer for a stream without watches
+		}
+		progress := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
+		if err := w.stream.Send(progress); err != nil {
+			return err
+		}
+		// etcd drops the request while a watch is still reading history, so it must be repeated.
+		again, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		err := w.wait(again, func() bool { return w.progress >= rev })
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+func (p *streamPair) describe(side int) string {
+	s := ""
+	for _, w := range p.watches {
+		own := w.sides[side]
+		s += fmt.Sprintf("\nwatch %d: %d events, cancelled: %v; %s", w.id, len(own.events), own.canceled, w.requests)
+	}
+	return s
+}
+
+// compareEvents compares what came since the last barrier, and forgets it and the watches that the server cancelled.
+func (r *runner) compareEvents(p *streamPair) error {
+	for _, w := range p.sides {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+	}
+	for _, pair := range p.watches {
+		texts := [2]string{}
+		for i, own := range pair.sides {
+			for _, ev := range own.events {
+				texts[i] += show(ev)
+			}
+			if own.canceled != nil {
+				resp := proto.Clone(own.canceled)
+				normalize(resp)
+				texts[i] += show(resp)
+			}
+			if own.problem != "" {
+				texts[i] += own.problem
+			}
+		}
+		if texts[0] != texts[1] {
+			return fmt.Errorf("events of watch %d differ\nrequest:\n%s\n%s gives:\n%s\n%s gives:\n%s",
+				pair.id, pair.requests, r.sides[0].name, texts[0], r.sides[1].name, texts[1])
+		}
+		if pair.sides[0].problem != "" {
+			return fmt.Errorf("watch %d: %s\nrequest:\n%s", pair.id, pair.sides[0].problem, pair.requests)
+		}
+	}
+	p.watches = slices.DeleteFunc(p.watches, func(pair *watchPair) bool { return pair.sides[0].canceled != nil })
+	for _, pair := range p.watches {
+		for _, own := range pair.sides {
+			own.events = nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,270 @@
+// Package target starts what a client can talk to: etcd in three versions, weir's core, and weir's proxy over each of
+// them, every one as separate processes with their own data directory.
+//
+// Its noun is the [Target]: an endpoint, and the processes behind it. The tests are written once and run against every
+// [Kind]; that they pass against a real etcd is what makes them worth anything.
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"weir/loadtest/proc"
+)
+
+// Kind says what is behind an endpoint.
+type Kind string
+
+const (
+	Etcd37        Kind = "etcd-3.7"
+	Etcd36        Kind = "etcd-3.6"
+	Etcd35        Kind = "etcd-3.5"
+	Core          Kind = "core"
+	ProxyCore     Kind = "proxy-over-core"
+	ProxyEmbedded Kind = "proxy-embedded"
+	ProxyEtcd37   Kind = "proxy-over-etcd-3.7"
+	ProxyEtcd36   Kind = "proxy-over-etcd-3.6"
+	ProxyEtcd35   Kind = "proxy-over-etcd-3.5"
+)
+
+// Kinds is every kind, plain etcds first.
+func Kinds() []Kind {
+	return []Kind{Etcd37, Etcd36, Etcd35, Core, ProxyCore, ProxyEmbedded, ProxyEtcd37, ProxyEtcd36, ProxyEtcd35}
+}
+
+// API is the minor version of etcd 3 whose API the kind answers.
+func (k Kind) API() int {
+	switch k {
+	case Etcd35, ProxyEtcd35:
+		return 5
+	case Etcd36, ProxyEtcd36:
+		return 6
+	default:
+		return 7
+	}
+}
+
+// programs are the member that holds the data, if it is a process of its own, and the proxy, if there is one.
+func (k Kind) programs() (member, proxy proc.Program) {
+	switch k {
+	case Etcd37:
+		return proc.Etcd37, ""
+	case Etcd36:
+		return proc.Etcd36, ""
+	case Etcd35:
+		return proc.Etcd35, ""
+	case Core:
+		return proc.Core, ""
+	case ProxyCore:
+		return proc.Core, proc.Proxy
+	case ProxyEmbedded:
+		return "", proc.Proxy
+	case ProxyEtcd37:
+		return proc.Etcd37, proc.Proxy
+	case ProxyEtcd36:
+		return proc.Etcd36, proc.Proxy
+	case ProxyEtcd35:
+		return proc.Etcd35, proc.Proxy
+	default:
+		return "", ""
+	}
+}
+
+// Target is a running kind. Close ends it.
+type Target struct {
+	Kind Kind
+	// Endpoint is host:port, where clients go.
+	Endpoint string
+
+	store     *server // holds the data
+	processes []*proc.Process
+}
+
+// server is a process that answers etcd's API at an address.
+type server struct {
+	*proc.Process
+	addr string
+}
+
+// Build builds what Start needs for a kind, which Start does too: this takes the time of the build out of Start's.
+func Build(ctx context.Context, bin *proc.Bin, kind Kind) error {
+	member, proxy := kind.programs()
+	for _, p := range []proc.Program{member, proxy} {
+		if p == "" {
+			continue
+		}
+		if _, err := bin.Build(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Start starts the processes of a kind and returns when they serve. Their data is in the directory data, which need not
+// exist. memberArgs are added to the command line of the process that holds the data.
+func Start(ctx context.Context, bin *proc.Bin, kind Kind, data string, memberArgs ...string) (*Target, error) {
+	t := &Target{Kind: kind}
+	if err := t.start(ctx, bin, data, memberArgs); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", kind, err), t.Close())
+	}
+	return t, nil
+}
+
+func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, memberArgs []string) error {
+	member, proxy := t.Kind.programs()
+	if member != "" {
+		addr, peer, err := twoFreeAddrs()
+		if err != nil {
+			return err
+		}
+		args := append(MemberArgs("m1", data, addr, peer), memberArgs...)
+		if t.store, err = t.add(ctx, bin, member, addr, args); err != nil {
+			return err
+		}
+		t.Endpoint = addr
+	}
+	if proxy == "" {
+		return nil
+	}
+	addr, err := proc.FreeAddr()
+	if err != nil {
+		return err
+	}
+	args := []string{"--listen-addr=" + addr}
+	if member != "" {
+		args = append(args, "--endpoints="+t.Endpoint)
+	} else {
+		args = append(append(args, "--embedded", "--data-dir="+data), memberArgs...)
+	}
+	s, err := t.add(ctx, bin, proxy, addr, args)
+	if err != nil {
+		return err
+	}
+	if member == "" {
+		t.store = s
+	}
+	t.Endpoint = addr
+	return nil
+}
+
+func (t *Target) add(ctx context.Context, bin *proc.Bin, program proc.Program, addr string, args []string) (*server, error) {
+	path, err := bin.Build(ctx, program)
+	if err != nil {
+		return nil, err
+	}
+	p, err := proc.Start(string(program), path, args, nil)
+	if err != nil {
+		return nil, err
+	}
+	t.processes = append(t.processes, p)
+	return &server{Process: p, addr: addr}, p.WaitReady(ctx, Serves(addr))
+}
+
+func twoFreeAddrs() (a, b string, err error) {
+	if a, err = proc.FreeAddr(); err != nil {
+		return "", "", err
+	}
+	for b = a; b == a; {
+		if b, err = proc.FreeAddr(); err != nil {
+			return "", "", err
+		}
+	}
+	return a, b, nil
+}
+
+// MemberArgs is the command line, the same for etcd and for weir's core, of the only member of a cluster.
+func MemberArgs(name, dataDir, clientAddr, peerAddr string) []string {
+	return []string{
+		"--name=" + name,
+		"--data-dir=" + dataDir,
+		"--listen-client-urls=http://" + clientAddr,
+		"--advertise-client-urls=http://" + clientAddr,
+		"--listen-peer-urls=http://" + peerAddr,
+		"--initial-advertise-peer-urls=http://" + peerAddr,
+		"--initial-cluster=" + name + "=http://" + peerAddr,
+		"--log-level=info",
+	}
+}
+
+// Serves asks for a linearizable read at addr, which is answered only when the whole path to a leader works.
+func Serves(addr string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		conn, err := Dial(addr)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		_, err = pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("ready"), CountOnly: true})
+		return err
+	}
+}
+
+// Dial opens a connection for raw requests. It reconnects quickly, since the tests stop and start servers, and takes
+// answers of any size.
+func Dial(addr string) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
+			MinConnectTimeout: 5 * time.Second,
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", addr, err)
+	}
+	return conn, nil
+}
+
+// KillStore ends the process that holds the data with SIGKILL and waits for its end.
+func (t *Target) KillStore() error { return t.store.Kill() }
+
+// RestartStore starts that process again and waits until the whole target serves.
+func (t *Target) RestartStore(ctx context.Context) error {
+	if err := t.store.Restart(); err != nil {
+		return err
+	}
+	return t.store.WaitReady(ctx, Serves(t.Endpoint))
+}
+
+// Processes are all processes behind the endpoint.
+func (t *Target) Processes() []*proc.Process { return t.processes }
+
+// Log is what all processes printed.
+func (t *Target) Log() string {
+	var s string
+	for _, p := range t.processes {
+		s += "--- " + p.Name() + "\n" + p.Log()
+	}
+	return s
+}
+
+// Alive is an error if one of the processes has ended by itself.
+func (t *Target) Alive() error {
+	for _, p := range t.processes {
+		select {
+		case <-p.Exited():
+			return fmt.Errorf("%s has ended", p.Name())
+		default:
+		}
+	}
+	return nil
+}
+
+// Close asks the processes to end, the proxy first. A process that ended by itself or will not end is an error.
+func (t *Target) Close() error {
+	var errs []error
+	for i := len(t.processes) - 1; i >= 0; i-- {
+		errs = append(errs, t.processes[i].Stop())
+	}
+	t.processes = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,102 @@
+// Package targettest gives targets to tests: it builds what they need, starts targets for one test each, and shows the
+// logs of those whose test failed.
+package targettest
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"weir/loadtest/proc"
+	"weir/loadtest/target"
+)
+
+// Main opens the folder of built programs for a TestMain, runs the tests, and ends the process.
+func Main(m *testing.M, bin **proc.Bin) {
+	// Tests with real processes wait far more than they compute.
+	err := flag.Set("test.parallel", "64")
+	if err == nil {
+		*bin, err = proc.OpenBin(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// startTimeout is generous: several packages of tests and builds share the machine.
+const startTimeout = time.Minute
+
+// Start starts a target with an empty store, which is stopped when the test ends.
+func Start(t testing.TB, bin *proc.Bin, kind target.Kind, memberArgs ...string) *target.Target {
+	t.Helper()
+	return StartFrom(t, bin, kind, filepath.Join(t.TempDir(), "data"), memberArgs...)
+}
+
+// StartFrom is Start with the store that is in the directory data.
+func StartFrom(t testing.TB, bin *proc.Bin, kind target.Kind, data string, memberArgs ...string) *target.Target {
+	t.Helper()
+	// A program that does not build fails the test; it does not skip it.
+	if err := target.Build(t.Context(), bin, kind); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	tg, err := target.Start(ctx, bin, kind, data, memberArgs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		log := tg.Log()
+		if err := tg.Close(); err != nil {
+			t.Errorf("stop %s: %v", kind, err)
+		}
+		if t.Failed() && testing.Verbose() {
+			t.Logf("logs of %s:\n%s", kind, log)
+		}
+	})
+	return tg
+}
+
+// Client is a client of etcd's own library that is closed when the test ends.
+func Client(t testing.TB, tg *target.Target) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{
+		Endpoints:   []string{tg.Endpoint},
+		DialTimeout: 10 * time.Second,
+		Logger:      zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil && err != context.Canceled {
+			t.Errorf("close client: %v", err)
+		}
+	})
+	return c
+}
+
+// Conn is a connection for raw requests that is closed when the test ends.
+func Conn(t testing.TB, tg *target.Target) *grpc.ClientConn {
+	t.Helper()
+	conn, err := target.Dial(tg.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Errorf("close connection: %v", err)
+		}
+	})
+	return conn
+}

@@ -1,0 +1,15 @@
+// Package proxy answers clients of the etcd v3 API from upstream members: weir cores, etcd servers or other proxies.
+// Today it forwards every RPC unchanged.
+//
+// The nouns:
+//
+//   - Proxy: the whole; it satisfies grpcapi.Forwarder and grpcapi.Upstream.
+//   - member: one upstream endpoint, with one gRPC connection that is kept up.
+//   - upstream: the members, and which of them is current.
+//
+// Invariants: bytes pass undecoded; what leaves towards upstream is what came from the client less the metadata that
+// belongs to a hop (see outgoing), and the same on the way back; a request that may have been sent is never sent
+// again; nothing is buffered beyond one message in each direction of a stream, the rest is gRPC's flow control.
+//
+// Caller: cmd/proxy, which puts a grpcapi server in front. Stop that server before Close.
+package proxy
