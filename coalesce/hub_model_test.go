@@ -39,11 +39,12 @@ type model struct {
 	streams   []*modelStream
 	nextID    int64
 
-	resyncers   []*resyncer
-	resyncing   []bool
-	broadcasted bool // broadcast is on the stack
-	depth       int
-	settling    bool
+	resyncers []*resyncer
+	resyncing []bool
+	casting   bool // broadcast is on the stack
+	awake     bool // the broadcaster would call broadcast again
+	depth     int
+	settling  bool
 }
 
 // firstRev is the hub's revision at the beginning; a few revisions of history are older.
@@ -66,7 +67,8 @@ type modelWatcher struct {
 	Watcher
 	watch    Watch
 	got      []wire.Event
-	over     bool // cancelled or closed by the test
+	progress int64 // that it was last notified of
+	over     bool  // cancelled or closed by the test
 	canceled error
 	sentAt   int // modelStream.notifies when it was last sent events, -1 at first
 }
@@ -138,13 +140,23 @@ func (m *model) step() {
 	}
 }
 
+// broadcast is one round of Hub.runBroadcaster: only when it was woken, and then until there is nothing new.
 func (m *model) broadcast() bool {
-	if m.broadcasted {
+	if m.casting {
 		return false
 	}
-	m.broadcasted = true
-	defer func() { m.broadcasted = false }()
-	return m.hub.broadcast()
+	if !m.awake {
+		select {
+		case <-m.hub.wake:
+			m.awake = true
+		default:
+			return false
+		}
+	}
+	m.casting = true
+	defer func() { m.casting = false }()
+	m.awake = m.hub.broadcast()
+	return true
 }
 
 func (m *model) resync() bool {
@@ -167,6 +179,23 @@ func (m *model) meanwhile() {
 // settle lets the hub finish, with clients that take everything, and checks that nothing is missing.
 func (m *model) settle() {
 	m.settling = true
+	m.finish()
+	m.checkNothingMissing()
+	m.checkNotified()
+	m.hub.Close()
+	for _, s := range m.streams {
+		for _, w := range s.watchers {
+			if !w.over && w.canceled == nil {
+				m.t.Errorf("watcher %d was not cancelled by Close", w.ID)
+			}
+		}
+	}
+	if len(m.hub.index.keys) != 0 || m.hub.index.ranges.root != nil || len(m.hub.queue.byKey) != 0 {
+		m.t.Errorf("the hub keeps something of watchers that are gone")
+	}
+}
+
+func (m *model) finish() {
 	for busy := true; busy; {
 		busy = false
 		for _, s := range m.streams {
@@ -179,12 +208,10 @@ func (m *model) settle() {
 		}
 		busy = m.broadcast() || busy
 		busy = m.resync() || busy
-		select {
-		case <-m.hub.wake: // the broadcaster was asked for something
-			busy = true
-		default:
-		}
 	}
+}
+
+func (m *model) checkNothingMissing() {
 	for _, s := range m.streams {
 		early := false
 		for _, w := range s.watchers {
@@ -200,16 +227,24 @@ func (m *model) settle() {
 			m.t.Errorf("%d progress requests were not answered", len(s.asked))
 		}
 	}
-	m.hub.Close()
+}
+
+// checkNotified asks twice, because the first time those are left out that have been sent events.
+func (m *model) checkNotified() {
+	for range 2 {
+		for _, s := range m.streams {
+			s.notifies++
+			s.stream.NotifyProgress()
+		}
+		m.finish()
+	}
 	for _, s := range m.streams {
 		for _, w := range s.watchers {
-			if !w.over && w.canceled == nil {
-				m.t.Errorf("watcher %d was not cancelled by Close", w.ID)
+			due := !w.over && w.canceled == nil && w.watch.ProgressNotify && w.watch.Start <= m.head+1
+			if due && w.progress != m.head {
+				m.t.Errorf("watcher %d was last notified of progress %d, not of %d", w.ID, w.progress, m.head)
 			}
 		}
-	}
-	if len(m.hub.index.keys) != 0 || m.hub.index.ranges.root != nil || len(m.hub.queue.byKey) != 0 {
-		m.t.Errorf("the hub keeps something of watchers that are gone")
 	}
 }
 
@@ -229,7 +264,7 @@ func (m *model) commit() Batch {
 			b.Events = append(b.Events, wire.NewDeleteEvent([]byte(key), m.head))
 			continue
 		}
-		b.Events = append(b.Events, putEvent(key, m.head, m.rnd.IntN(40)))
+		b.Events = append(b.Events, putEvent(key, m.head, m.rnd.IntN([]int{10, 300}[m.rnd.IntN(2)])))
 	}
 	if len(b.Events) > 0 {
 		m.history = append(m.history, b)
@@ -283,7 +318,9 @@ func (m *model) create() {
 		w.watch.Start = m.head + 1
 	}
 	s.created++ // as a sink announces it to its client
-	m.meanwhile()
+	for range 3 {
+		m.meanwhile()
+	}
 	if s.closed {
 		return
 	}
@@ -441,6 +478,7 @@ func (s *modelStream) Progress(watcher *Watcher, rev int64, watches int) bool {
 				m.t.Fatalf("watcher %d is notified of progress it did not want", w.ID)
 			}
 			s.check(w, rev)
+			w.progress = rev
 		}
 		return true
 	}

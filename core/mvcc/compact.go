@@ -203,7 +203,7 @@ func (c *compactor) sweep(v *View, from revision, rev int64, hash *hasher) (doom
 			return err
 		}
 		keep := keeps(v.tree, key, r, rev, revision.keptByCompaction)
-		hash.write(k, r, kv, keep)
+		hash.write(k, r, kv, keep || !hash.anyKept) // what an earlier compaction left is all there is
 		if !keep {
 			doomed = append(doomed, append([]byte(nil), k...))
 		}

@@ -22,7 +22,7 @@ type kvHash struct {
 type hasher struct {
 	crc          hash.Hash32
 	compact, rev int64
-	// anyKept: when rev sees nothing at all, etcd takes this for "not known" and leaves nothing out.
+	// anyKept: when rev sees nothing at all, etcd takes this for "not known" and leaves out nothing that is there.
 	anyKept bool
 }
 
@@ -41,11 +41,11 @@ func newHasher(compact, rev int64, t *keyTree, rule func(revision, int64) bool) 
 // keptByHash is the rule for HashKV: unlike a compaction it never counts a tombstone as seen.
 func (r revision) keptByHash(int64) bool { return !r.deleted() }
 
-// write adds a revision; kept is what keeps says of it. Revisions come in order.
+// write adds a revision; kept says whether it counts if it is not above the compact revision. Revisions come in order.
 func (h *hasher) write(k []byte, r revision, kv []byte, kept bool) {
 	switch {
 	case r.main > h.rev:
-	case r.main <= h.compact && h.anyKept && !kept:
+	case r.main <= h.compact && !kept:
 	case r.main == h.compact && r.deleted():
 	default:
 		h.crc.Write(k)
@@ -111,7 +111,11 @@ func (s *Store) HashKV(rev int64) (hash uint32, current, compact, hashRev int64,
 			if err != nil {
 				return err
 			}
-			kept = keeps(v.tree, key, r, rev, revision.keptByHash)
+			if h.anyKept {
+				kept = keeps(v.tree, key, r, rev, revision.keptByHash)
+			} else { // what is there when the compaction is done
+				kept = keeps(v.tree, key, r, h.compact, revision.keptByCompaction)
+			}
 		}
 		h.write(k, r, kv, kept)
 		return nil

@@ -46,9 +46,7 @@ func (h batchHeader) size() int64 { return roundUp(batchHeaderSize + int64(h.len
 // and fills in the header. It returns the batch, which may share buf's memory, and its sum.
 func sealBatch(buf []byte, logID, seq uint64, prev uint32) ([]byte, uint32) {
 	length := len(buf) - batchHeaderSize
-	for len(buf)%sectorSize != 0 {
-		buf = append(buf, 0)
-	}
+	buf = append(buf, make([]byte, roundUp(int64(len(buf)))-int64(len(buf)))...)
 	binary.LittleEndian.PutUint32(buf[4:], checksum(buf[batchHeaderSize:]))
 	binary.LittleEndian.PutUint64(buf[8:], logID)
 	binary.LittleEndian.PutUint64(buf[16:], seq)

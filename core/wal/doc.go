@@ -18,29 +18,31 @@
 // A log is a directory of segments, named by their numbers in 16 hexadecimal digits: 0000000000000001.wal. The numbers
 // go up by one; the lowest are removed by Cut. All integers are little-endian. All checksums are CRC-32C.
 //
-//	segment   +--------+-------------+---------+-----+---------+--------------------+
-//	          | header | first batch | batch   | ... | batch   | zeros              |
-//	          +--------+-------------+---------+-----+---------+--------------------+
-//	          each of these begins on a sector of 512 bytes
+//	segment   | header | first batch | batch | ... | batch | zeros to the end of the file |
 //
-//	header    +-------------------+------------+----------+----------+--------------------+-------+------------+
-//	          | magic, "weir-wal" | version, 1 | log id   | number   | first batch number | zeros | checksum   |
-//	          | 8 bytes           | 4          | 8        | 8        | 8                  | 472   | 4, of all  |
-//	          +-------------------+------------+----------+----------+--------------------+-------+------------+
+//	header    magic, "weir-wal"         8 bytes
+//	          format version, 1         4
+//	          log id                    8
+//	          number of the segment     8
+//	          number of its first batch 8
+//	          zeros                     472
+//	          checksum                  4         of the 508 bytes before it
 //
-//	batch     +-----------------+------------------+--------+--------------+----------------+----------------+
-//	          | header checksum | payload checksum | log id | batch number | header checksum | payload length |
-//	          | 4, of the       | 4, of records    | 8      | 8            | of the batch    | 4, without     |
-//	          | 28 after it     | and padding      |        |              | before: 4       | padding        |
-//	          +-----------------+------------------+--------+--------------+-----------------+----------------+
-//	          | record | record | ... | zeros up to the next sector                                            |
-//	          +--------+--------+-----+------------------------------------------------------------------------+
+//	batch     header checksum           4 bytes   of the 28 bytes after it
+//	          payload checksum          4         of records and padding
+//	          log id                    8
+//	          number of the batch       8
+//	          previous header checksum  4         that of the batch before
+//	          length of the payload     4         in bytes, without padding
+//	          payload                             | record | record | ... |
+//	          padding                             zeros up to the next sector of 512 bytes
 //
-//	record    +----------+-----------+------+      kind 1: metadata, what Create was given
-//	          | kind     | length    | body |      kind 2: raftpb.HardState; the last one holds
-//	          | 1 byte   | 4, of the |      |      kind 3: raftpb.Entry; it ends those of its index and above
-//	          |          | body      |      |      kind 4: cut, 8 bytes: entries up to this index are not needed
-//	          +----------+-----------+------+
+//	record    kind                      1 byte
+//	          length of the body        4
+//	          body                                kind 1, metadata: what Create was given
+//	                                              kind 2, hard state: a raftpb.HardState; the last one holds
+//	                                              kind 3, entry: a raftpb.Entry; it ends those of its index and above
+//	                                              kind 4, cut: 8 bytes; entries up to this index are not needed
 //
 // The log id is a random number that Create draws. It tells this log's bytes from those of another log, and from a
 // client's value that looks like a batch. Batch numbers go up by one through the whole log. The first batch of each
@@ -51,11 +53,12 @@
 // # Invariants
 //
 // A batch is written only after the one before it is synced. The sectors of one batch may land in any order, or not.
-// So a batch that is not whole is the torn end of the log exactly if no later batch was begun. A torn end is zeroed,
-// durably, before anything is appended. Anything else that is not whole is refused with file and offset.
+// So a batch that is not whole is the torn end of the log exactly if no later batch was begun, which a later
+// header shows. A torn end is zeroed, durably, before anything is appended. Anything else that is not whole is refused
+// with file and offset.
 //
 // A batch begins on a sector that no other batch uses: writing it cannot harm what is already durable. This costs 256
-// bytes a sync on average.
+// bytes a sync on average. The last sector of a segment is kept for a cut, which must be possible on a full disk.
 //
 // A segment is begun by a write and a sync of its header and first batch. A file that did not get that far can only be
 // the last one; it is removed at Open.

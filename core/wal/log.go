@@ -185,6 +185,8 @@ func (l *Log) check(entries []*raftpb.Entry) error {
 // has replaced them. It removes the segments that hold nothing else and returns when they are gone. If there are none
 // it costs no disk access: the cut is written together with the next Append. index may lie after the last entry; the
 // next entry is then index + 1. A lower index than before changes nothing.
+//
+// An error that comes from removing leaves the log in order; the next Cut tries again.
 func (l *Log) Cut(index uint64) error {
 	l.removing.Lock()
 	defer l.removing.Unlock()
@@ -239,6 +241,7 @@ func (l *Log) recordCut(index uint64) (unneeded []uint64, err error) {
 	return unneeded, <-durable
 }
 
+// removeSegment removes a segment durably. One that is not there was removed before, but perhaps not durably.
 func removeSegment(fsys FS, dir string, number uint64) error {
 	path := segmentPath(dir, number)
 	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -288,7 +291,10 @@ func (l *Log) write(a *appender) {
 		}
 		l.settle(b, a.number, failed)
 	}
-	l.settleClose(a.close())
+	err := a.close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = cmp.Or(l.failed, err)
 }
 
 // take waits for a batch. It returns nil when the log is closed and everything was taken.
@@ -335,11 +341,5 @@ func (l *Log) settle(b *batch, number uint64, failed error) {
 	b.reset()
 	l.mu.Lock()
 	l.recycled = b
-	l.mu.Unlock()
-}
-
-func (l *Log) settleClose(err error) {
-	l.mu.Lock()
-	l.failed = cmp.Or(l.failed, err)
 	l.mu.Unlock()
 }

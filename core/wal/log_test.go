@@ -117,7 +117,7 @@ func TestEntriesThatWouldLeaveAGapAreRefused(t *testing.T) {
 		if err := l.Close(); !errors.Is(err, refused) {
 			t.Fatalf("%s: Close: %v", name, err)
 		}
-		_, r, err := reopened(d)
+		r, err := reopened(d)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,24 +141,31 @@ func TestClosedLogRefusesEverything(t *testing.T) {
 	}
 }
 
-// TestFailedSyncPoisonsTheLog: the sync is not tried again, and nothing more is written.
+// TestFailedSyncPoisonsTheLog: the sync is not tried again, and nothing more is written, queued before or after it.
 func TestFailedSyncPoisonsTheLog(t *testing.T) {
-	l, d := newLog(t)
-	d.failNext(2, false, syscall.EIO) // a write, then its sync
-	for i := range uint64(3) {
-		if err := appendWait(l, nil, entry(1, i+1, "")); !errors.Is(err, syscall.EIO) {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		l, d := newLog(t)
+		d.failNext(2, false, syscall.EIO) // a write, then its sync
+		release := hold(d)
+		var answers []error
+		for i := range uint64(3) {
+			l.Append(nil, []*raftpb.Entry{entry(1, i+1, "")}, func(err error) { answers = append(answers, err) })
+			synctest.Wait() // the first one is in its sync
 		}
-		if err := l.Cut(1); !errors.Is(err, syscall.EIO) {
-			t.Fatal(err)
+		release()
+		answers = append(answers, appendWait(l, nil, entry(1, 4, "")), l.Cut(1), l.Close())
+		if len(answers) != 6 {
+			t.Errorf("%d answers", len(answers))
 		}
-	}
-	if d.ops != 2 {
-		t.Fatalf("%d operations", d.ops)
-	}
-	if err := l.Close(); !errors.Is(err, syscall.EIO) {
-		t.Fatal(err)
-	}
+		for _, err := range answers {
+			if !errors.Is(err, syscall.EIO) {
+				t.Error(err)
+			}
+		}
+		if d.ops != 2 {
+			t.Errorf("%d operations", d.ops)
+		}
+	})
 }
 
 func TestFullDiskFailsAppendAndKeepsWhatIsThere(t *testing.T) {
@@ -212,7 +219,7 @@ func TestCutKeepsTheDirectorySmall(t *testing.T) {
 	if used := d.used(); used > 3*4096 {
 		t.Fatalf("%d bytes are used", used)
 	}
-	_, r, err := reopened(d)
+	r, err := reopened(d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +242,7 @@ func TestCutWithNothingToRemoveDoesNotTouchTheDisk(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, r, err := reopened(d); err != nil || r.FirstIndex != 2 || len(r.Entries) != 1 {
+	if r, err := reopened(d); err != nil || r.FirstIndex != 2 || len(r.Entries) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 }
@@ -278,7 +285,7 @@ func TestConcurrentCallers(t *testing.T) {
 	if len(answered) != callers*each || !slices.IsSorted(answered) {
 		t.Fatalf("answers came in the order %v", answered)
 	}
-	_, r, err := reopened(d)
+	r, err := reopened(d)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -238,7 +238,7 @@ func TestRandomHistoryAgainstModel(t *testing.T) {
 			case p < 94:
 				j.reopen()
 			default:
-				j.crashNow(t)
+				j.crashNow()
 			}
 			if j.err != nil {
 				t.Fatalf("seed %d: %v", seed, j.err)
@@ -254,7 +254,7 @@ func TestRandomHistoryAgainstModel(t *testing.T) {
 }
 
 // crashNow loses the power while what is queued is being written.
-func (j *journal) crashNow(t *testing.T) {
+func (j *journal) crashNow() {
 	after := j.options.FS.(*disk).crash()
 	durable := j.durable
 	j.close()

@@ -75,10 +75,7 @@ func create(dir string, metadata []byte, o Options) (err error) {
 	if err := errors.Join(a.begin(file, 1), file.Close()); err != nil {
 		return errors.Join(err, o.FS.Remove(unfinished))
 	}
-	if err := o.FS.Rename(unfinished, path); err != nil {
-		return err
-	}
-	return o.FS.SyncDir(dir)
+	return o.FS.Rename(unfinished, path) // durable once Open has synced the directory
 }
 
 // newLogID returns a random number that is not 0, so that zeros are never of this log.

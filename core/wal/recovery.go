@@ -53,6 +53,15 @@ type segmentFile struct {
 	number uint64
 }
 
+// read returns the n bytes at off, valid until the next call, or false if the file ends before them.
+func (s *segmentFile) read(off, n int64) ([]byte, bool, error) {
+	p, ok, err := s.at(off, n)
+	if err != nil {
+		return nil, false, fmt.Errorf("read WAL segment %s at offset %d: %w", s.path, off, err)
+	}
+	return p, ok, nil
+}
+
 func (r *recovery) run() (err error) {
 	defer func() {
 		if err != nil && r.active != nil {
@@ -150,9 +159,9 @@ func (r *recovery) begin(number uint64) (begun bool, err error) {
 // readHeader reads the header of the segment after the active one, or of the log's first one, from which it takes
 // what is to be expected of all others. flaw says why there is none.
 func (r *recovery) readHeader(s *segmentFile) (flaw string, err error) {
-	sector, ok, err := s.at(0, segmentHeaderSize)
+	sector, ok, err := s.read(0, segmentHeaderSize)
 	if err != nil {
-		return "", fmt.Errorf("read WAL segment %s: %w", s.path, err)
+		return "", err
 	}
 	if !ok || isZero(sector) {
 		return blank, nil
@@ -196,11 +205,8 @@ func (r *recovery) replay() error {
 // next reads the batch at off and applies it. flaw says why it is not whole; it is not applied then.
 func (r *recovery) next(s *segmentFile, off int64) (size int64, flaw string, err error) {
 	payload, h, flaw, err := r.readBatch(s, off)
-	if err != nil {
-		return 0, "", fmt.Errorf("read WAL segment %s: %w", s.path, err)
-	}
-	if flaw != "" {
-		return 0, flaw, nil
+	if err != nil || flaw != "" {
+		return 0, flaw, err
 	}
 	if err := r.apply(payload, s.path, off); err != nil {
 		return 0, "", err
@@ -210,7 +216,7 @@ func (r *recovery) next(s *segmentFile, off int64) (size int64, flaw string, err
 }
 
 func (r *recovery) readBatch(s *segmentFile, off int64) (payload []byte, h batchHeader, flaw string, err error) {
-	sector, ok, err := s.at(off, sectorSize)
+	sector, ok, err := s.read(off, sectorSize)
 	if err != nil {
 		return nil, h, "", err
 	}
@@ -224,9 +230,10 @@ func (r *recovery) readBatch(s *segmentFile, off int64) (payload []byte, h batch
 	case h.seq != r.seq:
 		return nil, h, fmt.Sprintf("there is batch %d in place of batch %d", h.seq, r.seq), nil
 	case h.prev != r.prev && r.active != nil:
-		return nil, h, fmt.Sprintf("batch %d does not continue the one before it", h.seq), nil
+		// No torn write looks like this: the batch before was another one when this one was written.
+		return nil, h, "", &CorruptError{s.path, off, fmt.Sprintf("batch %d does not continue the one before it", h.seq)}
 	}
-	body, ok, err := s.at(off+batchHeaderSize, h.size()-batchHeaderSize)
+	body, ok, err := s.read(off+batchHeaderSize, h.size()-batchHeaderSize)
 	if err != nil {
 		return nil, h, "", err
 	}
@@ -349,19 +356,19 @@ func (r *recovery) mend(leftover []uint64) error {
 			return err
 		}
 	}
-	if err := r.fs.SyncDir(r.dir); err != nil { // Create may have stopped before it did
+	if err := r.fs.SyncDir(r.dir); err != nil { // Create leaves that to us
 		return fmt.Errorf("sync WAL directory: %w", err)
 	}
 	return nil
 }
 
-// searchLater looks in s, from off on, for the header of a batch or segment that was written after the batch that is
-// not whole, and fails if there is one. It returns where the bytes that are not zero end.
+// searchLater looks in s, from off on, for the header of a batch that was written after the one that is not whole, and
+// fails if there is one. It returns where the bytes that are not zero end.
 func (r *recovery) searchLater(s *segmentFile, off int64) (dirty int64, err error) {
 	for dirty = off; off < s.size; off += sectorSize {
-		sector, _, err := s.at(off, min(sectorSize, s.size-off))
+		sector, _, err := s.read(off, min(sectorSize, s.size-off))
 		if err != nil {
-			return 0, fmt.Errorf("read WAL segment %s: %w", s.path, err)
+			return 0, err
 		}
 		if isZero(sector) {
 			continue
@@ -372,9 +379,6 @@ func (r *recovery) searchLater(s *segmentFile, off int64) (dirty int64, err erro
 		}
 		if h, ok := parseBatchHeader(sector, r.logID); ok && h.seq > r.seq {
 			return 0, r.lost(h.seq, s.path, off)
-		}
-		if h, err := parseSegmentHeader(sector); off == 0 && err == nil && h.logID == r.logID && h.firstSeq > r.seq {
-			return 0, r.lost(h.firstSeq, s.path, off)
 		}
 	}
 	return dirty, nil
@@ -391,7 +395,7 @@ func (r *recovery) lost(later uint64, path string, off int64) error {
 // rewrite writes the last batch as it is, and zeros from there to dirty.
 func (r *recovery) rewrite(dirty int64) error {
 	for off := r.start; off < r.pos; off += windowSize {
-		p, _, err := r.active.at(off, min(windowSize, r.pos-off))
+		p, _, err := r.active.read(off, min(windowSize, r.pos-off))
 		if err != nil {
 			return err
 		}

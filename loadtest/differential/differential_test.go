@@ -31,9 +31,11 @@ func TestAnswersAreThoseOfEtcd(t *testing.T) {
 			}
 			t.Logf("seed %d, %d steps", n, *steps)
 			etcd, other := targettest.Start(t, bin, target.Etcd37), targettest.Start(t, bin, kind)
-			if err := Run(t.Context(), etcd, other, n, *steps); err != nil {
+			report, err := Run(t.Context(), etcd, other, n, *steps)
+			if err != nil {
 				t.Fatal(err)
 			}
+			t.Logf("compared:\n%s", report)
 		})
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
@@ -22,6 +24,7 @@ type runner struct {
 	rng    *rand.Rand
 	seed   uint64
 	number int // of the step
+	report Report
 	sides  [2]*side
 
 	// What the answers so far said, from which requests are made that are likely to meet something.
@@ -32,10 +35,30 @@ type runner struct {
 	streams     []*streamPair
 }
 
+// Report counts what was compared: answers by request and status, and events. A sequence that meets nothing but errors
+// would prove little.
+type Report map[string]int
+
+func (c Report) String() string {
+	var lines []string
+	for what, n := range c {
+		lines = append(lines, fmt.Sprintf("%6d %s", n, what))
+	}
+	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[6:], b[6:]) })
+	return strings.Join(lines, "\n")
+}
+
 // Run sends steps requests, made from seed, to both servers, which must be empty and alike in version. The error is the
 // first difference: the seed, the step, the request, and both answers.
-func Run(ctx context.Context, want, got *target.Target, seed uint64, steps int) error {
-	r := &runner{rng: rand.New(rand.NewPCG(seed, 0)), seed: seed, rev: 1}
+func Run(ctx context.Context, want, got *target.Target, seed uint64, steps int) (Report, error) {
+	r := &runner{rng: rand.New(rand.NewPCG(seed, 0)), seed: seed, rev: 1, report: Report{}}
+	if err := r.run(ctx, want, got, steps); err != nil {
+		return r.report, fmt.Errorf("seed %d, step %d: %w", seed, r.number, err)
+	}
+	return r.report, nil
+}
+
+func (r *runner) run(ctx context.Context, want, got *target.Target, steps int) error {
 	for i, tg := range []*target.Target{want, got} {
 		s, err := newSide(ctx, tg)
 		if err != nil {
@@ -51,13 +74,10 @@ func Run(ctx context.Context, want, got *target.Target, seed uint64, steps int) 
 	}()
 	for r.number = 1; r.number <= steps; r.number++ {
 		if err := r.step(ctx); err != nil {
-			return fmt.Errorf("seed %d, step %d: %w", seed, r.number, err)
+			return err
 		}
 	}
-	if err := r.finish(ctx); err != nil {
-		return fmt.Errorf("seed %d, after the last step: %w", seed, err)
-	}
-	return nil
+	return r.finish(ctx)
 }
 
 // kinds is every kind of step with its weight.
@@ -153,9 +173,10 @@ func (r *runner) ask(ctx context.Context, req proto.Message, send call) (want an
 	for i := range answers {
 		texts[i] = answers[i].text()
 	}
+	name := string(req.ProtoReflect().Descriptor().Name())
+	r.report[name+" "+status.Code(answers[0].err).String()]++
 	if texts[0] != texts[1] {
-		return answers[0], fmt.Errorf("answers differ\nrequest %s:\n%s\n%s answers:\n%s\n%s answers:\n%s",
-			req.ProtoReflect().Descriptor().Name(), show(req), r.sides[0].name, texts[0], r.sides[1].name, texts[1])
+		return answers[0], fmt.Errorf("answers differ\nrequest %s:\n%s\n%s answers:\n%s\n%s answers:\n%s", name, show(req), r.sides[0].name, texts[0], r.sides[1].name, texts[1])
 	}
 	return answers[0], nil
 }

@@ -26,10 +26,10 @@ type streamPair struct {
 
 // watchPair is one watch on each side.
 type watchPair struct {
-	id       int64
-	start    int64
-	requests string
-	sides    [2]*watch
+	id      int64
+	start   int64
+	request string
+	sides   [2]*watch
 }
 
 func (p *streamPair) close() {
@@ -273,7 +273,7 @@ func (r *runner) stepWatch(ctx context.Context) error {
 	if created.Canceled {
 		return nil
 	}
-	pair := &watchPair{id: created.WatchId, start: req.StartRevision, requests: show(req)}
+	pair := &watchPair{id: created.WatchId, start: req.StartRevision, request: show(req)}
 	for i, w := range p.sides {
 		pair.sides[i] = w.watchOf(created.WatchId)
 	}
@@ -331,13 +331,19 @@ func (r *runner) stepProgress(ctx context.Context) error {
 func (r *runner) barrier(ctx context.Context, streams ...*streamPair) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
+	if len(streams) == 0 {
+		return nil
+	}
+	// A revision of the barrier's own tells its progress from one that an earlier barrier asked for.
+	until := r.rev + 1
 	for _, p := range streams {
 		for _, w := range p.watches {
-			for w.start > r.rev { // see watchCreateRequest
-				if err := r.put(ctx, &pb.PutRequest{Key: []byte(keys[0]), Value: []byte("filler")}); err != nil {
-					return err
-				}
-			}
+			until = max(until, w.start) // see watchCreateRequest
+		}
+	}
+	for r.rev < until {
+		if err := r.put(ctx, &pb.PutRequest{Key: []byte(keys[0]), Value: []byte("barrier")}); err != nil {
+			return err
 		}
 	}
 	for _, p := range streams {
@@ -398,7 +404,7 @@ func (p *streamPair) describe(side int) string {
 	s := ""
 	for _, w := range p.watches {
 		own := w.sides[side]
-		s += fmt.Sprintf("\nwatch %d: %d events, cancelled: %v; %s", w.id, len(own.events), own.canceled, w.requests)
+		s += fmt.Sprintf("\nwatch %d: %d events, cancelled: %v; %s", w.id, len(own.events), own.canceled, w.request)
 	}
 	return s
 }
@@ -410,32 +416,47 @@ func (r *runner) compareEvents(p *streamPair) error {
 		defer w.mu.Unlock()
 	}
 	for _, pair := range p.watches {
-		texts := [2]string{}
-		for i, own := range pair.sides {
-			for _, ev := range own.events {
-				texts[i] += show(ev)
-			}
-			if own.canceled != nil {
-				resp := proto.Clone(own.canceled)
-				normalize(resp)
-				texts[i] += show(resp)
-			}
-			if own.problem != "" {
-				texts[i] += own.problem
-			}
-		}
-		if texts[0] != texts[1] {
-			return fmt.Errorf("events of watch %d differ\nrequest:\n%s\n%s gives:\n%s\n%s gives:\n%s",
-				pair.id, pair.requests, r.sides[0].name, texts[0], r.sides[1].name, texts[1])
-		}
-		if pair.sides[0].problem != "" {
-			return fmt.Errorf("watch %d: %s\nrequest:\n%s", pair.id, pair.sides[0].problem, pair.requests)
+		if err := r.compareWatch(pair); err != nil {
+			return fmt.Errorf("watch %d: %w\nrequest:\n%s", pair.id, err, pair.request)
 		}
 	}
 	p.watches = slices.DeleteFunc(p.watches, func(pair *watchPair) bool { return pair.sides[0].canceled != nil })
 	for _, pair := range p.watches {
 		for _, own := range pair.sides {
 			own.events = nil
+		}
+	}
+	return nil
+}
+
+// compareWatch compares what one watch got since the last barrier.
+func (r *runner) compareWatch(pair *watchPair) error {
+	var got [2][]string
+	for i, own := range pair.sides {
+		for _, ev := range own.events {
+			r.report["events of "+r.sides[i].name]++
+			got[i] = append(got[i], show(ev))
+		}
+		if own.canceled != nil {
+			r.report["watches cancelled by "+r.sides[i].name]++
+			resp := proto.Clone(own.canceled)
+			normalize(resp)
+			got[i] = append(got[i], show(resp))
+		}
+		if own.problem != "" {
+			return fmt.Errorf("%s: %s", r.sides[i].name, own.problem)
+		}
+	}
+	for i := range max(len(got[0]), len(got[1])) {
+		texts := [2]string{"nothing more\n", "nothing more\n"}
+		for j := range got {
+			if i < len(got[j]) {
+				texts[j] = got[j][i]
+			}
+		}
+		if texts[0] != texts[1] {
+			return fmt.Errorf("event %d since the last barrier differs\n%s gives:\n%s\n%s gives:\n%s",
+				i+1, r.sides[0].name, texts[0], r.sides[1].name, texts[1])
 		}
 	}
 	return nil

@@ -195,8 +195,8 @@ func leaseKeepAliveStreamAnswersInOrder(f *fixture) {
 }
 
 func leaseExpiryDeletesKeysInOneRevision(f *fixture) {
-	id := f.grant(2)
 	granted := time.Now()
+	id := f.grant(2)
 	f.put("a", "1", clientv3.WithLease(id))
 	f.put("b", "1", clientv3.WithLease(id))
 	ch := f.watch("", clientv3.WithPrefix())
@@ -204,7 +204,6 @@ func leaseExpiryDeletesKeysInOneRevision(f *fixture) {
 	lived := time.Since(granted)
 	want(f, "events in one response", len(r.Events), 2)
 	want(f, "same revision", r.Events[0].Kv.ModRevision, r.Events[1].Kv.ModRevision)
-	// etcd looks every half second, and for each lease once more when its end has come.
 	if lived < 2*time.Second {
 		f.Errorf("a lease of 2 s ended after %v", lived)
 	}

@@ -177,69 +177,51 @@ func rawWatchCompactedStart(f *fixture) {
 	want(f, "events", len(r.Events), 0)
 }
 
-// bigTxn changes n keys of a size in one revision, more than one response should hold.
-func (f *fixture) bigTxn(n, size int) int64 {
+// bigRevision makes one revision of 30 events, whose previous pairs are 4 MiB together. One response with fragments is
+// bounded by the largest request and its overhead, 2 MiB.
+func (f *fixture) bigRevision() {
 	f.Helper()
-	var ops []clientv3.Op
-	for i := range n {
-		ops = append(ops, clientv3.OpPut(f.key(fmt.Sprintf("big/%02d", i)), strings.Repeat("x", size)))
+	for i := range 30 {
+		f.put(fmt.Sprintf("big/%02d", i), strings.Repeat("x", 140_000))
 	}
-	r, err := f.client.Txn(f.ctx).Then(ops...).Commit()
-	f.must(err)
-	return r.Header.Revision
-}
-
-// bigHistory makes 4 MiB of events: a fragment is bounded by the largest request and its overhead, 2 MiB.
-func (f *fixture) bigHistory() (first int64, events int) {
-	f.Helper()
-	first = f.bigTxn(10, 128<<10)
-	f.bigTxn(10, 128<<10)
-	f.bigTxn(10, 128<<10)
-	return first, 30
+	f.del("big/", clientv3.WithPrefix())
 }
 
 func rawWatchFragments(f *fixture) {
-	first, n := f.bigHistory()
 	s := f.watchStream()
-	s.create(&pb.WatchCreateRequest{Key: f.bytes("big/"), RangeEnd: f.bytes("big0"), StartRevision: first, Fragment: true})
+	s.create(&pb.WatchCreateRequest{Key: f.bytes("big/"), RangeEnd: f.bytes("big0"), PrevKv: true, Fragment: true,
+		Filters: []pb.WatchCreateRequest_FilterType{pb.WatchCreateRequest_NOPUT}})
+	f.bigRevision()
 	var events, fragments int
-	for events < n {
+	for events < 30 {
 		r := s.recv()
-		events += len(r.Events)
-		if r.Fragment {
-			fragments++
-		}
 		var size int
 		for _, ev := range r.Events {
-			size += len(ev.Kv.Value)
+			want(f, "key", string(ev.Kv.Key), f.key(fmt.Sprintf("big/%02d", events)))
+			events++
+			size += len(ev.PrevKv.GetValue())
 		}
 		if size > 2<<20 {
 			f.Errorf("a fragment holds %d bytes of values", size)
 		}
-		if events == n {
-			want(f, "last one is a fragment", r.Fragment, false)
+		want(f, "is a fragment", r.Fragment, events < 30)
+		if r.Fragment {
+			fragments++
 		}
 	}
-	want(f, "events", events, n)
 	if fragments == 0 {
-		f.Error("4 MiB of events came without a fragment")
+		f.Error("a revision of 4 MiB came without a fragment")
 	}
-	f.del("", clientv3.WithPrefix())
 }
 
 func rawWatchWithoutFragmentIsWhole(f *fixture) {
-	first, n := f.bigHistory()
 	s := f.watchStream()
-	s.create(&pb.WatchCreateRequest{Key: f.bytes("big/"), RangeEnd: f.bytes("big0"), StartRevision: first})
-	for events := 0; events < n; {
-		r := s.recv()
-		want(f, "fragment", r.Fragment, false)
-		if len(r.Events)%10 != 0 {
-			f.Errorf("a response of %d events splits a revision", len(r.Events))
-		}
-		events += len(r.Events)
-	}
-	f.del("", clientv3.WithPrefix())
+	s.create(&pb.WatchCreateRequest{Key: f.bytes("big/"), RangeEnd: f.bytes("big0"), PrevKv: true,
+		Filters: []pb.WatchCreateRequest_FilterType{pb.WatchCreateRequest_NOPUT}})
+	f.bigRevision()
+	r := s.recv()
+	want(f, "fragment", r.Fragment, false)
+	want(f, "events", len(r.Events), 30)
 }
 
 func rawWatchProgressIsAfterEvents(f *fixture) {

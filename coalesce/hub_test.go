@@ -1,0 +1,296 @@
+package coalesce
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"weir/grpcapi/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// log is a Source that has the events of every revision.
+type log struct {
+	mu        sync.Mutex
+	batches   []Batch // of revisions 1, 2, 3, ...
+	compacted int64
+}
+
+func (l *log) append(keys ...string) Batch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := Batch{Revision: int64(len(l.batches)) + 1}
+	for _, k := range keys {
+		b.Events = append(b.Events, putEvent(k, b.Revision, 20))
+	}
+	l.batches = append(l.batches, b)
+	return b
+}
+
+func (l *log) History(_ context.Context, key, end []byte, from int64, yield func(Batch) bool) (int64, error) {
+	l.mu.Lock()
+	batches, compacted := l.batches, l.compacted
+	l.mu.Unlock()
+	if from < compacted {
+		return 0, &CompactedError{CompactRevision: compacted}
+	}
+	g := group{key: string(key), end: string(end)}
+	for _, b := range batches[from-1:] {
+		in := Batch{Revision: b.Revision}
+		for _, e := range b.Events {
+			if g.contains(e.Key) {
+				in.Events = append(in.Events, e)
+			}
+		}
+		if len(in.Events) > 0 && !yield(in) {
+			return b.Revision + 1, nil
+		}
+	}
+	return int64(len(batches)) + 1, nil
+}
+
+func (l *log) Prev(key []byte, rev int64) []byte { return nil }
+
+// collector is a Sink that counts events and takes as many messages as it is allowed to.
+type collector struct {
+	stream *Stream
+
+	mu       sync.Mutex
+	room     int
+	refused  bool
+	canceled chan error
+	got      map[*Watcher][]int64 // revisions
+	last     int64                // the revision that ends the test
+	done     *sync.WaitGroup      // a watcher has got it
+	progress chan int64
+}
+
+func newCollector(h *Hub, done *sync.WaitGroup) *collector {
+	c := &collector{
+		room: 1 << 30, got: map[*Watcher][]int64{}, done: done,
+		canceled: make(chan error, 100), progress: make(chan int64, 100),
+	}
+	c.stream = h.NewStream(c)
+	return c
+}
+
+func (c *collector) Deliver(w *Watcher, m *Message) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.room == 0 {
+		c.refused = true
+		return false
+	}
+	c.room--
+	for _, e := range m.Events {
+		c.got[w] = append(c.got[w], e.ModRev)
+	}
+	if m.Events[len(m.Events)-1].ModRev == c.last {
+		c.done.Done()
+	}
+	return true
+}
+
+func (c *collector) drain(room int) {
+	c.mu.Lock()
+	refused := c.refused
+	c.refused, c.room = false, room
+	c.mu.Unlock()
+	if refused {
+		c.stream.Drained()
+	}
+}
+
+func (c *collector) Progress(_ *Watcher, rev int64, _ int) bool {
+	c.progress <- rev
+	return true
+}
+
+func (c *collector) Canceled(_ *Watcher, reason error) { c.canceled <- reason }
+
+// TestConcurrentPublishersClientsAndHub lets everything run at once, for the race detector, with a ring that is too
+// short and clients that are too slow.
+func TestConcurrentPublishersClientsAndHub(t *testing.T) {
+	const streams, watchers, revisions, keys = 8, 10, 3000, 5
+	key := func(i int) string { return fmt.Sprintf("k%d", i%keys) }
+	l := &log{}
+	hub := NewHub(l, 0, 5000)
+	defer hub.Close()
+
+	var all, clients sync.WaitGroup
+	stop := make(chan struct{})
+	var sinks []*collector
+	for i := range streams {
+		c := newCollector(hub, &all)
+		c.last, c.room = revisions, 3
+		sinks = append(sinks, c)
+		all.Add(watchers)
+		clients.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(i), 3))
+			for j := range watchers {
+				w := Watch{Key: []byte(key(j)), Start: 1 + rnd.Int64N(revisions/2)}
+				if j%2 == 0 {
+					w.Key, w.End = []byte("k"), []byte("l")
+				}
+				c.stream.Watch(&Watcher{ID: w.Start}, w)
+				for range 3 { // and one that does not stay
+					other := &Watcher{}
+					c.stream.Watch(other, Watch{Key: []byte("z"), Start: 1})
+					c.stream.RequestProgress()
+					c.stream.Cancel(other)
+				}
+			}
+			for {
+				select {
+				case <-stop:
+					return
+				case <-c.progress:
+				default:
+					c.drain(1 + rnd.IntN(4))
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	for i := range revisions - 1 {
+		hub.Publish(l.append(key(i), key(i+1)))
+	}
+	hub.Publish(l.append(key(0), key(1), key(2), key(3), key(4)))
+	all.Wait()
+	close(stop)
+	clients.Wait()
+
+	for _, c := range sinks {
+		c.stream.Close()
+		for w, got := range c.got {
+			var want []int64
+			for _, b := range l.batches {
+				for _, e := range b.Events {
+					if b.Revision >= w.ID && w.group.contains(e.Key) {
+						want = append(want, b.Revision)
+					}
+				}
+			}
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("a watcher from revision %d got %d events, want %d", w.ID, len(got), len(want))
+			}
+		}
+	}
+}
+
+func TestPublisherFasterThanTheRingLosesNothing(t *testing.T) {
+	l := &log{}
+	hub := newHub(l, 0, 1, chunkBytes, streamWindow)
+	var all sync.WaitGroup
+	c := newCollector(hub, &all)
+	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 1})
+	c.last = 10
+	all.Add(1)
+	for range 10 {
+		hub.Publish(l.append("a"))
+	}
+	for hub.broadcast() {
+	}
+	for newResyncer(hub).resync() {
+	}
+	all.Wait()
+	hub.Close()
+}
+
+func TestWatchBelowTheCompactRevisionIsCanceledAtOnce(t *testing.T) {
+	hub := NewHub(&log{}, 10, 1000)
+	defer hub.Close()
+	hub.Compacted(7)
+	c := newCollector(hub, nil)
+	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 6})
+	if err, ok := (<-c.canceled).(*CompactedError); !ok || err.CompactRevision != 7 {
+		t.Errorf("cancelled with %v", err)
+	}
+}
+
+func TestWatcherWhoseHistoryWasCompactedIsCanceled(t *testing.T) {
+	l := &log{compacted: 3}
+	hub := NewHub(l, 0, 1) // the ring keeps only the newest
+	defer hub.Close()
+	for range 5 {
+		hub.Publish(l.append("a"))
+	}
+	c := newCollector(hub, nil)
+	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 2})
+	if err, ok := (<-c.canceled).(*CompactedError); !ok || err.CompactRevision != 3 {
+		t.Errorf("cancelled with %v", err)
+	}
+}
+
+func TestProgressOfAStreamWithoutWatchersIsNotAnswered(t *testing.T) {
+	hub := newHub(&log{}, 4, 1000, chunkBytes, streamWindow)
+	c := newCollector(hub, nil)
+	c.stream.RequestProgress()
+	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 5})
+	hub.broadcast()
+	if len(c.progress) != 0 {
+		t.Error("answered")
+	}
+	c.stream.RequestProgress()
+	hub.broadcast()
+	if len(c.progress) != 1 {
+		t.Error("not answered with a watcher")
+	}
+	hub.Close()
+}
+
+func TestPrevIsAskedOncePerEvent(t *testing.T) {
+	src := &prevCounter{}
+	hub := newHub(src, 0, 1<<20, chunkBytes, streamWindow)
+	c := newCollector(hub, nil)
+	for _, w := range []Watch{
+		{Key: []byte("a"), Start: 1, PrevKV: true},
+		{Key: []byte("a"), Start: 1, PrevKV: true},
+		{Key: []byte("a"), End: []byte("b"), Start: 1, PrevKV: true},
+		{Key: []byte("b"), Start: 1},
+	} {
+		c.stream.Watch(&Watcher{}, w)
+	}
+	hub.Publish(src.append("a", "b"))
+	hub.broadcast()
+	if src.asked != 1 {
+		t.Errorf("asked %d times", src.asked)
+	}
+	hub.Close()
+}
+
+type prevCounter struct {
+	log
+	asked int
+}
+
+func (p *prevCounter) Prev(key []byte, rev int64) []byte {
+	p.asked++
+	return nil
+}
+
+func TestBodyIsTheEventsOfAWatchResponse(t *testing.T) {
+	events := []wire.Event{putEvent("a", 2, 10), putEvent("b", 2, 5000), wire.NewDeleteEvent([]byte("c"), 3), putEvent("d", 4, 9000)}
+	events[1].Prev = []byte("x")
+	events[3].Prev = bytes.Repeat([]byte("y"), 5000)
+	for _, prevKV := range []bool{false, true} {
+		var want []byte
+		for i := range events {
+			want = wire.AppendEvent(want, &events[i], prevKV)
+		}
+		body, size := (&Message{Events: events, PrevKV: prevKV}).Body()
+		if got := body.Materialize(); !bytes.Equal(got, want) || size != len(want) {
+			t.Errorf("prevKV %v: body of %d bytes, said to be %d, want %d", prevKV, len(got), size, len(want))
+		}
+		if &body[1].ReadOnlyData()[0] != &events[1].Data[0] {
+			t.Error("a large event is copied")
+		}
+	}
+}
