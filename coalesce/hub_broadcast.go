@@ -201,7 +201,7 @@ func (m *Message) from(rev int64) *Message {
 // findPrev is the value before an event of this turn. The source is asked for it at most once.
 func (h *Hub) findPrev(at int32) []byte {
 	e := &h.caster.events[at]
-	if e.Prev == nil && !h.caster.asked[at] {
+	if e.Prev == nil && !e.Create && !h.caster.asked[at] {
 		h.caster.asked[at] = true
 		e.Prev = h.source.Prev(e.Key, e.ModRev)
 	}

@@ -399,7 +399,7 @@ func (s *modelStream) requestProgress() {
 	if len(s.stream.watchers) > 0 && len(s.asked) < maxProgressRequests {
 		s.asked = append(s.asked, s.m.head)
 	}
-	s.stream.RequestProgress()
+	s.stream.RequestProgress(s.m.head)
 }
 
 // dropAsked is called after a watcher has gone.

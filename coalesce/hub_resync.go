@@ -165,7 +165,7 @@ func (r *resyncer) findPrevs(next int64) int64 {
 			break
 		}
 		e := &r.events[i]
-		if e.Prev == nil {
+		if e.Prev == nil && !e.Create {
 			e.Prev = r.hub.source.Prev(e.Key, e.ModRev)
 		}
 		size += eventBytes(e)

@@ -112,9 +112,9 @@ func (s *Stream) Drained() {
 }
 
 // RequestProgress asks for Sink.Progress of the whole stream, once for every call, as soon as every watcher has been
-// sent everything up to one same revision that is not older than the newest now. A watcher that starts in the future
-// has been from one revision before its start on. Without watchers there is no answer.
-func (s *Stream) RequestProgress() {
+// sent everything up to one same revision, which is at least rev and the newest that is published now. A watcher that
+// starts in the future has been from one revision before its start on. Without watchers there is no answer.
+func (s *Stream) RequestProgress(rev int64) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -122,7 +122,7 @@ func (s *Stream) RequestProgress() {
 		return
 	}
 	s.requests = min(s.requests+1, maxProgressRequests)
-	s.wanted = h.ring.revision()
+	s.wanted = max(s.wanted, rev, h.ring.revision())
 	h.ask(s)
 }
 

@@ -143,7 +143,7 @@ func TestConcurrentPublishersClientsAndHub(t *testing.T) {
 				for range 3 { // and one that does not stay
 					other := &Watcher{}
 					c.stream.Watch(other, Watch{Key: []byte("z"), Start: 1})
-					c.stream.RequestProgress()
+					c.stream.RequestProgress(0)
 					c.stream.Cancel(other)
 				}
 			}
@@ -232,13 +232,13 @@ func TestWatcherWhoseHistoryWasCompactedIsCanceled(t *testing.T) {
 func TestProgressOfAStreamWithoutWatchersIsNotAnswered(t *testing.T) {
 	hub := newHub(&log{}, 4, 1000, chunkBytes, streamWindow)
 	c := newCollector(hub, nil)
-	c.stream.RequestProgress()
+	c.stream.RequestProgress(0)
 	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 5})
 	hub.broadcast()
 	if len(c.progress) != 0 {
 		t.Error("answered")
 	}
-	c.stream.RequestProgress()
+	c.stream.RequestProgress(0)
 	hub.broadcast()
 	if len(c.progress) != 1 {
 		t.Error("not answered with a watcher")

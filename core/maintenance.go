@@ -20,8 +20,10 @@ func (n *Node) MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.Mem
 			return nil, err
 		}
 	}
+	header := n.pbHeader()
+	header.Revision = 0 // etcd's Cluster service has none
 	return &pb.MemberListResponse{
-		Header: n.pbHeader(),
+		Header: header,
 		Members: []*pb.Member{{
 			ID: n.member.ID, Name: n.cfg.Name, PeerURLs: n.peerURLs, ClientURLs: n.cfg.ClientURLs,
 		}},

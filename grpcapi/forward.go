@@ -12,7 +12,7 @@ import (
 // what forwarding a stream of one message costs. All else, streams and what etcd may grow, reaches forwardStream.
 func registerForward(s *grpc.Server, f Forwarder) {
 	for _, d := range etcdServices() {
-		fd := grpc.ServiceDesc{ServiceName: d.ServiceName, Metadata: d.Metadata}
+		fd := grpc.ServiceDesc{ServiceName: d.ServiceName}
 		for _, m := range d.Methods {
 			fd.Methods = append(fd.Methods, grpc.MethodDesc{
 				MethodName: m.MethodName,

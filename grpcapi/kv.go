@@ -22,7 +22,6 @@ func registerKV(s *grpc.Server, b Backend, cfg Config) {
 	k := kv{b: b, maxRequestBytes: cfg.MaxRequestBytes, maxTxnOps: cfg.MaxTxnOps}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: pb.KV_ServiceDesc.ServiceName,
-		Metadata:    pb.KV_ServiceDesc.Metadata,
 		Methods: []grpc.MethodDesc{
 			rawMethod("Range", b, k.rangeKeys),
 			rawMethod("Put", b, k.put),

@@ -17,7 +17,6 @@ func registerLease(s *grpc.Server, b Backend) {
 	l := lease{b}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: pb.Lease_ServiceDesc.ServiceName,
-		Metadata:    pb.Lease_ServiceDesc.Metadata,
 		Methods: []grpc.MethodDesc{
 			method("LeaseGrant", b, b.LeaseGrant),
 			method("LeaseRevoke", b, b.LeaseRevoke),

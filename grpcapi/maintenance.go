@@ -8,7 +8,6 @@ import (
 func registerCluster(s *grpc.Server, b Backend) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: pb.Cluster_ServiceDesc.ServiceName,
-		Metadata:    pb.Cluster_ServiceDesc.Metadata,
 		Methods:     []grpc.MethodDesc{method("MemberList", b, b.MemberList)},
 	}, nil)
 }
@@ -16,7 +15,6 @@ func registerCluster(s *grpc.Server, b Backend) {
 func registerMaintenance(s *grpc.Server, b Backend) {
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: pb.Maintenance_ServiceDesc.ServiceName,
-		Metadata:    pb.Maintenance_ServiceDesc.Metadata,
 		Methods: []grpc.MethodDesc{
 			method("Alarm", b, b.Alarm),
 			method("Status", b, b.Status),

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
 	"weir/grpcapi/wire"
@@ -63,7 +65,8 @@ type Config struct {
 	// KeepAliveTimeout is how long the server then waits for an answer, 20 s by default.
 	KeepAliveTimeout time.Duration
 
-	// TLS makes every port a TLS port. NextProtos is set by the Server.
+	// TLS makes every port a TLS port. The Server sets NextProtos to h2 and http/1.1; configurations that come from
+	// GetConfigForClient must have them already.
 	TLS *tls.Config
 	// HTTP answers what is not gRPC; nil answers 404.
 	HTTP http.Handler
@@ -79,6 +82,8 @@ const (
 	sniffTimeout = 10 * time.Second
 	// headerTimeout bounds the reading of one HTTP request's header.
 	headerTimeout = time.Minute
+	// idleTimeout is how long an HTTP connection may stay without a request.
+	idleTimeout = 5 * time.Minute
 )
 
 func (c Config) withDefaults() Config {
@@ -112,7 +117,7 @@ func defaultTo[T comparable](p *T, v T) {
 	}
 }
 
-// NewBackendServer makes a server that answers from b.
+// NewBackendServer makes a server that answers from b. It has gRPC's health service too, as etcd has.
 func NewBackendServer(cfg Config, b Backend) *Server {
 	s := newServer(cfg, grpc.UnknownServiceHandler(notThere))
 	registerKV(s.grpc, b, s.cfg)
@@ -124,6 +129,7 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 		progressInterval: s.cfg.WatchProgressInterval,
 		after:            afterFunc,
 	}).register(s.grpc, b)
+	healthpb.RegisterHealthServer(s.grpc, health.NewServer())
 	return s
 }
 
@@ -151,6 +157,8 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	s.http = &http.Server{
 		Handler:           s.route(),
 		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: int(min(cfg.MaxConcurrentStreams, math.MaxInt32))},
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug), // clients' mistakes
 	}
 	return s

@@ -133,7 +133,7 @@ func (s *watchStream) handle(req *pb.WatchRequest) {
 		}
 	case *pb.WatchRequest_ProgressRequest:
 		if r.ProgressRequest != nil {
-			s.hub.RequestProgress()
+			s.hub.RequestProgress(s.headerNow().Revision)
 		}
 	}
 }

@@ -103,10 +103,11 @@ func (m *member) cause(ctx context.Context) error {
 		if err == nil {
 			return errors.New("reconnecting")
 		}
-		text := status.Convert(err).Message()
-		text = strings.TrimPrefix(text, "last connection error: ")
-		text = strings.TrimPrefix(text, "connection error: desc = ")
-		return errors.New(strings.Trim(text, `"`))
+		_, text, found := strings.Cut(status.Convert(err).Message(), `desc = "transport: `)
+		if !found {
+			return err
+		}
+		return errors.New(strings.TrimSuffix(text, `"`))
 	default:
 		return errors.New("connecting")
 	}

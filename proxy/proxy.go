@@ -127,11 +127,7 @@ func (p *Proxy) Stream(method string, client grpc.ServerStream) error {
 			cancel() // the client is gone
 		}
 	})
-	err = pumpResponses(server, client)
-	if t := returning(server.Trailer()); t != nil {
-		client.SetTrailer(t)
-	}
-	return err
+	return pumpResponses(server, client)
 }
 
 var anyStream = grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
@@ -153,8 +149,8 @@ func pumpRequests(client grpc.ServerStream, server grpc.ClientStream) error {
 	}
 }
 
-// pumpResponses passes the server's header and messages on, the header as soon as it is there, and returns the
-// server's status.
+// pumpResponses passes the server's header, messages and trailer on, the header as soon as it is there, and returns
+// the server's status, or the client's error.
 func pumpResponses(server grpc.ClientStream, client grpc.ServerStream) error {
 	h, err := server.Header()
 	if err != nil {
@@ -167,9 +163,11 @@ func pumpResponses(server grpc.ClientStream, client grpc.ServerStream) error {
 	}
 	for {
 		var m wire.Raw
-		if err := server.RecvMsg(&m); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
+		if err := server.RecvMsg(&m); err != nil {
+			client.SetTrailer(returning(server.Trailer()))
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
 			return err
 		}
 		if err := client.SendMsg(m); err != nil {

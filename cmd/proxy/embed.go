@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"strconv"
 
 	"google.golang.org/grpc/test/bufconn"
 
@@ -23,13 +25,12 @@ type embedded struct {
 	served chan error
 }
 
-// startEmbedded opens the core and waits until it serves or ctx ends.
-func startEmbedded(ctx context.Context, o options, logger *slog.Logger) (*embedded, error) {
-	url := "http://" + o.listenAddr
+// startEmbedded opens the core and waits until it serves or ctx ends. address is where the proxy listens.
+func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slog.Logger) (*embedded, error) {
 	node, err := core.Open(core.Config{
 		DataDir:         o.dataDir,
-		PeerURLs:        []string{"http://localhost:2380"},
-		ClientURLs:      []string{url},
+		PeerURLs:        []string{"http://localhost:2380"}, // nobody dials it: it makes the member's id
+		ClientURLs:      []string{advertised(o, address)},
 		MaxRequestBytes: o.maxSendBytes,
 		Logger:          logger,
 	})
@@ -37,8 +38,7 @@ func startEmbedded(ctx context.Context, o options, logger *slog.Logger) (*embedd
 		return nil, err
 	}
 	if err := node.WaitReady(ctx); err != nil {
-		node.Close()
-		return nil, err
+		return nil, errors.Join(cause(node, err), node.Close())
 	}
 	e := &embedded{
 		node:   node,
@@ -48,6 +48,31 @@ func startEmbedded(ctx context.Context, o options, logger *slog.Logger) (*embedd
 	}
 	go func() { e.served <- e.server.Serve(e.pipes) }()
 	return e, nil
+}
+
+// advertised is the URL that the core names to clients as its own.
+func advertised(o options, address net.Addr) string {
+	if o.advertiseClientURL != "" {
+		return o.advertiseClientURL
+	}
+	scheme := "http://"
+	if o.listenTLS != nil {
+		scheme = "https://"
+	}
+	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return scheme + net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
+	}
+	return scheme + address.String()
+}
+
+// cause is why the node ended, if it did; err is then only what that looks like to a caller.
+func cause(node *core.Node, err error) error {
+	select {
+	case failure := <-node.Failed():
+		return failure
+	default:
+		return err
+	}
 }
 
 // dial is for proxy.Config.

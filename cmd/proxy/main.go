@@ -72,7 +72,10 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	var coreFailed <-chan error // nil without a core
 	if o.embedded {
-		core, err := startEmbedded(ctx, o, logger)
+		core, err := startEmbedded(ctx, o, l.clients.Addr(), logger)
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // told to stop
+		}
 		if err != nil {
 			return err
 		}

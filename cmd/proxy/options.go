@@ -20,8 +20,9 @@ const envPrefix = "WEIR_PROXY"
 
 // options is the command line, checked.
 type options struct {
-	embedded bool
-	dataDir  string // of the embedded core
+	embedded           bool
+	dataDir            string // of the embedded core
+	advertiseClientURL string // by the embedded core
 
 	endpoints            []string
 	upstreamTLS          *tls.Config // nil without any of its flags
@@ -43,7 +44,8 @@ type options struct {
 	logLevel    string
 	memoryLimit int64
 
-	// unused are flags that were given and change nothing, as the same flags of etcd's proxy would not.
+	// unused are flags that were given and change nothing: those of the embedded core without one. With etcd's proxy
+	// they change nothing either, unless it registers itself or makes certificates.
 	unused []string
 
 	usage func(io.Writer)
@@ -104,7 +106,7 @@ func parseOptions(args, environ []string) (options, error) {
 
 	f.StringVar(&o.listenAddr, "listen-addr", "127.0.0.1:23790", "Address to listen on. With an embedded core the default is 127.0.0.1:2379.")
 	f.StringVar(&metrics, "metrics-addr", "", "Comma separated URLs to serve the HTTP endpoints on additionally: http://host:port, https://host:port.")
-	f.String("advertise-client-url", "127.0.0.1:23790", "Address to register under --resolver-prefix.")
+	f.StringVar(&o.advertiseClientURL, "advertise-client-url", "", "URL under which clients reach the embedded core. Default is where it listens.")
 	f.StringVar(&listen.cert, "cert-file", "", "Identify secure connections to the proxy using this TLS certificate file.")
 	f.StringVar(&listen.key, "key-file", "", "Identify secure connections to the proxy using this TLS key file.")
 	f.StringVar(&listen.ca, "trusted-ca-file", "", "Demand client certificates and verify them using this CA bundle.")
@@ -114,7 +116,7 @@ func parseOptions(args, environ []string) (options, error) {
 	f.UintVar(&o.maxConcurrentStreams, "max-concurrent-streams", math.MaxUint32, "Maximum concurrent RPCs on one client connection.")
 	f.DurationVar(&o.keepAliveMinTime, "grpc-keepalive-min-time", 5*time.Second, "Minimum time between a client's pings.")
 	f.DurationVar(&o.keepAliveInterval, "grpc-keepalive-interval", 2*time.Hour, "Time without traffic after which a client is pinged (0 to disable).")
-	f.DurationVar(&o.keepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "Time to wait for the answer to such a ping (0 to disable).")
+	f.DurationVar(&o.keepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "Time to wait for the answer to such a ping (0 is 20s).")
 	f.BoolVar(&o.enablePprof, "enable-pprof", false, "Serve runtime profiling data at /debug/pprof/.")
 
 	f.BoolVar(&debug, "debug", false, "The same as --log-level=debug.")
@@ -144,11 +146,12 @@ func parseOptions(args, environ []string) (options, error) {
 		}
 	} else if endpoints == "" {
 		return o, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --embedded for a store in this process")
-	} else if f.Given("data-dir") {
-		o.unused = append(o.unused, "data-dir")
-	}
-	if f.Given("advertise-client-url") {
-		o.unused = append(o.unused, "advertise-client-url")
+	} else {
+		for _, name := range []string{"advertise-client-url", "data-dir"} {
+			if f.Given(name) {
+				o.unused = append(o.unused, name)
+			}
+		}
 	}
 	o.endpoints = splitList(endpoints)
 	if debug {
@@ -162,9 +165,12 @@ func (o *options) check(f *process.Flags, metrics string, upstream clientFiles, 
 	if _, _, err := net.SplitHostPort(o.listenAddr); err != nil {
 		return fmt.Errorf("malformed --listen-addr %q: give it as host:port", o.listenAddr)
 	}
+	if u := o.advertiseClientURL; o.embedded && u != "" && !isURL(u) {
+		return fmt.Errorf("malformed URL %q in --advertise-client-url: give it as http://host:port", u)
+	}
 	for _, s := range splitList(metrics) {
 		u, err := url.Parse(s)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || u.Path != "" {
+		if err != nil || !isURL(s) {
 			return fmt.Errorf("malformed URL %q in --metrics-addr: give it as http://host:port", s)
 		}
 		o.metricsURLs = append(o.metricsURLs, u)
@@ -189,6 +195,12 @@ func (o *options) check(f *process.Flags, metrics string, upstream clientFiles, 
 		}
 	}
 	return nil
+}
+
+// isURL tells whether s is a URL of a host and port and nothing more.
+func isURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Port() != "" && u.Scheme+"://"+u.Host == s
 }
 
 func splitList(s string) []string {

@@ -10,7 +10,9 @@ import (
 
 const benchKeys = 100_000
 
-func benchKey(i int) []byte { return fmt.Appendf(nil, "/registry/pods/namespace-%03d/pod-%08d", i%100, i) }
+func benchKey(i int) []byte {
+	return fmt.Appendf(nil, "/registry/pods/namespace-%03d/pod-%08d", i%100, i)
+}
 
 var benchValue = make([]byte, 256)
 
@@ -113,9 +115,9 @@ func BenchmarkIndexMemory(b *testing.B) {
 		return m.HeapAlloc
 	}
 	before := heap()
-	x := newIndex()
+	x := newTree()
 	for i := range benchKeys {
-		x.set(string(benchKey(i*7919%benchKeys)), (*keyIndex)(nil).with(revision{main: int64(i)}, origin{1, 1}))
+		x.Set(string(benchKey(i*7919%benchKeys)), (*keyIndex)(nil).with(revision{main: int64(i)}, origin{1, 1}))
 	}
 	for b.Loop() {
 	}

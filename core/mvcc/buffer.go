@@ -42,8 +42,8 @@ func (b *batch) addOp(o bucketOp) {
 	b.dirty = true
 }
 
-// lookup returns the value of r if it is in changes.
-func lookup(changes []change, r revision) ([]byte, bool) {
+// valueIn returns the value of r if it is in changes.
+func valueIn(changes []change, r revision) ([]byte, bool) {
 	if len(changes) == 0 || r.before(changes[0].rev) {
 		return nil, false
 	}

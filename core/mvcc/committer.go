@@ -94,9 +94,7 @@ func (c *committer) commit(extra func(*bolt.Tx) error) error {
 	}
 	b := s.batch
 	s.batch = &batch{applied: b.applied}
-	s.mu.Lock()
-	s.state.flushing, s.state.pending = b.changes, nil
-	s.mu.Unlock()
+	s.publish(func(st *state) { st.flushing, st.pending = b.changes, nil })
 	s.room.Broadcast()
 	s.writing.Unlock()
 
@@ -109,10 +107,9 @@ func (c *committer) commit(extra func(*bolt.Tx) error) error {
 // write commits b and extra, and gives readers a transaction that sees them. An error of it is final, see fail.
 func (c *committer) write(b *batch, extra func(*bolt.Tx) error) error {
 	s := c.s
-	alone := c.mayRemap(b, extra != nil)
-	if alone {
-		c.shutOut()
-		defer s.mu.Unlock()
+	if c.mayRemap(b, extra != nil) {
+		gate := c.shutOut()
+		defer close(gate) // by then there is a transaction again, or none will be
 	}
 	err := c.db.Update(func(tx *bolt.Tx) error {
 		if err := writeBatch(tx, b); err != nil || extra == nil {
@@ -121,33 +118,24 @@ func (c *committer) write(b *batch, extra func(*bolt.Tx) error) error {
 		return extra(tx)
 	})
 	tx, txErr := openReadTx(c.db)
-	switch {
-	case txErr != nil:
-		return errors.Join(err, txErr)
-	case err != nil && alone:
-		s.state.tx = tx // what is in the file can still be read
-		return err
-	case err != nil:
-		tx.release()
+	if err = errors.Join(err, txErr); err != nil {
+		// What is in the file can still be read, and the batch stays where readers find it.
+		s.publish(func(st *state) {
+			if st.gate != nil {
+				st.tx, st.gate, tx = tx, nil, nil
+			}
+		})
+		if tx != nil {
+			tx.release()
+		}
 		return err
 	}
 	s.measure(tx)
 	c.mapped = max(c.mapped, mapSize(s.Size()))
-	if alone {
-		s.state.tx, s.state.flushing = tx, nil
-		return nil
+	if old := s.install(tx); old != nil {
+		old.release()
 	}
-	s.install(tx).release()
 	return nil
-}
-
-// install makes tx what readers read with, and returns what it was.
-func (s *Store) install(tx *readTx) (old *readTx) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old = s.state.tx
-	s.state.tx, s.state.flushing = tx, nil
-	return old
 }
 
 // mayRemap says whether committing b may make bbolt map more of the file, for which it waits until no transaction is
@@ -178,22 +166,21 @@ func mapSize(size int64) int64 {
 	return n
 }
 
-// shutOut returns with mu held and no transaction open. While it waits for the open ones to end, it lets new reads
-// in from time to time: a reader may need a second read to end its first one.
-func (c *committer) shutOut() {
+// shutOut returns when no transaction is open; who wants to read waits for gate. While it waits for the open ones to
+// end, it lets new reads in from time to time: a reader may need a second read to end its first one.
+func (c *committer) shutOut() (gate chan struct{}) {
 	const patience, pause, tick = 20 * time.Millisecond, 5 * time.Millisecond, 100 * time.Microsecond
 	s := c.s
-	for {
-		s.mu.Lock()
+	for tx := s.state.Load().tx; ; time.Sleep(pause) {
+		gate = make(chan struct{})
+		s.publish(func(st *state) { st.tx, st.gate = nil, gate })
 		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(tick) {
-			if s.state.tx.refs.Load() == 1 {
-				s.state.tx.release()
-				s.state.tx = nil
-				return
+			if tx.closeIfLast() {
+				return gate
 			}
 		}
-		s.mu.Unlock()
-		time.Sleep(pause)
+		s.publish(func(st *state) { st.tx, st.gate = tx, nil })
+		close(gate)
 	}
 }
 

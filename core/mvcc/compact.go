@@ -125,20 +125,25 @@ func (c *compactor) compactIndex(rev int64) error {
 		if s.ctx.Err() != nil {
 			return ErrClosed
 		}
-		s.writing.Lock() // the writer reads the index of a key and sets it later
+		s.writing.Lock()
 		defer s.writing.Unlock()
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		for _, key := range step {
-			if k, ok := s.index.tree.Get(key); ok {
-				s.index.set(key, k.without(k.dropped(rev)))
+			k, ok := s.tree.Get(key)
+			if !ok {
+				continue
+			}
+			if k = k.without(k.dropped(rev)); k != nil {
+				s.tree.Set(key, k)
+			} else {
+				s.tree.Delete(key)
 			}
 		}
 		step = step[:0]
+		s.publish(func(st *state) { st.tree = s.tree.Copy() })
 		return nil
 	}
 	var err error
-	v.tree.Scan(func(key string, k *keyIndex) bool {
+	v.state.tree.Scan(func(key string, k *keyIndex) bool {
 		if k.dropped(rev) > 0 {
 			if step = append(step, key); len(step) == cap(step) {
 				err = apply()
@@ -164,7 +169,7 @@ func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err err
 			return kvHash{}, 0, v.err
 		}
 		if hash == nil {
-			hash = newHasher(what.previous, what.rev, v.tree, revision.keptByCompaction)
+			hash = newHasher(what.previous, what.rev, v.state.tree, revision.keptByCompaction)
 		}
 		var doomed [][]byte
 		doomed, from, done, err = c.sweep(v, from, what.rev, hash)
@@ -202,7 +207,7 @@ func (c *compactor) sweep(v *View, from revision, rev int64, hash *hasher) (doom
 		if err != nil {
 			return err
 		}
-		keep := keeps(v.tree, key, r, rev, revision.keptByCompaction)
+		keep := keeps(v.state.tree, key, r, rev, revision.keptByCompaction)
 		hash.write(k, r, kv, keep || !hash.anyKept) // what an earlier compaction left is all there is
 		if !keep {
 			doomed = append(doomed, append([]byte(nil), k...))

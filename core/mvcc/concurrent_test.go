@@ -61,7 +61,7 @@ func checkWorld(res RangeResult, rev int64) error {
 // TestReadersSeeOneStateWhileAllElseGoesOn reads in every way while one goroutine writes and others compact, commit
 // and defragment.
 func TestReadersSeeOneStateWhileAllElseGoesOn(t *testing.T) {
-	o := Options{BatchInterval: time.Millisecond, BatchBytes: 64 << 10, CompactionBatch: 100, CompactionSleep: time.Millisecond, NoSync: true}
+	o := Options{BatchInterval: time.Millisecond, BatchBytes: 64 << 10, CompactionBatch: 50, CompactionSleep: time.Millisecond, NoSync: true}
 	t.Run("mapped ahead", func(t *testing.T) { testReaders(t, o) })
 	o.mapSize = 1 << 15
 	t.Run("mapped as needed", func(t *testing.T) { testReaders(t, o) })
@@ -71,7 +71,7 @@ func testReaders(t *testing.T, o Options) {
 	s := openTemp(t, o)
 	written := make(chan struct{})
 	var tasks sync.WaitGroup
-	each := func(fn func(r *rand.Rand) error) {
+	each := func(fns ...func(r *rand.Rand) error) {
 		r := rand.New(rand.NewSource(*seed))
 		tasks.Go(func() {
 			for done := false; !done; {
@@ -80,9 +80,11 @@ func testReaders(t *testing.T, o Options) {
 					done = true // once more
 				default:
 				}
-				if err := fn(r); err != nil {
-					t.Error(err)
-					return
+				for _, fn := range fns {
+					if err := fn(r); err != nil {
+						t.Error(err)
+						return
+					}
 				}
 			}
 		})
@@ -92,7 +94,7 @@ func testReaders(t *testing.T, o Options) {
 	}, o RangeOptions) (RangeResult, error) {
 		return v.Range([]byte("k"), []byte("l"), o)
 	}
-	each(func(r *rand.Rand) error { // views, at any revision that they have
+	views := func(r *rand.Rand) error { // at any revision that they have
 		v := s.View()
 		defer v.Close()
 		for range 4 {
@@ -106,8 +108,8 @@ func testReaders(t *testing.T, o Options) {
 			}
 		}
 		return nil
-	})
-	each(func(r *rand.Rand) error { // ranges at the newest revision, and at one that may get lost meanwhile
+	}
+	ranges := func(r *rand.Rand) error { // at the newest revision, and at one that may get lost meanwhile
 		res, err := all(s, RangeOptions{})
 		if err == nil {
 			err = checkWorld(res, res.Revision)
@@ -115,7 +117,7 @@ func testReaders(t *testing.T, o Options) {
 		if err != nil {
 			return fmt.Errorf("range: %w", err)
 		}
-		rev := max(1, res.Revision-r.Int63n(100))
+		rev := max(1, res.Revision-r.Int63n(60))
 		if res, err = all(s, RangeOptions{Revision: rev}); err == nil {
 			err = checkWorld(res, rev)
 		}
@@ -123,8 +125,8 @@ func testReaders(t *testing.T, o Options) {
 			return fmt.Errorf("range in the past: %w", err)
 		}
 		return nil
-	})
-	each(func(r *rand.Rand) error { // one key
+	}
+	gets := func(r *rand.Rand) error {
 		res, err := s.Range([]byte("k03"), nil, RangeOptions{})
 		if err != nil {
 			return fmt.Errorf("get: %w", err)
@@ -138,8 +140,8 @@ func testReaders(t *testing.T, o Options) {
 			}
 		}
 		return nil
-	})
-	each(func(r *rand.Rand) error { // history
+	}
+	history := func(r *rand.Rand) error {
 		from := max(2, s.CompactRevision()+r.Int63n(20))
 		expect := from
 		_, err := s.History([]byte("k"), []byte("l"), from, func(rev int64, events []wire.Event) bool {
@@ -153,22 +155,22 @@ func testReaders(t *testing.T, o Options) {
 			return err
 		}
 		return nil
-	})
-	hashes := map[[2]int64]uint32{}
-	each(func(r *rand.Rand) error { // hashes do not depend on how far a compaction is
+	}
+	known := map[[2]int64]uint32{}
+	hashes := func(r *rand.Rand) error { // which do not depend on how far a compaction is
 		rev := max(s.CompactRevision(), s.Revision()-r.Int63n(10))
 		hash, _, compact, rev, err := s.HashKV(rev)
 		if errors.Is(err, ErrCompacted) {
 			return nil
 		}
 		at := [2]int64{compact, rev}
-		if was, ok := hashes[at]; err == nil && ok && was != hash {
+		if was, ok := known[at]; err == nil && ok && was != hash {
 			err = fmt.Errorf("hash at %v: %d, but it was %d", at, hash, was)
 		}
-		hashes[at] = hash
+		known[at] = hash
 		return err
-	})
-	each(func(r *rand.Rand) error { // maintenance
+	}
+	maintenance := func(r *rand.Rand) error {
 		switch r.Intn(10) {
 		case 0:
 			return s.Defragment()
@@ -177,14 +179,17 @@ func testReaders(t *testing.T, o Options) {
 			return err
 		}
 		return s.Commit()
-	})
+	}
+	each(views, history)
+	each(ranges, gets, hashes)
+	each(maintenance)
 
 	var compacted []<-chan struct{}
-	for index := uint64(1); index < 1500; index++ {
+	for index := uint64(1); index < 250; index++ {
 		rev := writeWorld(s, index)
-		if index%100 == 0 {
+		if index%25 == 0 {
 			e := s.Begin(index, 1)
-			done, err := e.Compact(rev - int64(index%7)*10)
+			done, err := e.Compact(rev - int64(index%7)*5)
 			e.End()
 			if err != nil {
 				t.Errorf("compact: %v", err)

@@ -103,7 +103,7 @@ func (s *Store) HashKV(rev int64) (hash uint32, current, compact, hashRev int64,
 	case rev == 0:
 		rev = v.state.rev
 	}
-	h := newHasher(v.state.compact, rev, v.tree, revision.keptByHash)
+	h := newHasher(v.state.compact, rev, v.state.tree, revision.keptByHash)
 	err = v.state.walk(revision{}, rev, func(k []byte, r revision, kv []byte) error {
 		kept := true
 		if r.main <= h.compact {
@@ -112,9 +112,9 @@ func (s *Store) HashKV(rev int64) (hash uint32, current, compact, hashRev int64,
 				return err
 			}
 			if h.anyKept {
-				kept = keeps(v.tree, key, r, rev, revision.keptByHash)
+				kept = keeps(v.state.tree, key, r, rev, revision.keptByHash)
 			} else { // what is there when the compaction is done
-				kept = keeps(v.tree, key, r, h.compact, revision.keptByCompaction)
+				kept = keeps(v.state.tree, key, r, h.compact, revision.keptByCompaction)
 			}
 		}
 		h.write(k, r, kv, kept)

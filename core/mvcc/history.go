@@ -126,7 +126,7 @@ func revisionsOf(v *View, key, end []byte, from int64) (revs []revision, ok bool
 	const most = 1 << 16
 	budget := min(most, v.state.rev-from+1)
 	ok = true
-	ascend(v.tree, key, end, func(_ string, k *keyIndex) bool {
+	ascend(v.state.tree, key, end, func(_ string, k *keyIndex) bool {
 		first, last := k.find(from-1)+1, k.find(v.state.rev)
 		budget -= int64(1 + last + 1 - first)
 		if ok = budget >= 0 || len(end) == 0; !ok {

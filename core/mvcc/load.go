@@ -9,8 +9,8 @@ import (
 )
 
 // loadIndex builds the index from all revisions in the file, and returns the newest revision (1 when there is none).
-// It runs before anything else knows the index.
-func loadIndex(x *index, keys *bolt.Bucket) (newest int64, err error) {
+// It runs before anything else knows the tree.
+func loadIndex(t *keyTree, keys *bolt.Bucket) (newest int64, err error) {
 	newest = 1
 	cursor := keys.Cursor()
 	for k, v := cursor.First(); k != nil; k, v = cursor.Next() {
@@ -28,11 +28,11 @@ func loadIndex(x *index, keys *bolt.Bucket) (newest int64, err error) {
 		o := origin{kv.CreateRevision, kv.Version}
 		// Most keys have one revision: try that first, it needs one search instead of two.
 		key := string(kv.Key)
-		if old, had := x.tree.Set(key, (*keyIndex)(nil).with(r, o)); had {
+		if old, had := t.Set(key, (*keyIndex)(nil).with(r, o)); had {
 			if r.deleted() {
 				o = old.next(r.main)
 			}
-			x.tree.Set(key, old.with(r, o))
+			t.Set(key, old.with(r, o))
 		}
 		newest = r.main
 	}
@@ -48,7 +48,7 @@ func (s *Store) LeasedKeys(fn func(key []byte, lease int64)) error {
 	}
 	values := v.state.reader()
 	var err error
-	v.tree.Scan(func(key string, k *keyIndex) bool {
+	v.state.tree.Scan(func(key string, k *keyIndex) bool {
 		r, ok := k.at(v.state.rev)
 		if !ok || r.flags&leased == 0 {
 			return true

@@ -1,7 +1,6 @@
 package mvcc
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -94,6 +93,13 @@ func (t *modelTxn) deleteRange(key, end string) int64 {
 	return int64(len(keys))
 }
 
+// changed says whether the transaction has put a key of the range: it may not be changed again in the same revision.
+func (t *modelTxn) changed(key, end string) bool {
+	return slices.ContainsFunc(keysIn(t.state, key, end), func(k string) bool {
+		return t.state[k].ModRevision == t.m.rev+1
+	})
+}
+
 func (t *modelTxn) commit() {
 	if len(t.events) == 0 {
 		return
@@ -169,10 +175,7 @@ func (m *model) history(key, end string, from int64) (string, error) {
 	var out strings.Builder
 	for rev := from; rev <= m.rev; rev++ {
 		var events []wire.Event
-		for sub, e := range m.events[rev] {
-			if rev == m.compact && m.changedAgain(rev, sub) {
-				continue // only the last change of a key in the compacted revision stays; no client can make two
-			}
+		for _, e := range m.events[rev] {
 			if len(keysIn(map[string]*mvccpb.KeyValue{string(e.kv.Key): e.kv}, key, end)) > 0 {
 				events = append(events, e.wire())
 			}
@@ -225,18 +228,13 @@ func (m *model) kept() []string {
 			}
 			key := string(e.kv.Key)
 			seen := rev >= m.compact || m.states[m.compact][key].GetModRevision() == rev && !e.deleted
-			if seen && !(rev <= m.compact && m.changedAgain(rev, sub)) {
+			if seen {
 				keys = append(keys, string(r.appendKey(nil)))
 			}
 		}
 	}
 	slices.SortFunc(keys, cmp.Compare[string])
 	return keys
-}
-
-func (m *model) changedAgain(rev int64, sub int) bool {
-	events := m.events[rev]
-	return slices.ContainsFunc(events[sub+1:], func(e modelEvent) bool { return bytes.Equal(e.kv.Key, events[sub].kv.Key) })
 }
 
 func encode(kv *mvccpb.KeyValue) []byte {

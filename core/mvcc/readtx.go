@@ -31,11 +31,34 @@ func openReadTx(db *bolt.DB) (*readTx, error) {
 	return t, nil
 }
 
-// acquire may be called only while somebody else holds a reference.
-func (t *readTx) acquire() { t.refs.Add(1) }
+// acquire takes a reference, unless the transaction is closed.
+func (t *readTx) acquire() bool {
+	for {
+		n := t.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if t.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
 
 func (t *readTx) release() {
 	if t.refs.Add(-1) == 0 {
-		_ = t.tx.Rollback() // the only error is that it is closed already
+		t.close()
 	}
+}
+
+// closeIfLast gives up the only reference; if there are more it does nothing.
+func (t *readTx) closeIfLast() bool {
+	if !t.refs.CompareAndSwap(1, 0) {
+		return false
+	}
+	t.close()
+	return true
+}
+
+func (t *readTx) close() {
+	_ = t.tx.Rollback() // the only error is that it is closed already
 }

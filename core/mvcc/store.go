@@ -71,17 +71,16 @@ type Store struct {
 	options Options
 	log     *slog.Logger
 
-	// writing guards what the writer and the committer share: batch and failure. The writer holds it from Begin
-	// to End, so a batch ends between entries. It is taken before mu.
+	// writing guards what the writer shares with the committer and the compactor: tree, batch and failure. The
+	// writer holds it from Begin to End, so a batch ends between entries.
 	writing sync.Mutex
+	tree    *keyTree
 	batch   *batch
 	failure error // of the committer; nothing is committed after it
 	room    *sync.Cond
 
-	// mu guards what readers see. It is never held during I/O, but for the case that committer.grows describes.
-	mu    sync.RWMutex
-	state state
-	index index
+	state      atomic.Pointer[state] // what readers see
+	publishing sync.Mutex            // held to replace state; taken after writing
 
 	committer committer
 	compactor compactor
@@ -96,17 +95,6 @@ type Store struct {
 	closed sync.Once
 }
 
-// state is one state of the store, but for the index. Copies of it are snapshots: what they point to does not change.
-type state struct {
-	rev     int64 // newest revision
-	compact int64 // newest compacted revision, -1 when there is none
-
-	// Where the value of a revision is: in changes not yet committed, being committed, or in the file. tx began
-	// after the commit of everything that is in neither slice.
-	pending, flushing []change
-	tx                *readTx // nil when the store is closed
-}
-
 // Open opens or creates the store at path, and reads all of it to build the index. An unfinished compaction is
 // resumed. An error wraps ErrLocked when another process has the file open.
 func Open(path string, o Options) (*Store, error) {
@@ -115,15 +103,16 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, options: o, log: o.Logger, batch: &batch{}, index: newIndex(), failed: make(chan error, 1)}
+	s := &Store{path: path, options: o, log: o.Logger, tree: newTree(), batch: &batch{}, failed: make(chan error, 1)}
+	s.state.Store(&state{tree: newTree()})
 	s.room = sync.NewCond(&s.writing)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.committer = newCommitter(s, db, mapped)
 	s.compactor = newCompactor(s)
 	if err := s.load(db); err != nil {
 		s.cancel()
-		if s.state.tx != nil {
-			s.state.tx.release()
+		if tx := s.state.Load().tx; tx != nil {
+			tx.release()
 		}
 		_ = db.Close()
 		return nil, fmt.Errorf("open store %s: %w", path, err)
@@ -144,9 +133,10 @@ func (s *Store) load(db *bolt.DB) error {
 	if err != nil {
 		return err
 	}
-	s.state.tx = tx
+	st := &state{tx: tx}
+	s.state.Store(st)
 	s.measure(tx)
-	last, err := loadIndex(&s.index, tx.keys)
+	last, err := loadIndex(s.tree, tx.keys)
 	if err != nil {
 		return err
 	}
@@ -158,11 +148,11 @@ func (s *Store) load(db *bolt.DB) error {
 	if err != nil {
 		return err
 	}
+	st.tree = s.tree.Copy()
 	// The newest revisions may have been tombstones that the compaction deleted.
-	s.state.rev = max(last, finished, scheduled)
-	s.state.compact = finished
+	st.rev = max(last, finished, scheduled)
+	st.compact = max(finished, scheduled)
 	if scheduled > finished {
-		s.state.compact = scheduled
 		s.compactor.add(compaction{rev: scheduled, previous: finished, done: make(chan struct{})})
 		s.log.Info("resuming compaction", "revision", scheduled)
 	}
@@ -176,11 +166,8 @@ func (s *Store) Close() error {
 	s.closed.Do(func() {
 		s.cancel()
 		s.tasks.Wait() // the committer commits once more
-		s.mu.Lock()
-		tx := s.state.tx
-		s.state = state{compact: -1}
-		s.index = newIndex()
-		s.mu.Unlock()
+		tx := s.state.Load().tx
+		s.publish(func(st *state) { *st = state{compact: -1, tree: newTree()} })
 		if tx != nil {
 			tx.release()
 		}
@@ -190,29 +177,21 @@ func (s *Store) Close() error {
 }
 
 // Revision is the newest revision, 1 for an empty store.
-func (s *Store) Revision() int64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.state.rev
-}
+func (s *Store) Revision() int64 { return s.state.Load().rev }
 
 // CompactRevision is the revision of the newest compaction, from its proposal on: reads below it fail. It is -1 when
 // nothing was ever compacted, as etcd has it.
-func (s *Store) CompactRevision() int64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.state.compact
-}
+func (s *Store) CompactRevision() int64 { return s.state.Load().compact }
 
 // Applied is how far the raft log is in the file: what the last committed transaction says. The log before it is
 // needed no more.
 func (s *Store) Applied() Applied {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.state.tx == nil {
+	st, err := s.acquire()
+	if err != nil {
 		return Applied{}
 	}
-	return s.state.tx.applied
+	defer st.tx.release()
+	return st.tx.applied
 }
 
 // Failed gives the error after which nothing more is committed, because the disk failed or is full. The process
@@ -224,18 +203,3 @@ func (s *Store) Size() int64 { return s.size.Load() }
 
 // SizeInUse is Size without the pages that are free.
 func (s *Store) SizeInUse() int64 { return s.sizeInUse.Load() }
-
-// acquire copies the state and keeps its transaction open until tx.release.
-func (s *Store) acquire() (state, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.acquireLocked()
-}
-
-func (s *Store) acquireLocked() (state, error) {
-	if s.state.tx == nil {
-		return state{}, ErrClosed
-	}
-	s.state.tx.acquire()
-	return s.state, nil
-}

@@ -160,6 +160,9 @@ func (r *modelRun) txn(e *Entry) {
 		switch r.rand.Intn(3) {
 		case 0:
 			key, end := r.keyRange()
+			if want.changed(key, end) {
+				continue
+			}
 			deleted, rev := txn.DeleteRange([]byte(key), []byte(end))
 			if n := want.deleteRange(key, end); n != deleted || rev != want.revision() {
 				r.t.Errorf("delete [%q, %q): got %d at %d, want %d at %d", key, end, deleted, rev, n, want.revision())
@@ -167,6 +170,9 @@ func (r *modelRun) txn(e *Entry) {
 			r.note("  delete [%q, %q): %d", key, end, deleted)
 		default:
 			key, value, lease := r.key(), fmt.Sprint(r.rand.Intn(1000)), int64(r.rand.Intn(3))
+			if want.state[key] == nil && want.m.states[want.m.rev][key] != nil || want.changed(key, "") {
+				continue // deleted or put before
+			}
 			rev := txn.Put([]byte(key), []byte(value), lease)
 			if want.put(key, value, lease); rev != want.revision() {
 				r.t.Errorf("put %q: revision %d, want %d", key, rev, want.revision())
@@ -227,7 +233,7 @@ func (r *modelRun) compact() {
 func (r *modelRun) reopen() {
 	r.note("reopen")
 	before := r.store.View()
-	old := before.tree
+	old := before.state.tree
 	before.Close()
 	if err := r.store.Close(); err != nil {
 		r.t.Error(err)
@@ -237,7 +243,7 @@ func (r *modelRun) reopen() {
 	r.committed = r.model.clone()
 	v := r.store.View()
 	defer v.Close()
-	r.sameIndex(v.tree, old)
+	r.sameIndex(v.state.tree, old)
 }
 
 // crash goes on with the file as it is now: everything after the last commit is lost.

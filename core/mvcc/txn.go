@@ -68,17 +68,16 @@ func (e *Entry) SetConfState(cs *raftpb.ConfState) {
 // ErrCompacted, and then done is closed when all earlier compactions have ended, or with ErrFutureRev.
 func (e *Entry) Compact(rev int64) (done <-chan struct{}, err error) {
 	s := e.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := compaction{rev: rev, previous: s.state.compact, done: make(chan struct{})}
+	st := s.state.Load()
+	c := compaction{rev: rev, previous: st.compact, done: make(chan struct{})}
 	switch {
-	case rev <= s.state.compact:
+	case rev <= st.compact:
 		s.compactor.add(compaction{barrier: true, done: c.done})
 		return c.done, ErrCompacted
-	case rev > s.state.rev:
+	case rev > st.rev:
 		return nil, ErrFutureRev
 	}
-	s.state.compact = rev
+	s.publish(func(st *state) { st.compact = rev })
 	e.Put(bucketMeta, []byte(metaScheduledCompact), compactRevValue(rev))
 	c.keepHash = s.compactor.idle()
 	s.compactor.add(c)
@@ -86,7 +85,8 @@ func (e *Entry) Compact(rev int64) (done <-chan struct{}, err error) {
 }
 
 // Txn is one request of an entry: all that it changes is one new revision. Its reads see its own changes, other
-// readers see them after Commit. It cannot be undone, so it must be committed.
+// readers see them after Commit. It cannot be undone, so it must be committed. As in etcd a key is changed at most once
+// in a transaction, which is for the caller to check.
 type Txn struct {
 	e      *Entry
 	before int64 // the revision that the transaction started from
@@ -113,26 +113,23 @@ func (t *Txn) Revision() int64 {
 
 // Range is as Store.Range, but sees the transaction's changes. Its Revision is that of the transaction.
 func (t *Txn) Range(key, end []byte, o RangeOptions) (RangeResult, error) {
-	s := t.e.s
-	if len(end) == 0 {
-		st, err := s.acquire()
-		if err != nil {
-			return RangeResult{}, err
-		}
-		defer st.tx.release()
-		t.seeChanges(&st)
-		return st.rangeOne(key, s.indexOf(key), o)
+	st, err := t.acquire()
+	if err != nil {
+		return RangeResult{}, err
 	}
-	v := s.View()
-	defer v.Close()
-	t.seeChanges(&v.state)
-	return v.Range(key, end, o)
+	defer st.tx.release()
+	return st.rangeKeys(key, end, o)
 }
 
-// seeChanges makes a state of the store that of the transaction.
-func (t *Txn) seeChanges(st *state) {
-	st.rev = t.Revision()
-	st.pending = t.e.s.batch.changes
+// acquire is Store.acquire, but returns the state of the transaction. It is valid until the next change.
+func (t *Txn) acquire() (*state, error) {
+	st, err := t.e.s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	own := *st
+	own.rev, own.tree, own.pending = t.Revision(), t.e.s.tree, t.e.s.batch.changes
+	return &own, nil
 }
 
 // Put stores value under key. A lease of 0 is none; whether it exists is for the caller to know.
@@ -143,7 +140,7 @@ func (t *Txn) Put(key, value []byte, lease int64) (rev int64) {
 	if lease != 0 {
 		r.flags = leased
 	}
-	old := s.indexOf(key)
+	old := lookup(s.tree, key)
 	o := old.next(rev)
 	kv := wire.KeyValue{
 		Key: key, Value: value, Lease: lease,
@@ -156,7 +153,7 @@ func (t *Txn) Put(key, value []byte, lease int64) (rev int64) {
 	}
 	encoded := event.Data[len(event.Data)-size:] // the event ends with the KeyValue: one copy serves both
 	t.moveLease(event.Key, old, lease)
-	s.setIndex(key, old.with(r, o))
+	s.tree.Set(string(key), old.with(r, o))
 	s.batch.addChange(change{r, encoded})
 	t.events = append(t.events, event)
 	return rev
@@ -166,7 +163,7 @@ func (t *Txn) Put(key, value []byte, lease int64) (rev int64) {
 // deletions.
 func (t *Txn) DeleteRange(key, end []byte) (deleted, rev int64) {
 	if len(end) == 0 {
-		if k := t.e.s.indexOf(key); k != nil && !k.last.deleted() {
+		if k := lookup(t.e.s.tree, key); k != nil && !k.last.deleted() {
 			t.delete(key, k)
 			deleted = 1
 		}
@@ -177,14 +174,12 @@ func (t *Txn) DeleteRange(key, end []byte) (deleted, rev int64) {
 		index *keyIndex
 	}
 	var found []item
-	v := t.e.s.View()
-	ascend(v.tree, key, end, func(key string, k *keyIndex) bool {
+	ascend(t.e.s.tree, key, end, func(key string, k *keyIndex) bool {
 		if !k.last.deleted() {
 			found = append(found, item{key, k})
 		}
 		return true
 	})
-	v.Close()
 	for _, f := range found {
 		t.delete([]byte(f.key), f.index)
 	}
@@ -197,7 +192,7 @@ func (t *Txn) delete(key []byte, old *keyIndex) {
 	kv := wire.KeyValue{Key: key}
 	event := wire.NewDeleteEvent(key, r.main)
 	t.moveLease(event.Key, old, 0)
-	s.setIndex(key, old.with(r, old.next(r.main)))
+	s.tree.Set(string(key), old.with(r, old.next(r.main)))
 	s.batch.addChange(change{r, kv.Append(make([]byte, 0, kv.Size()))})
 	t.events = append(t.events, event)
 }
@@ -215,12 +210,11 @@ func (t *Txn) leaseOf(k *keyIndex) int64 {
 	if k == nil || k.last.deleted() || k.last.flags&leased == 0 {
 		return 0
 	}
-	st, err := t.e.s.acquire()
+	st, err := t.acquire()
 	if err != nil {
 		return 0 // the store is closed: nothing of this will be kept
 	}
 	defer st.tx.release()
-	t.seeChanges(&st)
 	values := st.reader()
 	b, _, err := values.get(k.last)
 	if err == nil {
@@ -242,24 +236,7 @@ func (t *Txn) Commit() (rev int64, events []wire.Event) {
 		return t.before, nil
 	}
 	s := t.e.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state.rev = t.before + 1
-	s.state.pending = s.batch.changes
-	return s.state.rev, t.events
-}
-
-// indexOf returns the index of key, or nil.
-func (s *Store) indexOf(key []byte) *keyIndex {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.index.get(key)
-}
-
-// setIndex is called by the writer.
-func (s *Store) setIndex(key []byte, k *keyIndex) {
-	copied := string(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.index.set(copied, k)
+	rev = t.before + 1
+	s.publish(func(st *state) { st.rev, st.tree, st.pending = rev, s.tree.Copy(), s.batch.changes })
+	return rev, t.events
 }

@@ -31,20 +31,12 @@ type RangeResult struct {
 // Range reads [key, end): key alone when end is empty, everything from key on when it is "\x00". It fails with
 // ErrCompacted or ErrFutureRev, or when the file cannot be read.
 func (s *Store) Range(key, end []byte, o RangeOptions) (RangeResult, error) {
-	if len(end) > 0 {
-		v := s.View()
-		defer v.Close()
-		return v.Range(key, end, o)
-	}
-	s.mu.RLock()
-	st, err := s.acquireLocked()
-	k := s.index.get(key)
-	s.mu.RUnlock()
+	st, err := s.acquire()
 	if err != nil {
 		return RangeResult{}, err
 	}
 	defer st.tx.release()
-	return st.rangeOne(key, k, o)
+	return st.rangeKeys(key, end, o)
 }
 
 // Prev returns the encoded KeyValue that key had just before revision rev, or nil when there was none or it is
@@ -64,30 +56,17 @@ func (s *Store) Prev(key []byte, rev int64) []byte {
 // do not change it. It keeps pages of the file from being used again, so it should be closed soon. It may be used
 // by several goroutines.
 type View struct {
-	state state
-	tree  *keyTree
+	state *state
 	err   error // ErrClosed
 }
 
 // View returns the newest state. It must be closed.
 func (s *Store) View() *View {
-	s.mu.RLock()
-	if s.index.snap != nil || s.state.tx == nil {
-		defer s.mu.RUnlock()
-		return s.viewLocked()
-	}
-	s.mu.RUnlock()
-	s.mu.Lock() // for the copy of the index
-	defer s.mu.Unlock()
-	return s.viewLocked()
-}
-
-func (s *Store) viewLocked() *View {
-	st, err := s.acquireLocked()
+	st, err := s.acquire()
 	if err != nil {
-		return &View{err: err, tree: new(keyTree)}
+		st = s.state.Load() // empty
 	}
-	return &View{state: st, tree: s.index.snapshot()}
+	return &View{st, err}
 }
 
 // Close ends the use of the view. It may be called once.
@@ -109,11 +88,7 @@ func (v *View) Range(key, end []byte, o RangeOptions) (RangeResult, error) {
 	if v.err != nil {
 		return RangeResult{}, v.err
 	}
-	if len(end) == 0 {
-		k, _ := v.tree.Get(borrow(key))
-		return v.state.rangeOne(key, k, o)
-	}
-	return v.state.rangeMany(v.tree, key, end, o)
+	return v.state.rangeKeys(key, end, o)
 }
 
 // at returns the revision to read at.
@@ -129,12 +104,20 @@ func (st *state) at(o RangeOptions) (int64, error) {
 	return o.Revision, nil
 }
 
-func (st *state) rangeOne(key []byte, k *keyIndex, o RangeOptions) (RangeResult, error) {
+func (st *state) rangeKeys(key, end []byte, o RangeOptions) (RangeResult, error) {
+	if len(end) == 0 {
+		return st.rangeOne(key, o)
+	}
+	return st.rangeMany(key, end, o)
+}
+
+func (st *state) rangeOne(key []byte, o RangeOptions) (RangeResult, error) {
 	at, err := st.at(o)
 	if err != nil {
 		return RangeResult{}, err
 	}
 	res := RangeResult{Revision: st.rev}
+	k := lookup(st.tree, key)
 	if k == nil {
 		return res, nil
 	}
@@ -161,14 +144,14 @@ func (st *state) rangeOne(key []byte, k *keyIndex, o RangeOptions) (RangeResult,
 	return res, nil
 }
 
-func (st *state) rangeMany(t *keyTree, key, end []byte, o RangeOptions) (RangeResult, error) {
+func (st *state) rangeMany(key, end []byte, o RangeOptions) (RangeResult, error) {
 	at, err := st.at(o)
 	if err != nil {
 		return RangeResult{}, err
 	}
 	res := RangeResult{Revision: st.rev}
 	var revs []revision
-	ascend(t, key, end, func(key string, k *keyIndex) bool {
+	ascend(st.tree, key, end, func(key string, k *keyIndex) bool {
 		i := k.find(at)
 		if i < 0 || k.rev(i).deleted() {
 			return true
@@ -238,10 +221,10 @@ func (st *state) reader() valueReader { return valueReader{st: st} }
 // get returns the encoded KeyValue of r, and whether it is memory of the file, valid only while the transaction is
 // open. That r is not there means that the file or the index is corrupt.
 func (v *valueReader) get(r revision) (kv []byte, inFile bool, err error) {
-	if kv, ok := lookup(v.st.pending, r); ok {
+	if kv, ok := valueIn(v.st.pending, r); ok {
 		return kv, false, nil
 	}
-	if kv, ok := lookup(v.st.flushing, r); ok {
+	if kv, ok := valueIn(v.st.flushing, r); ok {
 		return kv, false, nil
 	}
 	if v.cursor == nil {

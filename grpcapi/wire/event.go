@@ -8,6 +8,7 @@ type Event struct {
 	Key    []byte // points into Data
 	ModRev int64  // the revision that made the change
 	Delete bool
+	Create bool   // a put of a key that was not there: there is no previous value to look for
 	Data   []byte // encoded mvccpb.Event without prev_kv
 	Prev   []byte // encoded mvccpb.KeyValue before the change; nil when there was none or nobody asked
 }
@@ -20,7 +21,7 @@ func NewPutEvent(kv []byte) (Event, error) {
 	if err := got.Unmarshal(data[len(data)-len(kv):]); err != nil {
 		return Event{}, fmt.Errorf("make event of a put: %w", err)
 	}
-	return Event{Key: got.Key, ModRev: got.ModRevision, Data: data}, nil
+	return Event{Key: got.Key, ModRev: got.ModRevision, Create: got.CreateRevision == got.ModRevision, Data: data}, nil
 }
 
 // NewDeleteEvent makes the event of a deletion of key, which it copies, at revision rev.

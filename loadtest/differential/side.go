@@ -115,7 +115,6 @@ func normalize(m proto.Message) {
 		// In the order of expiry: that of leases granted at about the same time.
 		slices.SortFunc(m.Leases, func(a, b *pb.LeaseStatus) int { return int(sign(a.ID, b.ID)) })
 	case *pb.MemberListResponse:
-		m.Header.Revision = 0 // XXX
 		for _, member := range m.Members {
 			member.ID = isSet(member.ID)
 			member.PeerURLs, member.ClientURLs = blank(member.PeerURLs), blank(member.ClientURLs)

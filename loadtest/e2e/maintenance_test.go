@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/sha256"
 	"io"
+	"net/http"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -19,6 +20,7 @@ func maintenanceCases() []testCase {
 		{"HashChangesWithTheStore", hashChangesWithTheStore},
 		{"SnapshotIsWholeAndSealed", snapshotIsWholeAndSealed},
 		{"DefragmentKeepsEverything", defragmentKeepsEverything},
+		{"HTTPSaysHealthAndVersion", httpSaysHealthAndVersion},
 	}
 }
 
@@ -156,4 +158,26 @@ func defragmentKeepsEverything(f *fixture) {
 	f.put("a", "2")
 	f.wantEvents(watch, "PUT a=2")
 	f.wantPairs(f.get("a").Kvs, "a=2")
+}
+
+// What load balancers and scripts ask over HTTP, on the same port.
+func httpSaysHealthAndVersion(f *fixture) {
+	for path, part := range map[string]string{
+		"/health":  `{"health":"true"`,
+		"/readyz":  "ok",
+		"/livez":   "ok",
+		"/version": `"etcdserver":"3.`,
+	} {
+		req, err := http.NewRequestWithContext(f.ctx, http.MethodGet, "http://"+f.target.Endpoint+path, nil)
+		f.must(err)
+		r, err := http.DefaultClient.Do(req)
+		f.must(err)
+		body, err := io.ReadAll(r.Body)
+		f.must(err)
+		f.must(r.Body.Close())
+		want(f, "status of "+path, r.StatusCode, http.StatusOK)
+		if !strings.Contains(string(body), part) {
+			f.Errorf("%s says %.200q, which lacks %q", path, body, part)
+		}
+	}
 }

@@ -32,9 +32,12 @@ const (
 	ProxyEtcd37   Kind = "proxy-over-etcd-3.7"
 	ProxyEtcd36   Kind = "proxy-over-etcd-3.6"
 	ProxyEtcd35   Kind = "proxy-over-etcd-3.5"
+
+	// GRPCProxyEtcd37 is etcd's own proxy over etcd: to measure beside weir's, not to learn from.
+	GRPCProxyEtcd37 Kind = "grpc-proxy-over-etcd-3.7"
 )
 
-// Kinds is every kind, plain etcds first.
+// Kinds is every kind that must keep the promises of etcd's API, plain etcds first.
 func Kinds() []Kind {
 	return []Kind{Etcd37, Etcd36, Etcd35, Core, ProxyCore, ProxyEmbedded, ProxyEtcd37, ProxyEtcd36, ProxyEtcd35}
 }
@@ -68,6 +71,8 @@ func (k Kind) programs() (member, proxy proc.Program) {
 		return "", proc.Proxy
 	case ProxyEtcd37:
 		return proc.Etcd37, proc.Proxy
+	case GRPCProxyEtcd37:
+		return proc.Etcd37, proc.Etcd37
 	case ProxyEtcd36:
 		return proc.Etcd36, proc.Proxy
 	case ProxyEtcd35:
@@ -119,6 +124,9 @@ func Start(ctx context.Context, bin *proc.Bin, kind Kind, data string, memberArg
 
 func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, memberArgs []string) error {
 	member, proxy := t.Kind.programs()
+	if member == "" && proxy == "" {
+		return errors.New("there is no such target")
+	}
 	if member != "" {
 		addr, peer, err := twoFreeAddrs()
 		if err != nil {
@@ -138,6 +146,9 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, memberAr
 		return err
 	}
 	args := []string{"--listen-addr=" + addr}
+	if t.Kind == GRPCProxyEtcd37 {
+		args = append([]string{"grpc-proxy", "start"}, args...)
+	}
 	if member != "" {
 		args = append(args, "--endpoints="+t.Endpoint)
 	} else {
@@ -227,9 +238,12 @@ func Dial(addr string) (*grpc.ClientConn, error) {
 // KillStore ends the process that holds the data with SIGKILL and waits for its end.
 func (t *Target) KillStore() error { return t.store.Kill() }
 
-// RestartStore starts that process again and waits until the whole target serves.
+// StartStore starts that process again, which must have ended.
+func (t *Target) StartStore() error { return t.store.Restart() }
+
+// RestartStore is StartStore, and waits until the whole target serves.
 func (t *Target) RestartStore(ctx context.Context) error {
-	if err := t.store.Restart(); err != nil {
+	if err := t.StartStore(); err != nil {
 		return err
 	}
 	return t.store.WaitReady(ctx, Serves(t.Endpoint))

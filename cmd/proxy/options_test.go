@@ -1,0 +1,168 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestNothingAtAllMeansAnEmbeddedCore(t *testing.T) {
+	cases := []struct {
+		name     string
+		args     []string
+		environ  []string
+		embedded bool
+		listen   string
+		dataDir  string
+		err      string
+	}{
+		{name: "nothing", embedded: true, listen: "127.0.0.1:2379", dataDir: "default.weir"},
+		{name: "other variables", environ: []string{"HOME=/", "ETCD_NAME=x", "WEIR_PROXYX=1"},
+			embedded: true, listen: "127.0.0.1:2379", dataDir: "default.weir"},
+		{name: "said so", args: []string{"--embedded", "--listen-addr=:1", "--data-dir=d"}, embedded: true, listen: ":1", dataDir: "d"},
+		{name: "said so by variable", environ: []string{"WEIR_PROXY_EMBEDDED=true"},
+			embedded: true, listen: "127.0.0.1:2379", dataDir: "default.weir"},
+		{name: "endpoints", args: []string{"--endpoints", "a:1"}, listen: "127.0.0.1:23790", dataDir: "default.weir"},
+		{name: "endpoints by variable", environ: []string{"WEIR_PROXY_ENDPOINTS=a:1"}, listen: "127.0.0.1:23790", dataDir: "default.weir"},
+		{name: "another flag", args: []string{"--debug"}, err: "--endpoints is missing"},
+		{name: "another variable", environ: []string{"WEIR_PROXY_DEBUG=true"}, err: "--endpoints is missing"},
+		{name: "empty variable", environ: []string{"WEIR_PROXY_ENDPOINTS="}, err: "--endpoints is missing"},
+		{name: "empty flag", args: []string{"--endpoints="}, err: "--endpoints is missing"},
+		{name: "misspelt variable", environ: []string{"WEIR_PROXY_ENDPOINT=a:1"}, err: "WEIR_PROXY_ENDPOINT names no flag"},
+		{name: "misspelt flag", args: []string{"--endpoint=a:1"}, err: "not defined: --endpoint"},
+		{name: "both", args: []string{"--embedded", "--endpoints=a:1"}, err: "exclude each other"},
+	}
+	for _, c := range cases {
+		o, err := parseOptions(c.args, c.environ)
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: got %v, want %s", c.name, err, c.err)
+			}
+			continue
+		}
+		if err != nil || o.embedded != c.embedded || o.listenAddr != c.listen || o.dataDir != c.dataDir {
+			t.Errorf("%s: got embedded %v, %s, %s, %v", c.name, o.embedded, o.listenAddr, o.dataDir, err)
+		}
+	}
+}
+
+func TestFlagsWin(t *testing.T) {
+	o, err := parseOptions(
+		[]string{"--endpoints=http://a:1, b:2", "--max-send-bytes=7"},
+		[]string{"WEIR_PROXY_MAX_SEND_BYTES=8", "WEIR_PROXY_MAX_RECV_BYTES=9", "WEIR_PROXY_ENDPOINTS=c:3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(o.endpoints, []string{"http://a:1", "b:2"}) || o.maxSendBytes != 7 || o.maxRecvBytes != 9 {
+		t.Errorf("got %v, %d, %d", o.endpoints, o.maxSendBytes, o.maxRecvBytes)
+	}
+}
+
+func TestDefaultsAreThoseOfEtcdsProxy(t *testing.T) {
+	o, err := parseOptions([]string{"--endpoints=a:1"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.maxSendBytes != 1572864 || o.maxRecvBytes != math.MaxInt32 || o.maxConcurrentStreams != math.MaxUint32 ||
+		o.dialKeepAliveTime != 0 || o.dialKeepAliveTimeout != 20*time.Second || o.permitWithoutStream ||
+		o.keepAliveMinTime != 5*time.Second || o.keepAliveInterval != 2*time.Hour || o.keepAliveTimeout != 20*time.Second ||
+		o.upstreamTLS != nil || o.listenTLS != nil || o.metricsURLs != nil || o.enablePprof || o.logLevel != "info" || o.unused != nil {
+		t.Errorf("got %+v", o)
+	}
+}
+
+func TestFlagsThatAreNotThereYetAreRefused(t *testing.T) {
+	for _, f := range notThereYet {
+		for _, value := range []string{"true", "1h", "some", "2"} {
+			_, err := parseOptions([]string{"--endpoints=a:1", "--" + f.name + "=" + value}, nil)
+			if err == nil || !strings.Contains(err.Error(), "--"+f.name) || !strings.Contains(err.Error(), "weir does not have this yet") {
+				t.Errorf("--%s=%s: got %v", f.name, value, err)
+			}
+		}
+		if _, err := parseOptions([]string{"--endpoints=a:1", "--" + f.name + "=" + f.nothing}, nil); err != nil {
+			t.Errorf("--%s=%s asks for nothing: got %v", f.name, f.nothing, err)
+		}
+	}
+	if _, err := parseOptions([]string{"--endpoints=a:1", "--auto-tls"}, nil); err == nil {
+		t.Error("--auto-tls: no error")
+	}
+	if _, err := parseOptions([]string{"--endpoints=a:1"}, []string{"WEIR_PROXY_NAMESPACE=/x"}); err == nil {
+		t.Error("WEIR_PROXY_NAMESPACE: no error")
+	}
+}
+
+func TestFlagsThatDoNothingAreNamed(t *testing.T) {
+	o, err := parseOptions([]string{"--endpoints=a:1", "--data-dir=d", "--advertise-client-url=x"}, nil)
+	if err != nil || !slices.Equal(o.unused, []string{"advertise-client-url", "data-dir"}) {
+		t.Errorf("got %v, %v", o.unused, err)
+	}
+}
+
+func TestBadValuesAreOneLine(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	garbage := file("garbage.pem", "no certificate")
+	named := writePair(t, dir, "root")
+	for want, args := range map[string][]string{
+		"malformed --listen-addr":         {"--listen-addr=2379"},
+		"malformed URL \"9090\"":          {"--metrics-addr=9090"},
+		"malformed URL \"ftp://a:1\"":     {"--metrics-addr=http://a:1,ftp://a:1"},
+		"in --advertise-client-url":       {"--embedded", "--advertise-client-url=a:1"},
+		"--max-send-bytes=0":              {"--max-send-bytes=0"},
+		"--max-recv-bytes=-1":             {"--max-recv-bytes=-1"},
+		"--max-concurrent-streams=0":      {"--max-concurrent-streams=0"},
+		"invalid value":                   {"--dial-keepalive-time=5"},
+		"unexpected argument \"grpc\"":    {"grpc"},
+		"--cert and --key go together":    {"--cert=" + garbage},
+		"--cert-file and --key-file go":   {"--key-file=" + garbage},
+		"load --cert=" + garbage:          {"--cert=" + garbage, "--key=" + garbage},
+		"read --cacert":                   {"--cacert=" + dir + "/none"},
+		"has no certificate":              {"--cacert=" + garbage},
+		"common name \"root\"":            {"--cert=" + named.cert, "--key=" + named.key},
+		"--trusted-ca-file needs":         {"--trusted-ca-file=" + named.cert},
+		"unknown --tls-min-version=TLS1":  {"--tls-min-version=TLS1"},
+		"is above --tls-max-version":      {"--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"},
+		"unknown cipher suite \"ROT13\"":  {"--listen-cipher-suites=ROT13"},
+		"cannot be chosen for TLS1.3":     {"--tls-min-version=TLS1.3", "--listen-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
+		"needs --cert-file and --key-fil": {"--metrics-addr=https://a:1"},
+	} {
+		if args[0] != "--embedded" {
+			args = append(args, "--endpoints=a:1")
+		}
+		_, err := parseOptions(args, nil)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: got %v, want %s", args, err, want)
+		}
+	}
+}
+
+func TestHelpNamesEveryFlag(t *testing.T) {
+	var out strings.Builder
+	if err := run([]string{"--help"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range etcdsFlags {
+		if !strings.Contains(out.String(), "--"+name+" ") {
+			t.Errorf("--%s is not there", name)
+		}
+	}
+}
+
+// etcdsFlags are all that `etcd grpc-proxy start --help` of 3.7.3 names.
+var etcdsFlags = strings.Fields(`advertise-client-url auto-tls cacert cert cert-file client-crl-file data-dir debug
+	dial-keepalive-time dial-keepalive-timeout discovery-srv discovery-srv-name enable-pprof endpoints
+	endpoints-auto-sync-interval experimental-enable-grpc-logging experimental-leasing-prefix
+	experimental-serializable-ordering grpc-keepalive-interval grpc-keepalive-min-time grpc-keepalive-timeout
+	insecure-discovery insecure-skip-tls-verify key key-file listen-addr listen-cipher-suites max-concurrent-streams
+	max-recv-bytes max-send-bytes metrics-addr namespace permit-without-stream resolver-prefix resolver-ttl
+	self-signed-cert-validity tls-max-version tls-min-version trusted-ca-file`)

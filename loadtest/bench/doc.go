@@ -1,0 +1,7 @@
+// Package bench measures servers side by side: throughput, latency, and the servers' processor time per operation.
+//
+// Its nouns are the [Workload], one kind of request sent by many clients, and the [Result], what one target did under it.
+// [Run] starts every target as processes of its own, and loads them in turns, A B C A B C, so that what else happens on
+// the machine happens to all of them. Clients and servers share the machine: throughput tells what a machine that is
+// shared so gives, processor time per operation what a server costs.
+package bench
