@@ -46,7 +46,9 @@ func (b *fakeBackend) RangeStream(ctx context.Context, r *wire.RangeRequest, sen
 	return b.rangeStream(ctx, r, send)
 }
 
-func (b *fakeBackend) LeaseRenew(ctx context.Context, id int64) (int64, error) { return b.renew(ctx, id) }
+func (b *fakeBackend) LeaseRenew(ctx context.Context, id int64) (int64, error) {
+	return b.renew(ctx, id)
+}
 
 func (b *fakeBackend) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
 	return b.timeToLive(ctx, r)

@@ -1,6 +1,7 @@
 package grpcapi
 
 import (
+	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -26,6 +27,11 @@ func etcdServices() []grpc.ServiceDesc {
 			Streams: []grpc.StreamDesc{{StreamName: "Observe", ServerStreams: true}},
 		},
 	}
+}
+
+// isEtcdService tells whether etcd has the service ("etcdserverpb.KV").
+func isEtcdService(name string) bool {
+	return slices.ContainsFunc(etcdServices(), func(s grpc.ServiceDesc) bool { return s.ServiceName == name })
 }
 
 // isEtcdMethod tells whether etcd has the method ("etcdserverpb.KV/Put").

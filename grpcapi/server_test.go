@@ -280,8 +280,8 @@ func TestWhatIsNotThereIsUnimplemented(t *testing.T) {
 		"/etcdserverpb.Maintenance/MoveLeader": "weir: etcdserverpb.Maintenance/MoveLeader is not implemented",
 		"/v3lockpb.Lock/Lock":                  "weir: v3lockpb.Lock/Lock is not implemented",
 		"/v3electionpb.Election/Observe":       "weir: v3electionpb.Election/Observe is not implemented",
-		"/etcdserverpb.KV/Frob":                "unknown method etcdserverpb.KV/Frob",
-		"/a.B/C":                               "unknown method a.B/C",
+		"/etcdserverpb.KV/Frob":                "unknown method Frob for service etcdserverpb.KV",
+		"/a.B/C":                               "unknown service a.B",
 	} {
 		err := conn.Invoke(t.Context(), method, &pb.RangeRequest{}, &pb.RangeResponse{})
 		if s := status.Convert(err); s.Code() != codes.Unimplemented || s.Message() != want {
