@@ -26,9 +26,8 @@ type Config struct {
 	// JoinExisting refuses to make a new cluster (--initial-cluster-state=existing).
 	JoinExisting bool
 
-	SnapshotCount   uint64 // entries between two cuts of the log; default 10,000
-	QuotaBytes      int64  // of the store's file; 0 is 2 GiB, negative none
-	MaxRequestBytes int    // of one write; default 1.5 MiB
+	SnapshotCount uint64 // entries between two cuts of the log; default 10,000
+	QuotaBytes    int64  // of the store's file; 0 is 2 GiB, negative none
 
 	HeartbeatInterval time.Duration // raft's tick; default 100 ms
 	ElectionTimeout   time.Duration // default 1 s
@@ -52,7 +51,6 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Name, "default")
 	setDefault(&c.ClusterToken, "etcd-cluster")
 	setDefault(&c.SnapshotCount, 10_000)
-	setDefault(&c.MaxRequestBytes, 3<<19)
 	setDefault(&c.HeartbeatInterval, 100*time.Millisecond)
 	setDefault(&c.ElectionTimeout, time.Second)
 	setDefault(&c.HistoryBytes, 64<<20)

@@ -8,8 +8,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
-
-	"weir/core/lease"
 )
 
 // expireBatch is how many expired leases are proposed for revocation at once.
@@ -83,16 +81,13 @@ func (n *Node) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error) 
 	return ttl, apiError(err)
 }
 
-// LeaseTimeToLive tells what is left of a lease; TTL -1 when there is none with this id.
+// LeaseTimeToLive tells what is left of a lease.
 func (n *Node) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
 	if err := n.linearizable(ctx); err != nil {
 		return nil, err
 	}
 	s, err := n.leases.TimeToLive(r.ID, r.Keys)
-	switch {
-	case errors.Is(err, lease.ErrNotFound):
-		return &pb.LeaseTimeToLiveResponse{Header: n.pbHeader(), ID: r.ID, TTL: -1}, nil
-	case err != nil:
+	if err != nil {
 		return nil, apiError(err)
 	}
 	return &pb.LeaseTimeToLiveResponse{Header: n.pbHeader(), ID: r.ID, TTL: s.Remaining, GrantedTTL: s.TTL, Keys: s.Keys}, nil

@@ -76,7 +76,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	defer func() {
 		if err != nil {
 			n.stop()
-			n.closeFiles()
+			err = errors.Join(err, n.closeFiles())
 		}
 	}()
 	recovered, err := n.openFiles()
@@ -268,12 +268,15 @@ func loadLeases(store *mvcc.Store, cfg Config) (*lease.Lessor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the leases: %w", err)
 	}
-	store.LeasedKeys(func(key []byte, id int64) {
+	err = store.LeasedKeys(func(key []byte, id int64) {
 		// A key may name a lease that is gone when an etcd that had this bug made the data; it then stays.
 		if err := lessor.Attach(id, key); err != nil {
 			cfg.Logger.Warn("a key names a lease that does not exist", "lease", idString(uint64(id)))
 		}
 	})
+	if err != nil {
+		return nil, fmt.Errorf("load the leases: %w", err)
+	}
 	return lessor, nil
 }
 

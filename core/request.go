@@ -27,7 +27,7 @@ type result struct {
 	physical <-chan struct{}
 }
 
-// maxBatchBytes bounds one raft entry. A single request may be larger (--max-request-bytes).
+// maxBatchBytes bounds one raft entry. A single request may be larger; grpcapi bounds those (--max-request-bytes).
 const maxBatchBytes = 1 << 20
 
 // maxPendingBytes bounds what waits for its turn in memory. Over it a write is refused with ErrTooManyRequests,
@@ -169,12 +169,9 @@ func (q *requestQueue) close() {
 
 // propose sends one request through the log and waits for its result: until ctx ends, the request timeout
 // passes (etcd's: 5 s and two election timeouts) or the node ends. An error of this function other than that of
-// the result leaves open whether the request will be applied, except ErrGRPCRequestTooLarge and
-// ErrGRPCRequestTooManyRequests, which say that it will not.
+// the result leaves open whether the request will be applied, except ErrGRPCRequestTooManyRequests, which says that
+// it will not.
 func (n *Node) propose(ctx context.Context, k kind, payload []byte, decoded any) (result, error) {
-	if len(payload) > n.cfg.MaxRequestBytes {
-		return result{}, rpctypes.ErrGRPCRequestTooLarge
-	}
 	r := &request{kind: k, payload: payload, decoded: decoded, done: make(chan result, 1)}
 	if err := n.queue.add(r); err != nil {
 		return result{}, err

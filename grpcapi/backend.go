@@ -47,6 +47,7 @@ type Lease interface {
 	// LeaseRenew is one ping. It returns the TTL in seconds that the lease has again, or
 	// rpctypes.ErrGRPCLeaseNotFound, which the keepalive stream answers as TTL 0.
 	LeaseRenew(ctx context.Context, id int64) (ttl int64, err error)
+	// LeaseTimeToLive fails with rpctypes.ErrGRPCLeaseNotFound too, which is answered as TTL -1.
 	LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	LeaseLeases(ctx context.Context, r *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
 }

@@ -29,7 +29,7 @@ type watchService struct {
 	hub    *coalesce.Hub
 	header func() wire.Header // as of now
 	cfg    watchConfig
-	marker []byte // see outgoing
+	marker []byte // empty; see outgoing
 }
 
 // watchConfig says how a watchService behaves. All fields must be set.
@@ -69,7 +69,7 @@ const noWatchID = -1
 func afterFunc(d time.Duration, f func()) (stop func() bool) { return time.AfterFunc(d, f).Stop }
 
 func newWatchService(hub *coalesce.Hub, header func() wire.Header, cfg watchConfig) *watchService {
-	return &watchService{hub: hub, header: header, cfg: cfg, marker: make([]byte, markerCap)}
+	return &watchService{hub: hub, header: header, cfg: cfg, marker: make([]byte, 0, markerCap)}
 }
 
 // register adds the service to gs.

@@ -305,7 +305,7 @@ func (s *watchStream) sendQueue() {
 
 // outgoing is one response on its way. Its last buffer is an empty one, of which it is the pool: grpc gives that
 // back when it has written the message, and so tells how much is in flight. grpc does so only for buffers of more
-// than 1 KiB capacity, hence the marker, which all share and nobody writes to.
+// than 1 KiB capacity, hence the marker, which all share.
 type outgoing struct {
 	stream  *watchStream
 	next    *outgoing // in the queue
@@ -314,7 +314,6 @@ type outgoing struct {
 
 	// What message is made of, here to spare allocations.
 	head    mem.SliceBuffer
-	marker  []byte
 	buffers [3]mem.Buffer
 	room    [48]byte // for head
 }
@@ -331,14 +330,13 @@ func (s *watchStream) response(h wire.Header, id int64) *outgoing {
 // add ends a response with its events.
 func (o *outgoing) add(body mem.BufferSlice, size int) *outgoing {
 	o.size = frameHeader + len(o.head) + size
-	o.marker = o.stream.service.marker[:0]
 	o.message = append(append(o.buffers[:0], &o.head), body...)
-	o.message = append(o.message, mem.NewBuffer(&o.marker, o))
+	o.message = append(o.message, mem.NewBuffer(&o.stream.service.marker, o))
 	return o
 }
 
 // Get is part of mem.BufferPool. Nobody calls it.
-func (o *outgoing) Get(int) *[]byte { return &o.marker }
+func (o *outgoing) Get(int) *[]byte { return &o.stream.service.marker }
 
 // Put is part of mem.BufferPool: the message has been written, or never will be.
 func (o *outgoing) Put(*[]byte) { o.stream.written(o.size) }

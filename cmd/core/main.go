@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 
 func main() {
 	if err := run(os.Args[1:], os.Environ()); err != nil {
-		fmt.Fprintf(os.Stderr, "core: %v\n", err)
+		fmt.Fprintf(os.Stderr, "core: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		os.Exit(1)
 	}
 }
@@ -29,7 +30,7 @@ func main() {
 // stopTimeout is how long requests in progress may take after SIGTERM. Watches have no end of their own.
 const stopTimeout = 3 * time.Second
 
-func run(args, environ []string) error {
+func run(args, environ []string) (err error) {
 	o, err := parseOptions(args, environ)
 	switch {
 	case errors.Is(err, process.ErrHelp):
@@ -46,7 +47,7 @@ func run(args, environ []string) error {
 	if err != nil {
 		return err
 	}
-	defer closeLog()
+	defer func() { err = errors.Join(err, closeLog()) }()
 	process.TuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
@@ -92,7 +93,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 
 func serveAPI(ctx context.Context, o options, node *core.Node, listeners []net.Listener, logger *slog.Logger) error {
 	server := grpcapi.NewBackendServer(grpcapi.Config{
-		MaxRequestBytes: o.core.MaxRequestBytes,
+		MaxRequestBytes: o.maxRequestBytes,
 		MaxTxnOps:       o.maxTxnOps,
 		HTTP:            grpcapi.BackendHTTP(node),
 		Logger:          logger,

@@ -18,6 +18,7 @@ import (
 type options struct {
 	core             core.Config
 	maxTxnOps        int
+	maxRequestBytes  int
 	listenClientURLs []*url.URL
 	logLevel         string
 	logOutputs       []string
@@ -59,6 +60,7 @@ func parseOptions(args, environ []string) (options, error) {
 		return o, err
 	}
 	o.version, o.logLevel, o.maxTxnOps = *version, *logLevel, int(*maxTxnOps)
+	o.maxRequestBytes = int(*maxRequest)
 	o.logOutputs = strings.Split(*logOutputs, ",")
 
 	var err error
@@ -71,10 +73,12 @@ func parseOptions(args, environ []string) (options, error) {
 		}
 		*advertiseClient = *listenClient
 	}
-	for flag, value := range map[string]string{
-		"advertise-client-urls": *advertiseClient, "listen-peer-urls": *listenPeer, "initial-advertise-peer-urls": *advertisePeer,
+	for _, list := range []struct{ flag, value string }{
+		{"advertise-client-urls", *advertiseClient},
+		{"listen-peer-urls", *listenPeer},
+		{"initial-advertise-peer-urls", *advertisePeer},
 	} {
-		if _, err := parseURLs(flag, value); err != nil {
+		if _, err := parseURLs(list.flag, list.value); err != nil {
 			return o, err
 		}
 	}
@@ -100,7 +104,6 @@ func parseOptions(args, environ []string) (options, error) {
 		JoinExisting:      *clusterState == "existing",
 		SnapshotCount:     *snapshotCount,
 		QuotaBytes:        *quota,
-		MaxRequestBytes:   int(*maxRequest),
 		HeartbeatInterval: time.Duration(*heartbeat) * time.Millisecond,
 		ElectionTimeout:   time.Duration(*election) * time.Millisecond,
 	}

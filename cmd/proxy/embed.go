@@ -28,11 +28,10 @@ type embedded struct {
 // startEmbedded opens the core and waits until it serves or ctx ends. address is where the proxy listens.
 func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slog.Logger) (*embedded, error) {
 	node, err := core.Open(core.Config{
-		DataDir:         o.dataDir,
-		PeerURLs:        []string{"http://localhost:2380"}, // nobody dials it: it makes the member's id
-		ClientURLs:      []string{advertised(o, address)},
-		MaxRequestBytes: o.maxSendBytes,
-		Logger:          logger,
+		DataDir:    o.dataDir,
+		PeerURLs:   []string{"http://localhost:2380"}, // nobody dials it: it makes the member's id
+		ClientURLs: []string{advertised(o, address)},
+		Logger:     logger,
 	})
 	if err != nil {
 		return nil, err

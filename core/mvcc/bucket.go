@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -60,6 +61,19 @@ func (b Bucket) name() []byte {
 	panic(fmt.Sprintf("mvcc: no bucket %d", b))
 }
 
+// ForEach commits what is pending and calls fn with all of a bucket, in key order, until fn fails.
+func (s *Store) ForEach(b Bucket, fn func(k, v []byte) error) error {
+	if err := s.Commit(); err != nil {
+		return err
+	}
+	st, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer st.tx.release()
+	return st.tx.tx.Bucket(b.name()).ForEach(func(k, v []byte) error { return fn(bytes.Clone(k), bytes.Clone(v)) })
+}
+
 // The keys of the meta bucket.
 const (
 	metaIndex            = "consistent_index"    // 8 bytes big-endian
@@ -100,18 +114,15 @@ func readApplied(tx *bolt.Tx) (Applied, error) {
 	return a, nil
 }
 
-// writeApplied stores index and term; confState is stored when it is set. As in etcd, 0 means not known.
-func writeApplied(meta *bolt.Bucket, a Applied) error {
-	if a.Index == 0 {
+// writeApplied stores index and term. As in etcd, 0 means not known and is not stored.
+func writeApplied(meta *bolt.Bucket, index, term uint64) error {
+	if index == 0 {
 		return nil
 	}
-	if err := meta.Put([]byte(metaIndex), binary.BigEndian.AppendUint64(nil, a.Index)); err != nil {
+	if err := meta.Put([]byte(metaIndex), binary.BigEndian.AppendUint64(nil, index)); err != nil || term == 0 {
 		return err
 	}
-	if a.Term == 0 {
-		return nil
-	}
-	return meta.Put([]byte(metaTerm), binary.BigEndian.AppendUint64(nil, a.Term))
+	return meta.Put([]byte(metaTerm), binary.BigEndian.AppendUint64(nil, term))
 }
 
 // readCompactRev returns a compact revision of the meta bucket, or -1 when there was no compaction.

@@ -22,7 +22,8 @@ type bucketOp struct {
 type batch struct {
 	changes []change
 	ops     []bucketOp
-	applied Applied
+	index   uint64 // of the last entry, 0 when there was none
+	term    uint64
 	bytes   int
 	dirty   bool // something is to be committed, be it only an applied index
 }

@@ -93,7 +93,7 @@ func (c *committer) commit(extra func(*bolt.Tx) error) error {
 		return s.failure
 	}
 	b := s.batch
-	s.batch = &batch{applied: b.applied}
+	s.batch = &batch{index: b.index, term: b.term}
 	s.publish(func(st *state) { st.flushing, st.pending = b.changes, nil })
 	s.room.Broadcast()
 	s.writing.Unlock()
@@ -131,7 +131,7 @@ func (c *committer) write(b *batch, extra func(*bolt.Tx) error) error {
 		return err
 	}
 	s.measure(tx)
-	c.mapped = max(c.mapped, mapSize(s.Size()))
+	c.mapped = max(c.mapped, leastMapping(s.Size()))
 	if old := s.install(tx); old != nil {
 		old.release()
 	}
@@ -142,19 +142,17 @@ func (c *committer) write(b *batch, extra func(*bolt.Tx) error) error {
 // open. It has to be right when it says no: the store's own transaction is always open. So it counts high: the values
 // several times over, since pages are copied and split, and pagesPerOp for each change elsewhere.
 func (c *committer) mayRemap(b *batch, compacting bool) bool {
-	const pagesPerOp = 8
-	need := 4*int64(b.bytes) + int64(len(b.ops))*pagesPerOp*pageSize
+	const pagesPerOp, copies, more = 8, 4, 64 << 20
+	size, ops := int64(b.bytes), int64(len(b.ops))
 	if compacting {
-		need += 4*compactionBytes + int64(c.s.options.CompactionBatch)*pagesPerOp*pageSize
+		size, ops = size+compactionBytes, ops+int64(c.s.options.CompactionBatch)
 	}
-	const more = 64 << 20
-	return c.s.Size()+need+more > c.mapped
+	need := copies*size + ops*pagesPerOp*int64(c.db.Info().PageSize) + more
+	return c.s.Size()+need > c.mapped
 }
 
-const pageSize = 4096
-
-// mapSize is the least that bbolt maps of a file of the size: a power of two up to 1 GiB, then whole GiB.
-func mapSize(size int64) int64 {
+// leastMapping is the least that bbolt maps of a file of the size: a power of two up to 1 GiB, then whole GiB.
+func leastMapping(size int64) int64 {
 	const gib = 1 << 30
 	if size > gib {
 		return (size + gib - 1) / gib * gib
@@ -169,9 +167,10 @@ func mapSize(size int64) int64 {
 // shutOut returns when no transaction is open; who wants to read waits for gate. While it waits for the open ones to
 // end, it lets new reads in from time to time: a reader may need a second read to end its first one.
 func (c *committer) shutOut() (gate chan struct{}) {
-	const patience, pause, tick = 20 * time.Millisecond, 5 * time.Millisecond, 100 * time.Microsecond
+	const patience, tick, longest = 20 * time.Millisecond, 100 * time.Microsecond, time.Second
 	s := c.s
-	for tx := s.state.Load().tx; ; time.Sleep(pause) {
+	tx := s.state.Load().tx
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, longest) {
 		gate = make(chan struct{})
 		s.publish(func(st *state) { st.tx, st.gate = nil, gate })
 		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(tick) {
@@ -181,6 +180,7 @@ func (c *committer) shutOut() (gate chan struct{}) {
 		}
 		s.publish(func(st *state) { st.tx, st.gate = tx, nil })
 		close(gate)
+		time.Sleep(pause)
 	}
 }
 

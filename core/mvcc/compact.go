@@ -63,12 +63,13 @@ func (c *compactor) idle() bool {
 func (c *compactor) run() {
 	for {
 		c.mu.Lock()
-		var next *compaction
-		if len(c.queue) > 0 {
-			next = &c.queue[0]
+		empty := len(c.queue) == 0
+		var next compaction
+		if !empty {
+			next = c.queue[0]
 		}
 		c.mu.Unlock()
-		if next == nil {
+		if empty {
 			select {
 			case <-c.added:
 				continue
@@ -77,7 +78,7 @@ func (c *compactor) run() {
 			}
 		}
 		if !next.barrier {
-			if err := c.compact(*next); err != nil {
+			if err := c.compact(next); err != nil {
 				if !errors.Is(err, ErrClosed) {
 					c.s.log.Error("compaction failed", "revision", next.rev, "err", err)
 				}
@@ -85,10 +86,9 @@ func (c *compactor) run() {
 			}
 		}
 		c.mu.Lock()
-		done := c.queue[0].done
 		c.queue = c.queue[1:]
 		c.mu.Unlock()
-		close(done)
+		close(next.done)
 	}
 }
 
@@ -178,9 +178,8 @@ func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err err
 			return kvHash{}, 0, fmt.Errorf("compact to revision %d: %w", what.rev, err)
 		}
 		deleted += len(doomed)
-		finished := done
 		err = s.committer.do(func() error {
-			return s.committer.commit(func(tx *bolt.Tx) error { return deleteRevisions(tx, doomed, what.rev, finished) })
+			return s.committer.commit(func(tx *bolt.Tx) error { return deleteRevisions(tx, doomed, what.rev, done) })
 		})
 		if err != nil || done {
 			return hash.sum(), deleted, err

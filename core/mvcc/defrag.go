@@ -60,7 +60,7 @@ func (c *committer) defragment() error {
 
 // rewrite copies the file into a new one next to it, which is open and synced when it returns.
 func (c *committer) rewrite() (fresh *bolt.DB, mapped int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(c.s.path), tempPattern(c.s.path))
+	f, err := os.CreateTemp(filepath.Dir(c.s.path), tempPrefix(c.s.path)+"*")
 	if err != nil {
 		return nil, 0, err
 	}

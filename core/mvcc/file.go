@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
+	"strings"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -99,27 +99,28 @@ func writeBatch(tx *bolt.Tx, b *batch) error {
 			return fmt.Errorf("change bucket %s: %w", o.bucket, err)
 		}
 	}
-	if err := writeApplied(tx.Bucket(bucketMeta.name()), b.applied); err != nil {
+	if err := writeApplied(tx.Bucket(bucketMeta.name()), b.index, b.term); err != nil {
 		return fmt.Errorf("write applied index: %w", err)
 	}
 	return nil
 }
 
-// tempPattern names the files that Defragment writes, next to the store's.
-func tempPattern(path string) string { return filepath.Base(path) + ".tmp.*" }
+// tempPrefix begins the names of the files that Defragment writes, next to the store's.
+func tempPrefix(path string) string { return filepath.Base(path) + ".tmp." }
 
 // removeTemps deletes what a defragmentation left that was cut short.
 func removeTemps(path string) error {
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), tempPattern(path)))
+	files, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
-	for _, f := range left {
-		if err := os.Remove(f); err != nil {
+	for _, f := range files {
+		if !strings.HasPrefix(f.Name(), tempPrefix(path)) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(path), f.Name())); err != nil {
 			return fmt.Errorf("remove what is left of a defragmentation: %w", err)
 		}
 	}
 	return nil
 }
-
-const defaultLockTimeout = time.Second

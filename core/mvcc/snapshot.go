@@ -34,17 +34,3 @@ func (s *Snapshot) Close() error {
 	s.tx.release()
 	return nil
 }
-
-// ForEach commits what is pending and calls fn with all of a bucket, in key order, until fn fails. The slices are
-// valid only in the call.
-func (s *Store) ForEach(b Bucket, fn func(k, v []byte) error) error {
-	if err := s.Commit(); err != nil {
-		return err
-	}
-	st, err := s.acquire()
-	if err != nil {
-		return err
-	}
-	defer st.tx.release()
-	return st.tx.tx.Bucket(b.name()).ForEach(fn)
-}

@@ -6,6 +6,7 @@ type state struct {
 	rev     int64 // newest revision
 	compact int64 // newest compacted revision, -1 when there is none
 	tree    *keyTree
+	applied Applied // as of tx
 
 	// Where the value of a revision is: in changes not yet committed, being committed, or in the file. tx began
 	// after the commit of everything that is in neither slice.
@@ -45,7 +46,7 @@ func (s *Store) acquire() (*state, error) {
 func (s *Store) install(tx *readTx) (old *readTx) {
 	s.publish(func(st *state) {
 		old = st.tx
-		st.tx, st.gate, st.flushing = tx, nil, nil
+		st.tx, st.applied, st.gate, st.flushing = tx, tx.applied, nil, nil
 	})
 	return old
 }

@@ -55,7 +55,7 @@ func (o Options) withDefaults() Options {
 		o.CompactionSleep = 10 * time.Millisecond
 	}
 	if o.LockTimeout <= 0 {
-		o.LockTimeout = defaultLockTimeout
+		o.LockTimeout = time.Second
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -133,7 +133,7 @@ func (s *Store) load(db *bolt.DB) error {
 	if err != nil {
 		return err
 	}
-	st := &state{tx: tx}
+	st := &state{tx: tx, applied: tx.applied}
 	s.state.Store(st)
 	s.measure(tx)
 	last, err := loadIndex(s.tree, tx.keys)
@@ -185,14 +185,7 @@ func (s *Store) CompactRevision() int64 { return s.state.Load().compact }
 
 // Applied is how far the raft log is in the file: what the last committed transaction says. The log before it is
 // needed no more.
-func (s *Store) Applied() Applied {
-	st, err := s.acquire()
-	if err != nil {
-		return Applied{}
-	}
-	defer st.tx.release()
-	return st.tx.applied
-}
+func (s *Store) Applied() Applied { return s.state.Load().applied }
 
 // Failed gives the error after which nothing more is committed, because the disk failed or is full. The process
 // should end then; what was acknowledged is in the log.

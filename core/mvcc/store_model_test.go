@@ -24,7 +24,7 @@ var seed = flag.Int64("seed", 1, "first seed of the random tests")
 // TestStoreBehavesLikeModel runs random operations against the store and the model and compares every kind of read
 // after each, across commits, crashes, restarts, compactions and defragmentations.
 func TestStoreBehavesLikeModel(t *testing.T) {
-	runs := 1000
+	runs := 500
 	if testing.Short() {
 		runs = 100
 	}

@@ -1,88 +1,10 @@
 package mvcc
 
 import (
-	"encoding/json"
 	"fmt"
-
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 
 	"weir/grpcapi/wire"
 )
-
-// Entry is one entry of the raft log being applied. All that is done with it is committed together with its index.
-// Until End the store commits nothing, so what waits for a commit (Store.Commit, Snapshot, Hash, ForEach, Defragment)
-// waits for it.
-type Entry struct {
-	s           *Store
-	index, term uint64
-}
-
-// Begin starts to apply the entry at index of the log. It waits while more than twice Options.BatchBytes is not in
-// the file yet. End must be called. An index of 0 is not recorded: for what is written before there is a log.
-func (s *Store) Begin(index, term uint64) *Entry {
-	s.writing.Lock()
-	for s.batch.bytes >= s.options.BatchBytes && s.failure == nil && s.ctx.Err() == nil {
-		s.room.Wait()
-	}
-	return &Entry{s: s, index: index, term: term}
-}
-
-// End ends the entry. Its changes may be committed from now on.
-func (e *Entry) End() {
-	b := e.s.batch
-	if e.index != 0 {
-		b.applied.Index, b.applied.Term = e.index, e.term
-		b.dirty = true
-	}
-	dirty, full := b.dirty, b.bytes >= e.s.options.BatchBytes
-	e.s.writing.Unlock()
-	if dirty {
-		e.s.committer.wake(full)
-	}
-	e.s = nil // a second End is a mistake, and shows
-}
-
-// Put stores value under key in a bucket.
-func (e *Entry) Put(b Bucket, key, value []byte) {
-	e.s.batch.addOp(bucketOp{bucket: b, key: append([]byte(nil), key...), value: append([]byte{}, value...)})
-}
-
-// Delete removes key from a bucket.
-func (e *Entry) Delete(b Bucket, key []byte) {
-	e.s.batch.addOp(bucketOp{bucket: b, key: append([]byte(nil), key...), remove: true})
-}
-
-// SetConfState stores the configuration of the raft group as of this entry.
-func (e *Entry) SetConfState(cs *raftpb.ConfState) {
-	value, err := json.Marshal(cs) // etcd's format; it holds numbers and a bool, so there is nothing to fail
-	if err != nil {
-		panic(fmt.Sprintf("mvcc: encode ConfState: %v", err))
-	}
-	e.Put(bucketMeta, []byte(metaConfState), value)
-	e.s.batch.applied.ConfState = proto.CloneOf(cs)
-}
-
-// Compact gives up the history before rev. Reads below rev fail from now on, the memory and the file are cleaned in
-// the background; done is closed when they are, but never if the store is closed or fails before. It fails with
-// ErrCompacted, and then done is closed when all earlier compactions have ended, or with ErrFutureRev.
-func (e *Entry) Compact(rev int64) (done <-chan struct{}, err error) {
-	s := e.s
-	st := s.state.Load()
-	c := compaction{rev: rev, previous: st.compact, done: make(chan struct{})}
-	switch {
-	case rev <= st.compact:
-		s.compactor.add(compaction{barrier: true, done: c.done})
-		return c.done, ErrCompacted
-	case rev > st.rev:
-		return nil, ErrFutureRev
-	}
-	s.publish(func(st *state) { st.compact = rev })
-	e.Put(bucketMeta, []byte(metaScheduledCompact), compactRevValue(rev))
-	c.keepHash = s.compactor.idle()
-	s.compactor.add(c)
-	return c.done, nil
-}
 
 // Txn is one request of an entry: all that it changes is one new revision. Its reads see its own changes, other
 // readers see them after Commit. It cannot be undone, so it must be committed. As in etcd a key is changed at most once
@@ -99,9 +21,6 @@ type LeaseChange struct {
 	Key      []byte
 	Old, New int64
 }
-
-// Txn starts a transaction. The one before it must be committed.
-func (e *Entry) Txn() *Txn { return &Txn{e: e, before: e.s.Revision()} }
 
 // Revision is the newest revision that the transaction sees: one more than before as soon as it has changed something.
 func (t *Txn) Revision() int64 {
@@ -164,7 +83,7 @@ func (t *Txn) Put(key, value []byte, lease int64) (rev int64) {
 func (t *Txn) DeleteRange(key, end []byte) (deleted, rev int64) {
 	if len(end) == 0 {
 		if k := lookup(t.e.s.tree, key); k != nil && !k.last.deleted() {
-			t.delete(key, k)
+			t.delete(string(key), k)
 			deleted = 1
 		}
 		return deleted, t.Revision()
@@ -181,18 +100,18 @@ func (t *Txn) DeleteRange(key, end []byte) (deleted, rev int64) {
 		return true
 	})
 	for _, f := range found {
-		t.delete([]byte(f.key), f.index)
+		t.delete(f.key, f.index)
 	}
 	return int64(len(found)), t.Revision()
 }
 
-func (t *Txn) delete(key []byte, old *keyIndex) {
+func (t *Txn) delete(key string, old *keyIndex) {
 	s := t.e.s
 	r := revision{main: t.before + 1, sub: uint32(len(t.events)), flags: tombstone}
-	kv := wire.KeyValue{Key: key}
-	event := wire.NewDeleteEvent(key, r.main)
+	event := wire.NewDeleteEvent([]byte(key), r.main)
+	kv := wire.KeyValue{Key: event.Key}
 	t.moveLease(event.Key, old, 0)
-	s.tree.Set(string(key), old.with(r, old.next(r.main)))
+	s.tree.Set(key, old.with(r, old.next(r.main)))
 	s.batch.addChange(change{r, kv.Append(make([]byte, 0, kv.Size()))})
 	t.events = append(t.events, event)
 }
@@ -230,7 +149,7 @@ func (t *Txn) leaseOf(k *keyIndex) int64 {
 func (t *Txn) LeaseChanges() []LeaseChange { return t.leases }
 
 // Commit makes the changes visible to all readers at once. It returns the newest revision, and the events of the
-// changes, which has no previous values (Store.Prev has).
+// changes, which have no previous values (Store.Prev has).
 func (t *Txn) Commit() (rev int64, events []wire.Event) {
 	if len(t.events) == 0 {
 		return t.before, nil

@@ -1,0 +1,53 @@
+package process
+
+import (
+	"strings"
+	"testing"
+)
+
+func parse(args, environ []string) (*Flags, string, error) {
+	f := NewFlags("test", "ETCD")
+	dir := f.String("data-dir", "default", "")
+	f.Bool("debug", false, "")
+	err := f.Parse(args, environ)
+	return f, *dir, err
+}
+
+func TestTheCommandLineWinsOverTheEnvironment(t *testing.T) {
+	for _, c := range []struct {
+		args, environ []string
+		want          string
+		given         bool
+	}{
+		{nil, nil, "default", false},
+		{nil, []string{"ETCD_DATA_DIR=env"}, "env", true},
+		{[]string{"--data-dir=arg"}, []string{"ETCD_DATA_DIR=env"}, "arg", true},
+		{[]string{"-data-dir", "arg"}, nil, "arg", true},
+		{nil, []string{"ETCD_DATA_DIR="}, "default", false},
+		{nil, []string{"DATA_DIR=x", "ETCDCTL_API=3", "PATH=/bin"}, "default", false},
+		{nil, []string{"ETCD_SERVICE_HOST=10.0.0.1", "ETCD_PORT_2379_TCP_ADDR=10.0.0.1", "ETCD_PORT=tcp://10.0.0.1"}, "default", false},
+	} {
+		f, dir, err := parse(c.args, c.environ)
+		if err != nil || dir != c.want || f.Given("data-dir") != c.given {
+			t.Errorf("%v %v: %q, given %v, %v", c.args, c.environ, dir, f.Given("data-dir"), err)
+		}
+	}
+}
+
+func TestWhatIsMisspeltIsRefusedInOneLine(t *testing.T) {
+	for _, c := range []struct {
+		args, environ []string
+		want          string
+	}{
+		{[]string{"--data-dri=x"}, nil, "--data-dri"},
+		{[]string{"data"}, nil, `"data"`},
+		{nil, []string{"ETCD_DATA_DRI=x"}, "ETCD_DATA_DRI"},
+		{nil, []string{"ETCD_DEBUG=maybe"}, "ETCD_DEBUG"},
+		{[]string{"--debug=maybe"}, nil, "--debug"},
+	} {
+		_, _, err := parse(c.args, c.environ)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v %v: %v", c.args, c.environ, err)
+		}
+	}
+}
