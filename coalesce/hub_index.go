@@ -28,7 +28,8 @@ type group struct {
 	size int        // watchers in it, in whatever state
 	live []*Watcher // those that the broadcaster serves
 
-	// Of the broadcaster: deliveries[slot] is this group's, if turn is the broadcaster's turn.
+	// Of the goroutine that matches events with the index: deliveries[slot] of the broadcaster is this group's if
+	// turn is the broadcaster's turn; parts[slot] of a resyncer, in whose own index turn is 1, is its first.
 	turn uint64
 	slot int
 }

@@ -65,20 +65,41 @@ func (q *cohorts) drop(c *cohort) {
 	}
 }
 
-// resyncer serves one cohort after another, a chunk each. Its fields are only there to be used again.
+// resyncer brings waiting watchers up to date. In one round it serves one cohort that needs history, a chunk of it,
+// or many cohorts that only need the ring, which is then walked once for all of them: when ten thousand clients
+// come back after a broken connection, it matters that the ring is not walked ten thousand times.
+//
+// Its fields belong to its goroutine and are kept only so that their memory is used again.
 type resyncer struct {
 	hub     *Hub
-	served  []serving
+	parts   []part
 	batches []Batch
-	events  []wire.Event
+	groups  []*group
 }
 
-// serving is one watcher of the cohort that is being served.
+// part is one cohort in a round.
+type part struct {
+	cohortKey
+	served  []serving
+	events  []wire.Event // for the cohort
+	size    int          // of events
+	next    int64        // up to where, exclusively, events is all
+	sibling int          // index of another part of the same group, or -1
+}
+
+// serving is one watcher of a cohort.
 type serving struct {
 	watcher *Watcher
 	refused bool
 	drained uint32 // of its stream, before it refused
 }
+
+const (
+	// roundCohorts bounds the cohorts of one round.
+	roundCohorts = 512
+	// roundChunks bounds the events of one round that walks the ring, in chunks.
+	roundChunks = 8
+)
 
 func newResyncer(h *Hub) *resyncer {
 	return &resyncer{hub: h, batches: make([]Batch, 0, turnBatches)}
@@ -101,134 +122,184 @@ func (h *Hub) awaitCohort() bool {
 	return !h.closed
 }
 
-// resync serves the first cohort of the queue. It returns false if there is none.
+// resync is one round. It returns false if no watcher waits.
 func (r *resyncer) resync() bool {
-	key, ok := r.take()
-	if !ok {
+	fromRing := r.take()
+	if len(r.parts) == 0 {
 		return false
 	}
-	next, err := r.read(key)
-	if err != nil {
-		r.cancel(err)
+	if fromRing {
+		r.readRing()
+	} else if err := r.readHistory(&r.parts[0]); err != nil {
+		r.cancel(&r.parts[0], err)
+		r.parts[0].forget()
 		return true
 	}
-	if len(r.events) > 0 {
-		r.deliver(&Message{Revision: next - 1, Events: r.events, PrevKV: key.group.options.prevKV})
+	for i := range r.parts {
+		p := &r.parts[i]
+		if p.group.options.prevKV {
+			r.findPrevs(p)
+		}
+		if len(p.events) > 0 {
+			p.deliver()
+		}
+		r.place(p)
+		p.forget()
 	}
-	r.place(next)
 	return true
 }
 
-func (r *resyncer) take() (cohortKey, bool) {
+// forget lets go of what p points to. It keeps a little memory for the next cohort.
+func (p *part) forget() {
+	const kept = 64
+	if cap(p.events) > kept {
+		p.events = nil
+	}
+	if cap(p.served) > kept {
+		p.served = nil
+	}
+	clear(p.events)
+	clear(p.served)
+	*p = part{events: p.events[:0], served: p.served[:0]}
+}
+
+// take fills r.parts from the queue: with its first cohort, and, if the ring has all that this one lacks, with those
+// after it of which that is true as well.
+func (r *resyncer) take() (fromRing bool) {
 	h := r.hub
+	oldest := h.ring.oldest()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := h.queue.first
-	if c == nil {
-		return cohortKey{}, false
+	r.parts = r.parts[:0]
+	for c := h.queue.first; c != nil && len(r.parts) < roundCohorts; c = h.queue.first {
+		inRing := c.next >= oldest
+		if len(r.parts) > 0 && (!inRing || !fromRing) {
+			break
+		}
+		fromRing = inRing
+		h.queue.drop(c)
+		r.add(c)
 	}
-	h.queue.drop(c)
-	clear(r.served)
-	r.served = r.served[:0]
+	return fromRing
+}
+
+// add makes c a part. h.mu is held.
+func (r *resyncer) add(c *cohort) {
+	if len(r.parts) < cap(r.parts) {
+		r.parts = r.parts[:len(r.parts)+1]
+	} else {
+		r.parts = append(r.parts, part{})
+	}
+	p := &r.parts[len(r.parts)-1]
+	*p = part{cohortKey: c.cohortKey, served: p.served, events: p.events, next: c.cohortKey.next, sibling: -1}
 	for w := c.watchers.first; w != nil; w = c.watchers.first {
 		w.unlist()
 		w.stream.enter(w, reading)
-		r.served = append(r.served, serving{watcher: w})
+		p.served = append(p.served, serving{watcher: w})
 	}
-	return c.cohortKey, true
 }
 
-// read fills r.events with a chunk of what the group lacks from key.next on, from the ring if it reaches back so
-// far. It returns the revision after the chunk.
-func (r *resyncer) read(key cohortKey) (next int64, err error) {
-	clear(r.events[:cap(r.events)])
-	r.events = r.events[:0]
-	next, ok := r.readRing(key)
-	if !ok {
-		if next, err = r.readHistory(key); err != nil {
-			return 0, err
+// readRing walks the ring from the first revision that any part lacks. If the ring has moved on from there
+// meanwhile, nothing is read, and the queue will be told.
+func (r *resyncer) readRing() {
+	next := r.parts[0].next
+	x := newIndex()
+	for i := range r.parts {
+		p := &r.parts[i]
+		next = min(next, p.next)
+		g := x.group([]byte(p.group.key), []byte(p.group.end), p.group.options)
+		if g.turn == 1 {
+			p.sibling = g.slot
 		}
+		g.turn, g.slot = 1, i
 	}
-	if key.group.options.prevKV {
-		next = r.findPrevs(next)
-	}
-	return next, nil
-}
-
-// findPrevs fills in previous values, until they make a chunk. The rest of r.events is left for the next one.
-func (r *resyncer) findPrevs(next int64) int64 {
-	size := 0
-	for i := range r.events {
-		if r.hub.isChunk(size, r.events, i) {
-			next = r.events[i].ModRev
-			r.events = r.events[:i]
+	for size, full := 0, false; !full; {
+		batches, after, ok := r.hub.ring.read(next, r.batches, r.hub.chunk)
+		if !ok || after == next {
 			break
 		}
-		e := &r.events[i]
-		if e.Prev == nil && !e.Create {
-			e.Prev = r.hub.source.Prev(e.Key, e.ModRev)
-		}
-		size += eventBytes(e)
-	}
-	return next
-}
-
-func (r *resyncer) readRing(key cohortKey) (next int64, ok bool) {
-	next = key.next
-	for size := 0; size < r.hub.chunk; {
-		batches, after, ok := r.hub.ring.read(next, r.batches, r.hub.chunk)
-		if !ok {
-			// The ring has moved on. What was read of it before is whole.
-			return next, next > key.next
-		}
 		for i := range batches {
-			size += r.add(key.group, &batches[i])
-			next = batches[i].Revision + 1
-			if size >= r.hub.chunk {
-				after = next
+			added, chunk := r.match(&x, &batches[i])
+			if size += added; chunk || size >= roundChunks*r.hub.chunk {
+				after, full = batches[i].Revision+1, true
 				break
 			}
 		}
 		clear(batches)
-		if after == next && len(batches) == 0 {
-			break
-		}
 		next = after
 	}
-	return next, true
+	for i := range r.parts {
+		r.parts[i].next = max(r.parts[i].next, next)
+	}
 }
 
-func (r *resyncer) readHistory(key cohortKey) (next int64, err error) {
-	h, g, size, last := r.hub, key.group, 0, int64(0)
-	next, err = h.source.History(h.ctx, []byte(g.key), []byte(g.end), key.next, func(b Batch) bool {
-		size += r.add(g, &b)
-		last = b.Revision
-		return size < h.chunk
-	})
-	if err != nil {
-		return 0, err
-	}
-	if next <= key.next || next <= last {
-		return 0, fmt.Errorf("history from revision %d to %d says to go on at %d", key.next, last, next)
-	}
-	return next, nil
-}
-
-// add appends the events of b that the group wants, and returns what they take.
-func (r *resyncer) add(g *group, b *Batch) (size int) {
+// match gives the events of b to the parts that lack them. It returns their size, and whether a part has a chunk now.
+func (r *resyncer) match(x *index, b *Batch) (size int, chunk bool) {
 	for i := range b.Events {
 		e := &b.Events[i]
-		if g.contains(e.Key) && !g.options.skips(e) {
-			r.events = append(r.events, *e)
-			size += eventBytes(e)
+		r.groups = x.match(e, r.groups[:0])
+		for _, g := range r.groups {
+			for at := g.slot; at >= 0; at = r.parts[at].sibling {
+				if p := &r.parts[at]; b.Revision >= p.next {
+					size += p.add(e)
+					chunk = chunk || p.size >= r.hub.chunk
+				}
+			}
 		}
 	}
-	return size
+	return size, chunk
 }
 
-func (r *resyncer) deliver(m *Message) {
-	for i := range r.served {
-		s := &r.served[i]
+func (p *part) add(e *wire.Event) (size int) {
+	p.events = append(p.events, *e)
+	n := eventBytes(e)
+	p.size += n
+	return n
+}
+
+func (r *resyncer) readHistory(p *part) error {
+	h, last := r.hub, int64(0)
+	next, err := h.source.History(h.ctx, []byte(p.group.key), []byte(p.group.end), p.next, func(b Batch) bool {
+		for i := range b.Events {
+			if e := &b.Events[i]; !p.group.options.skips(e) {
+				p.add(e)
+			}
+		}
+		last = b.Revision
+		return p.size < h.chunk
+	})
+	if err != nil {
+		return err
+	}
+	if next <= p.next || next <= last {
+		return fmt.Errorf("history from revision %d to %d says to go on at %d", p.next, last, next)
+	}
+	p.next = next
+	return nil
+}
+
+// findPrevs fills in previous values, until they make a chunk. The rest of the events is left for the next round.
+func (r *resyncer) findPrevs(p *part) {
+	size := 0
+	for i := range p.events {
+		if r.hub.isChunk(size, p.events, i) {
+			p.next = p.events[i].ModRev
+			clear(p.events[i:])
+			p.events = p.events[:i]
+			return
+		}
+		e := &p.events[i]
+		if e.Prev == nil {
+			e.Prev = r.hub.source.Prev(e.Key, e.ModRev)
+		}
+		size += eventBytes(e)
+	}
+}
+
+func (p *part) deliver() {
+	m := &Message{Revision: p.next - 1, Events: p.events, PrevKV: p.group.options.prevKV}
+	for i := range p.served {
+		s := &p.served[i]
 		stream := s.watcher.stream
 		s.drained = stream.drained.Load()
 		s.refused = !stream.sink.Deliver(s.watcher, m)
@@ -236,12 +307,13 @@ func (r *resyncer) deliver(m *Message) {
 	}
 }
 
-// place gives the cohort to who is to serve it next, now that all who did not refuse have what is before next.
-func (r *resyncer) place(next int64) {
+// place gives the watchers of a cohort to who is to serve them next, now that all who did not refuse have what is
+// before p.next.
+func (r *resyncer) place(p *part) {
 	h := r.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, s := range r.served {
+	for _, s := range p.served {
 		w := s.watcher
 		if w.state != reading {
 			continue // ended meanwhile
@@ -249,7 +321,7 @@ func (r *resyncer) place(next int64) {
 		if s.refused {
 			w.stream.refuse(s.drained)
 		} else {
-			w.next = next
+			w.next = p.next
 		}
 		if w.next > h.pos {
 			h.place(w)
@@ -261,13 +333,13 @@ func (r *resyncer) place(next int64) {
 	}
 }
 
-// cancel ends the cohort. Watchers whose history could not be read because the hub closes are left to Close.
-func (r *resyncer) cancel(reason error) {
+// cancel ends a cohort. Watchers whose history could not be read because the hub closes are left to Close.
+func (r *resyncer) cancel(p *part, reason error) {
 	h := r.hub
 	if h.ctx.Err() != nil {
 		return
 	}
-	for _, s := range r.served {
+	for _, s := range p.served {
 		h.mu.Lock()
 		ended := h.end(s.watcher)
 		h.mu.Unlock()

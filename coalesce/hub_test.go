@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -265,6 +266,60 @@ func TestPrevIsAskedOncePerEvent(t *testing.T) {
 	}
 	hub.Close()
 }
+
+// TestWatcherThatRefusesPartOfATurnIsSentNoMoreOfIt has previous values so large that one turn is several messages.
+func TestWatcherThatRefusesPartOfATurnIsSentNoMoreOfIt(t *testing.T) {
+	const chunk = 500
+	l := &largePrev{size: chunk}
+	hub := newHub(l, 0, 1<<20, chunk, streamWindow)
+	c := &refusesOnce{}
+	c.stream = hub.NewStream(c)
+	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 1, PrevKV: true})
+	for range 3 {
+		hub.Publish(l.append("a"))
+	}
+	for hub.broadcast() {
+	}
+	for newResyncer(hub).resync() {
+	}
+	if want := []int64{1, 2, 3}; !slices.Equal(c.got, want) {
+		t.Errorf("got %v, want %v", c.got, want)
+	}
+	if c.messages != 3 {
+		t.Errorf("got %d messages, want one for each chunk", c.messages)
+	}
+	hub.Close()
+}
+
+type largePrev struct {
+	log
+	size int
+}
+
+func (l *largePrev) Prev([]byte, int64) []byte { return make([]byte, l.size) }
+
+// refusesOnce is a Sink that has room again at once.
+type refusesOnce struct {
+	stream   *Stream
+	calls    int
+	messages int
+	got      []int64
+}
+
+func (c *refusesOnce) Deliver(_ *Watcher, m *Message) bool {
+	if c.calls++; c.calls == 1 {
+		c.stream.Drained()
+		return false
+	}
+	c.messages++
+	for _, e := range m.Events {
+		c.got = append(c.got, e.ModRev)
+	}
+	return true
+}
+
+func (c *refusesOnce) Progress(*Watcher, int64, int) bool { return true }
+func (c *refusesOnce) Canceled(*Watcher, error)           {}
 
 type prevCounter struct {
 	log

@@ -93,6 +93,13 @@ func (r *ring) revision() int64 {
 	return r.head
 }
 
+// oldest is the revision from which on the ring has everything.
+func (r *ring) oldest() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.from
+}
+
 // read appends to dst revisions from `from` on, as many as dst has room for, and no more after maxBytes have been
 // reached. All events of revisions below next have then been read. ok is false when the ring no longer reaches back
 // to `from`.

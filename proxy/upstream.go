@@ -155,12 +155,16 @@ func (u *upstream) pick(ctx context.Context) (*member, error) {
 			return m, nil
 		}
 		u.mu.Lock()
-		changed, hope := u.changed, false
+		changed, settled := u.changed, true
 		for _, m := range u.members {
-			hope = hope || !m.failed
+			settled = settled && m.failed
 		}
+		m := u.current.Load() // again: a change before this lock is not in changed
 		u.mu.Unlock()
-		if !hope {
+		if m != nil {
+			return m, nil
+		}
+		if settled {
 			return nil, errNoMember
 		}
 		select {

@@ -6,16 +6,17 @@
 //   - Store: the whole. One goroutine writes, any number read.
 //   - Entry: one raft entry being applied. Txn: one request of it, at most one new revision.
 //   - state: what readers see, replaced as a whole. View: one state held for several reads.
-//   - index: from key to keyIndex, the revisions of the key; in memory, built from the file when it is opened.
+//   - keyTree: the index, from key to keyIndex, which is the revisions of the key. It is in memory, and built from the
+//     file when that is opened.
 //   - batch: what is applied but not in the file. committer: the goroutine that puts it there.
 //   - compactor: the goroutine that removes what a compaction gave up.
 //   - readTx: the bbolt read transaction that readers share.
 //
-// The way of a write: Txn.Put appends the encoded KeyValue to the batch, and the revision to the index. Txn.Commit
-// publishes both at once, by publishing the revision: a reader ignores what is newer than its own. Within
-// BatchInterval the committer takes the batch (now "flushing"), writes it in one bbolt transaction, and opens the read
-// transaction that sees it. A reader finds the value of a revision in the batch, in what is flushing, or in the file,
-// and these three are exchanged together, so no reader waits for the disk and none sees two states.
+// The way of a write: Txn.Put appends the encoded KeyValue to the batch, and puts the revision into the writer's tree.
+// Txn.Commit publishes both in a new state, which shares all but the changed path of the tree with the one before.
+// Within BatchInterval the committer takes the batch (now "flushing"), writes it in one bbolt transaction, and opens
+// the read transaction that sees it. A reader finds the value of a revision in the batch, in what is flushing, or in
+// the file, and these three are parts of one state, so no reader waits for the disk and none sees two states.
 //
 // Invariants:
 //

@@ -83,13 +83,12 @@ func copyFile(t testing.TB, from, to string) {
 	}
 }
 
-func put(s *Store, key, value string) int64 {
+func put(s *Store, key, value string) {
 	e := s.Begin(0, 0)
 	defer e.End()
 	txn := e.Txn()
 	txn.Put([]byte(key), []byte(value), 0)
-	rev, _ := txn.Commit()
-	return rev
+	txn.Commit()
 }
 
 func del(s *Store, key, end string) int64 {

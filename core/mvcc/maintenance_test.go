@@ -237,7 +237,7 @@ func TestInterruptedCompactionIsResumed(t *testing.T) {
 			})
 		}
 		if t.Failed() {
-			t.Fatalf("to repeat: -seed %d\n%v", run.seed, run.trace)
+			t.Fatalf("to repeat: -args -seed %d\n%v", run.seed, run.trace)
 		}
 	}
 }

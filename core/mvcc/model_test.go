@@ -226,9 +226,7 @@ func (m *model) kept() []string {
 			if e.deleted {
 				r.flags = tombstone
 			}
-			key := string(e.kv.Key)
-			seen := rev >= m.compact || m.states[m.compact][key].GetModRevision() == rev && !e.deleted
-			if seen {
+			if rev >= m.compact || m.states[m.compact][string(e.kv.Key)].GetModRevision() == rev && !e.deleted {
 				keys = append(keys, string(r.appendKey(nil)))
 			}
 		}

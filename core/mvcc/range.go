@@ -17,7 +17,7 @@ type RangeOptions struct {
 	// KeysOnly returns KeyValues with key, create and mod revision and version alone, from memory. As in etcd 3.7
 	// the lease is not there either.
 	KeysOnly bool
-	// NoTotal lets the read end at Limit. Count is then the number of KVs.
+	// NoTotal lets the read end at Limit, without counting what is beyond.
 	NoTotal bool
 }
 
@@ -111,22 +111,22 @@ func (st *state) rangeMany(key, end []byte, o RangeOptions) (RangeResult, error)
 		return RangeResult{}, err
 	}
 	res := RangeResult{Revision: st.rev}
-	var revs []revision
+	var revs []revision // whose values are to be read
 	ascend(st.tree, key, end, func(key string, k *keyIndex) bool {
 		i := k.find(at)
 		if i < 0 || k.rev(i).deleted() {
 			return true
 		}
-		if !o.CountOnly {
-			if full := o.Limit > 0 && int64(max(len(revs), len(res.KVs))) >= o.Limit; full {
-				if o.NoTotal {
-					return false
-				}
-			} else if o.KeysOnly {
-				res.KVs = append(res.KVs, keyOnly([]byte(key), k, i))
-			} else {
-				revs = append(revs, k.rev(i))
-			}
+		full := o.Limit > 0 && res.Count >= o.Limit
+		switch {
+		case o.CountOnly:
+		case full && o.NoTotal:
+			return false
+		case full:
+		case o.KeysOnly:
+			res.KVs = append(res.KVs, keyOnly([]byte(key), k, i))
+		default:
+			revs = append(revs, k.rev(i))
 		}
 		res.Count++
 		return true

@@ -38,7 +38,7 @@ func TestStoreBehavesLikeModel(t *testing.T) {
 		run.rand = rand.New(rand.NewSource(run.seed))
 		run.do(25)
 		if t.Failed() {
-			t.Fatalf("to repeat: go test -run %s -seed %d", t.Name(), run.seed)
+			t.Fatalf("to repeat: go test ./core/mvcc -run %s -args -seed %d", t.Name(), run.seed)
 		}
 	}
 }

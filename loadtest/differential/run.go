@@ -159,6 +159,11 @@ type answer struct {
 
 // ask sends a request to both sides and returns their answers. It is an error only if they differ.
 func (r *runner) ask(ctx context.Context, req proto.Message, send call) (want answer, err error) {
+	return r.askAs(ctx, string(req.ProtoReflect().Descriptor().Name()), req, send)
+}
+
+// askAs is ask for an RPC whose request does not tell its name.
+func (r *runner) askAs(ctx context.Context, name string, req proto.Message, send call) (want answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	var answers [2]answer
@@ -173,7 +178,6 @@ func (r *runner) ask(ctx context.Context, req proto.Message, send call) (want an
 	for i := range answers {
 		texts[i] = answers[i].text()
 	}
-	name := string(req.ProtoReflect().Descriptor().Name())
 	r.report[name+" "+status.Code(answers[0].err).String()]++
 	if texts[0] != texts[1] {
 		return answers[0], fmt.Errorf("answers differ\nrequest %s:\n%s\n%s answers:\n%s\n%s answers:\n%s", name, show(req), r.sides[0].name, texts[0], r.sides[1].name, texts[1])
