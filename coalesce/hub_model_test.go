@@ -16,9 +16,9 @@ import (
 // clients and the store can do, also while the hub is calling a Sink or the Source. After each call it checks what
 // was delivered against the list of all revisions, and at the end that nothing is missing.
 func TestWatchersSeeEveryEventOnceInOrder(t *testing.T) {
-	runs := 4000
+	runs := 2000
 	if testing.Short() {
-		runs = 400
+		runs = 200
 	}
 	for seed := range uint64(runs) {
 		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { newModel(t, seed).run() }) {

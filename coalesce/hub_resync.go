@@ -289,7 +289,7 @@ func (r *resyncer) findPrevs(p *part) {
 			return
 		}
 		e := &p.events[i]
-		if e.Prev == nil {
+		if e.Prev == nil && !e.Create {
 			e.Prev = r.hub.source.Prev(e.Key, e.ModRev)
 		}
 		size += eventBytes(e)

@@ -26,14 +26,14 @@ type readyReader interface {
 }
 
 // newPrefacedConn takes over a connection from cmux, which has sniffed the preface and nothing more.
-func newPrefacedConn(sniffed *cmux.MuxConn, raw net.Conn) (net.Conn, error) {
+func newPrefacedConn(sniffed *cmux.MuxConn, held *heldConn) (net.Conn, error) {
 	preface := make([]byte, len(http2.ClientPreface))
 	if _, err := io.ReadFull(sniffed, preface); err != nil || string(preface) != http2.ClientPreface {
-		raw.Close()
+		held.Close()
 		return nil, errors.New("grpcapi: cmux matched HTTP/2 without its preface")
 	}
-	c := &prefacedConn{Conn: raw, unread: http2.ClientPreface}
-	c.ready = newReadyReader(raw)
+	c := &prefacedConn{Conn: held, unread: http2.ClientPreface}
+	c.ready = newReadyReader(held.Conn)
 	if c.ready == nil {
 		return struct{ net.Conn }{c}, nil // hides ReadOnReady
 	}

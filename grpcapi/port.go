@@ -22,39 +22,57 @@ type port struct {
 
 // newPlainPort divides by the first bytes: the preface of HTTP/2 means gRPC, as at etcd. (Deciding by content-type
 // would need the first headers, for which an idle gRPC client makes us wait.)
-func newPlainPort(ctx context.Context, l net.Listener, timeout time.Duration) port {
-	mux := cmux.New(&pendingListener{Listener: l, ctx: ctx})
-	mux.SetReadTimeout(timeout) // a silent connection would hold its goroutine forever
+func newPlainPort(l net.Listener, life lifetimes) port {
+	mux := cmux.New(&heldListener{l, life})
+	mux.SetReadTimeout(life.sniff) // a silent connection would hold its goroutine forever
 	return port{
-		grpc: grpcListener{mux.Match(cmux.HTTP2())},
+		grpc: grpcListener{mux.Match(cmux.HTTP2()), life},
 		http: httpListener{mux.Match(cmux.HTTP1Fast())},
 		run:  mux.Serve,
 	}
 }
 
-// pendingListener closes connections that are still being sniffed when ctx ends, and waits out transient failures
-// of Accept, on which cmux would spin.
-type pendingListener struct {
-	net.Listener
-	ctx context.Context
+// lifetimes bound connections that neither gRPC nor net/http can end.
+type lifetimes struct {
+	sniff     time.Duration   // for what comes before it is known what a connection speaks
+	undivided context.Context // ends that too
+	// cut ends the connections of gRPC, which for those that have not sent their SETTINGS it does not do itself.
+	cut context.Context
 }
 
-func (l *pendingListener) Accept() (net.Conn, error) {
-	c, err := accept(l.ctx, l.Listener)
+// heldConn is closed when a context ends. One goroutine has it at a time, until it is given to gRPC or net/http.
+type heldConn struct {
+	net.Conn
+	release func() bool
+}
+
+func hold(c net.Conn, ctx context.Context) *heldConn {
+	return &heldConn{Conn: c, release: context.AfterFunc(ctx, func() { c.Close() })}
+}
+
+// holdBy lets another context close the connection.
+func (c *heldConn) holdBy(ctx context.Context) {
+	c.release()
+	c.release = context.AfterFunc(ctx, func() { c.Conn.Close() })
+}
+
+func (c *heldConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
+
+// heldListener is what cmux accepts from.
+type heldListener struct {
+	net.Listener
+	life lifetimes
+}
+
+func (l *heldListener) Accept() (net.Conn, error) {
+	c, err := accept(l.life.undivided, l.Listener)
 	if err != nil {
 		return nil, err
 	}
-	return &pendingConn{Conn: c, settle: context.AfterFunc(l.ctx, func() { c.Close() })}, nil
-}
-
-type pendingConn struct {
-	net.Conn
-	settle func() bool
-}
-
-func (c *pendingConn) Close() error {
-	c.settle()
-	return c.Conn.Close()
+	return hold(c, l.life.undivided), nil
 }
 
 // accept is l.Accept without its passing errors (no file descriptors left, a client gone before it was accepted).
@@ -73,25 +91,24 @@ func accept(ctx context.Context, l net.Listener) (net.Conn, error) {
 	}
 }
 
-// unwrap returns what cmux sniffed and the connection below it.
-func unwrap(c net.Conn) (*cmux.MuxConn, net.Conn) {
-	m := c.(*cmux.MuxConn)
-	p := m.Conn.(*pendingConn)
-	p.settle()
-	return m, p.Conn
-}
-
 // grpcListener gives grpc connections that remember the preface, not cmux's, which hide the descriptor for good.
-type grpcListener struct{ net.Listener }
+type grpcListener struct {
+	net.Listener
+	life lifetimes
+}
 
 func (l grpcListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return newPrefacedConn(unwrap(c))
+	sniffed := c.(*cmux.MuxConn)
+	held := sniffed.Conn.(*heldConn)
+	held.holdBy(l.life.cut)
+	return newPrefacedConn(sniffed, held)
 }
 
+// httpListener gives net/http cmux's connections.
 type httpListener struct{ net.Listener }
 
 func (l httpListener) Accept() (net.Conn, error) {
@@ -99,14 +116,14 @@ func (l httpListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	unwrap(c)
+	c.(*cmux.MuxConn).Conn.(*heldConn).release()
 	return c, nil
 }
 
 // newTLSPort does the handshakes and divides by what the client offered in ALPN: only h2 means gRPC; all others go
 // to net/http, which speaks both. The finished connections keep their TLS state, so that gRPC sees client
 // certificates.
-func newTLSPort(ctx context.Context, l net.Listener, cfg *tls.Config, timeout time.Duration, log *slog.Logger) port {
+func newTLSPort(l net.Listener, cfg *tls.Config, life lifetimes, log *slog.Logger) port {
 	cfg = cfg.Clone()
 	cfg.NextProtos = []string{"h2", "http/1.1"}
 	inner := cfg.GetConfigForClient
@@ -117,15 +134,15 @@ func newTLSPort(ctx context.Context, l net.Listener, cfg *tls.Config, timeout ti
 		}
 		return inner(hello)
 	}
-	grpcl, httpl := newQueue(ctx, l.Addr()), newQueue(ctx, l.Addr())
+	grpcl, httpl := newQueue(life.undivided, l.Addr()), newQueue(life.undivided, l.Addr())
 	shake := func(raw net.Conn) {
-		ctx, cancel := context.WithTimeout(ctx, timeout)
+		ctx, cancel := context.WithTimeout(life.undivided, life.sniff)
 		defer cancel()
-		hello := &helloConn{Conn: raw}
+		hello := &helloConn{heldConn: hold(raw, life.cut)}
 		c := tls.Server(hello, cfg)
 		if err := c.HandshakeContext(ctx); err != nil {
 			log.Warn("rejected connection", "remote-addr", raw.RemoteAddr().String(), "error", err.Error())
-			raw.Close()
+			hello.Close()
 			return
 		}
 		if hello.onlyH2 {
@@ -138,7 +155,7 @@ func newTLSPort(ctx context.Context, l net.Listener, cfg *tls.Config, timeout ti
 		var shaking sync.WaitGroup
 		defer shaking.Wait()
 		for {
-			raw, err := accept(ctx, l)
+			raw, err := accept(life.undivided, l)
 			if err != nil {
 				return err
 			}
@@ -150,7 +167,7 @@ func newTLSPort(ctx context.Context, l net.Listener, cfg *tls.Config, timeout ti
 
 // helloConn carries what a client offered from the handshake to the code that divides.
 type helloConn struct {
-	net.Conn
+	*heldConn
 	onlyH2 bool
 }
 

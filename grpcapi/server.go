@@ -32,11 +32,9 @@ type Server struct {
 	grpc *grpc.Server
 	http *http.Server
 
-	sniffTimeout time.Duration // a field for tests
-
-	// ctx ends when Stop begins. It bounds what happens on a connection before gRPC or HTTP has it.
-	ctx    context.Context
-	cancel context.CancelFunc
+	life     lifetimes
+	stopping context.CancelFunc // of life.undivided, when Stop begins
+	cut      context.CancelFunc // of life.cut, when Stop may not wait any longer
 
 	mu        sync.Mutex // guards the fields below
 	stopped   bool
@@ -142,8 +140,10 @@ func NewForwardServer(cfg Config, f Forwarder) *Server {
 
 func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, sniffTimeout: sniffTimeout, listeners: map[net.Listener]struct{}{}}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s := &Server{cfg: cfg, listeners: map[net.Listener]struct{}{}}
+	s.life.sniff = sniffTimeout
+	s.life.undivided, s.stopping = context.WithCancel(context.Background())
+	s.life.cut, s.cut = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(append(opts,
 		grpc.ForceServerCodecV2(wire.Codec{}),
 		grpc.Creds(handshaken{}),
@@ -186,9 +186,9 @@ func (s *Server) Serve(l net.Listener) error {
 
 	var p port
 	if s.cfg.TLS != nil {
-		p = newTLSPort(s.ctx, l, s.cfg.TLS, s.sniffTimeout, s.cfg.Logger)
+		p = newTLSPort(l, s.cfg.TLS, s.life, s.cfg.Logger)
 	} else {
-		p = newPlainPort(s.ctx, l, s.sniffTimeout)
+		p = newPlainPort(l, s.life)
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = s.grpc.Serve(p.grpc) }) // ends when p.run does, or by Stop
@@ -197,7 +197,7 @@ func (s *Server) Serve(l net.Listener) error {
 	p.grpc.Close()
 	p.http.Close()
 	wg.Wait()
-	if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+	if s.life.undivided.Err() != nil || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return fmt.Errorf("accept on %s: %w", l.Addr(), err)
@@ -231,7 +231,7 @@ func (s *Server) Stop(ctx context.Context) {
 		l.Close()
 	}
 	s.mu.Unlock()
-	s.cancel()
+	s.stopping()
 
 	done := make(chan struct{})
 	go func() {
@@ -242,9 +242,11 @@ func (s *Server) Stop(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+		s.cut()
 		s.grpc.Stop()
 		<-done
 	}
+	s.cut()
 	s.http.Close()
 	s.serving.Wait()
 }

@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -64,7 +65,7 @@ func get(t *testing.T, c *http.Client, url string) (code int, body string) {
 
 func TestSilentAndStrangeConnectionsAreClosed(t *testing.T) {
 	s := NewBackendServer(Config{Logger: quiet()}, oneKey(t))
-	s.sniffTimeout = 50 * time.Millisecond
+	s.life.sniff = 50 * time.Millisecond
 	address := start(t, s)
 	for _, first := range []string{"", "P", "PRI * HTTP/2.0\r\n", "\x16\x03\x01\x00", "hello\r\n\r\n"} {
 		c, err := net.Dial("tcp", address)
@@ -118,12 +119,53 @@ func TestStopDoesNotWaitForSilentConnections(t *testing.T) {
 	}
 	defer c.Close()
 	<-accepted
-	s.Stop(context.Background()) // would take sniffTimeout
+	s.Stop(context.Background()) // would take as long as sniffing may
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
 	if err := s.Serve(l); err != nil {
 		t.Errorf("Serve after Stop: %v", err)
+	}
+}
+
+// Each of these sends the beginning of what it speaks and then nothing.
+func TestStopCutsConnectionsThatNeverBegan(t *testing.T) {
+	cert, _ := selfSigned(t, "server")
+	beginTLS := func(protos ...string) func(net.Conn) error {
+		return func(c net.Conn) error {
+			return tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: protos}).Handshake()
+		}
+	}
+	for name, c := range map[string]struct {
+		cfg   Config
+		begin func(net.Conn) error
+	}{
+		"gRPC": {begin: func(c net.Conn) error {
+			_, err := io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+			if err == nil {
+				_, err = io.ReadFull(c, make([]byte, 9)) // the server's SETTINGS: gRPC has the connection
+			}
+			return err
+		}},
+		"HTTP":          {begin: func(c net.Conn) error { _, err := io.WriteString(c, "GET / HTTP/1.1\r\n"); return err }},
+		"gRPC over TLS": {cfg: Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, begin: beginTLS("h2")},
+		"HTTP over TLS": {cfg: Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, begin: beginTLS("http/1.1")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.cfg.Logger = quiet()
+			s := NewBackendServer(c.cfg, oneKey(t))
+			conn, err := net.Dial("tcp", start(t, s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if err := c.begin(conn); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			s.Stop(ctx)
+		})
 	}
 }
 
@@ -194,7 +236,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 		s.Stop(context.Background())
 		close(stopped)
 	}()
-	<-s.ctx.Done()
+	<-s.life.undivided.Done()
 	close(finish)
 	wg.Wait()
 	<-stopped
@@ -336,7 +378,7 @@ func TestSniffedConnectionsCanWaitWithoutABuffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPlainPort(t.Context(), l, time.Minute)
+	p := newPlainPort(l, lifetimes{time.Minute, t.Context(), t.Context()})
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.run() })
 	defer wg.Wait()

@@ -128,7 +128,7 @@ func TestTLSPortHasGRPCAndHTTP(t *testing.T) {
 func TestSilentTLSConnectionIsClosed(t *testing.T) {
 	cert, _ := selfSigned(t, "server")
 	s := NewBackendServer(Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, Logger: quiet()}, oneKey(t))
-	s.sniffTimeout = 50 * time.Millisecond
+	s.life.sniff = 50 * time.Millisecond
 	c, err := net.Dial("tcp", start(t, s))
 	if err != nil {
 		t.Fatal(err)

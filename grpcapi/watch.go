@@ -49,11 +49,11 @@ const (
 	minProgressInterval     = 100 * time.Millisecond
 )
 
-// maxStreamWatchBytes bounds the memory that the watches of one stream take, which is theirs until they are
-// cancelled. It is enough for two million watches of short keys.
+// The watches of one stream may take maxStreamWatchBytes, half a million of short keys; more are refused. etcd has no
+// such bound.
 const (
-	maxStreamWatchBytes = 1 << 30
-	watchBytes          = 512 // of one, besides its key and range end
+	maxStreamWatchBytes = 256 << 20
+	watchBytes          = 512 // at most, of one besides its key and range end; see BenchmarkWatchMemory
 )
 
 // Reasons for which etcd refuses a watch. They are not among rpctypes' errors.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -233,6 +234,29 @@ func TestFragmentsBeyondTheLimitFollowWhenThereIsRoom(t *testing.T) {
 		if resp.Fragment != (i < len(changes)-1) || string(resp.Events[0].Kv.Key) != changes[i].key {
 			t.Fatalf("response %d is %s", i, describe(resp))
 		}
+	}
+}
+
+func TestWatchesOfOneStreamAreBounded(t *testing.T) {
+	r := newRevisions(t, 1<<20)
+	x := newTransport(t)
+	s := newWatchStream(watchServiceOf(r), x)
+	defer s.close()
+	s.watchBytes = maxStreamWatchBytes - 2*watchBytes
+	for range 2 {
+		s.create(key("a"))
+	}
+	s.cancel(0)
+	s.create(key("a"))
+	var got []string
+	for _, resp := range x.all {
+		got = append(got, describe(resp))
+	}
+	want := []string{
+		"@1 id=0 created", `@1 id=-1 created canceled "etcdserver: too many requests"`, "@1 id=0 canceled", "@1 id=1 created",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 
