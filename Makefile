@@ -34,7 +34,7 @@ fuzz:
 	@grep -rHo '^func Fuzz[A-Za-z0-9_]*' --include='*_test.go' . | sed 's|/[^/]*:func | |' | sort | \
 	while read -r dir name; do \
 		echo "$$dir $$name"; \
-		(cd "$$dir" && go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME)) || exit 1; \
+		(cd "$$dir" && go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x) || exit 1; \
 	done
 
 # Builds what is released, for every platform. Only linux is tested.

@@ -3,6 +3,7 @@
 package grpcapi
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -43,7 +44,7 @@ func (r *descriptorReader) tryRead(fd uintptr) bool {
 	r.buf = r.pool.Get(r.size)
 	for {
 		r.n, r.err = syscall.Read(int(fd), *r.buf)
-		if r.err != syscall.EINTR {
+		if !errors.Is(r.err, syscall.EINTR) {
 			break
 		}
 	}
@@ -52,7 +53,7 @@ func (r *descriptorReader) tryRead(fd uintptr) bool {
 	}
 	r.pool.Put(r.buf)
 	r.buf = nil
-	return r.err != syscall.EAGAIN
+	return !errors.Is(r.err, syscall.EAGAIN)
 }
 
 func (r *descriptorReader) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {

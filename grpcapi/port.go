@@ -46,7 +46,7 @@ type heldConn struct {
 	release func() bool
 }
 
-func hold(c net.Conn, ctx context.Context) *heldConn {
+func hold(ctx context.Context, c net.Conn) *heldConn {
 	return &heldConn{Conn: c, release: context.AfterFunc(ctx, func() { c.Close() })}
 }
 
@@ -72,7 +72,7 @@ func (l *heldListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return hold(c, l.life.undivided), nil
+	return hold(l.life.undivided, c), nil
 }
 
 // accept is l.Accept without its passing errors (no file descriptors left, a client gone before it was accepted).
@@ -138,7 +138,7 @@ func newTLSPort(l net.Listener, cfg *tls.Config, life lifetimes, log *slog.Logge
 	shake := func(raw net.Conn) {
 		ctx, cancel := context.WithTimeout(life.undivided, life.sniff)
 		defer cancel()
-		hello := &helloConn{heldConn: hold(raw, life.cut)}
+		hello := &helloConn{heldConn: hold(life.cut, raw)}
 		c := tls.Server(hello, cfg)
 		if err := c.HandshakeContext(ctx); err != nil {
 			log.Warn("rejected connection", "remote-addr", raw.RemoteAddr().String(), "error", err.Error())

@@ -38,8 +38,8 @@ type change struct {
 func put(key, value string) change { return change{key, []byte(value)} }
 func del(key string) change        { return change{key, nil} }
 
-// commit makes one revision of the changes and returns it. A deletion of a key that is not there makes no event.
-func (r *revisions) commit(changes ...change) int64 {
+// commit makes one revision of the changes. A deletion of a key that is not there makes no event.
+func (r *revisions) commit(changes ...change) {
 	r.write.Lock()
 	defer r.write.Unlock()
 	b := coalesce.Batch{Revision: r.revision() + 1}
@@ -67,7 +67,6 @@ func (r *revisions) commit(changes ...change) int64 {
 	r.history = append(r.history, b)
 	r.mu.Unlock()
 	r.hub.Publish(b)
-	return b.Revision
 }
 
 func (r *revisions) compact(rev int64) {

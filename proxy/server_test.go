@@ -23,12 +23,12 @@ const (
 )
 
 // serve runs handler for every method that comes to l until the test ends or the server is stopped.
-func serve(t testing.TB, l net.Listener, handler func(grpc.ServerStream) error, opts ...grpc.ServerOption) *grpc.Server {
-	s := grpc.NewServer(append(opts,
+func serve(t testing.TB, l net.Listener, handler func(grpc.ServerStream) error) *grpc.Server {
+	s := grpc.NewServer(
 		grpc.ForceServerCodecV2(wire.Codec{}),
 		grpc.WaitForHandlers(true),
 		grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error { return handler(s) }),
-	)...)
+	)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -111,9 +111,9 @@ func through(t testing.TB, handler func(grpc.ServerStream) error) *grpc.ClientCo
 	}))
 }
 
-func open(t testing.TB, ctx context.Context, conn *grpc.ClientConn, opts ...grpc.CallOption) grpc.ClientStream {
+func open(t testing.TB, ctx context.Context, conn *grpc.ClientConn) grpc.ClientStream {
 	t.Helper()
-	s, err := conn.NewStream(ctx, &anyStream, streamMethod, opts...)
+	s, err := conn.NewStream(ctx, &anyStream, streamMethod)
 	if err != nil {
 		t.Fatal(err)
 	}

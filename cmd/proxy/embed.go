@@ -84,6 +84,5 @@ func (e *embedded) close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	e.server.Stop(ctx)
-	<-e.served
-	return e.node.Close()
+	return errors.Join(<-e.served, e.node.Close())
 }

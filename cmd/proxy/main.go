@@ -40,7 +40,7 @@ func run(args, environ []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer closeLog()
+	defer func() { _ = closeLog() }() // nothing is left to tell it to
 	process.TuneMemory()
 	if o.memoryLimit > 0 {
 		debug.SetMemoryLimit(o.memoryLimit)
@@ -72,16 +72,16 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	var coreFailed <-chan error // nil without a core
 	if o.embedded {
-		core, err := startEmbedded(ctx, o, l.clients.Addr(), logger)
-		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		e, startErr := startEmbedded(ctx, o, l.clients.Addr(), logger)
+		if ctx.Err() != nil && errors.Is(startErr, context.Canceled) {
 			return nil // told to stop
 		}
-		if err != nil {
-			return err
+		if startErr != nil {
+			return startErr
 		}
-		defer func() { err = errors.Join(err, core.close()) }()
-		cfg.Endpoints, cfg.Dial = []string{embeddedEndpoint}, core.dial
-		coreFailed = core.node.Failed()
+		defer func() { err = errors.Join(err, e.close()) }()
+		cfg.Endpoints, cfg.Dial = []string{embeddedEndpoint}, e.dial
+		coreFailed = e.node.Failed()
 	}
 	p, err := proxy.New(cfg)
 	if err != nil {

@@ -157,11 +157,11 @@ func parseOptions(args, environ []string) (options, error) {
 	if debug {
 		o.logLevel = "debug"
 	}
-	return o, o.check(f, metrics, upstream, listen)
+	return o, o.check(metrics, upstream, listen)
 }
 
 // check does what is more than reading single flags.
-func (o *options) check(f *process.Flags, metrics string, upstream clientFiles, listen serverFiles) (err error) {
+func (o *options) check(metrics string, upstream clientFiles, listen serverFiles) (err error) {
 	if _, _, err := net.SplitHostPort(o.listenAddr); err != nil {
 		return fmt.Errorf("malformed --listen-addr %q: give it as host:port", o.listenAddr)
 	}

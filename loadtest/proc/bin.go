@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -79,7 +80,8 @@ func OpenBin(ctx context.Context) (*Bin, error) {
 	return &Bin{dir: dir, module: module, built: map[Program]bool{}}, nil
 }
 
-// Build builds a program, unless this Bin has done so before, and returns its file.
+// Build builds a program, unless this Bin has done so before, and returns its file. Under the race detector weir's
+// programs get it too: a race ends them with a status that Stop reports.
 func (b *Bin) Build(ctx context.Context, p Program) (path string, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,7 +99,11 @@ func (b *Bin) Build(ctx context.Context, p Program) (path string, err error) {
 		return "", fmt.Errorf("lock %s for building: %w", path, err)
 	}
 	defer lock.Close()
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, pkg)
+	args := []string{"build", "-o", path, pkg}
+	if underRace && (p == Core || p == Proxy) {
+		args = slices.Insert(args, 1, "-race")
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(b.module, dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", p, err, out)

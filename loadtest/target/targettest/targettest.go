@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,9 @@ func StartFrom(t testing.TB, bin *proc.Bin, kind target.Kind, data string, membe
 		log := tg.Log()
 		if err := tg.Close(); err != nil {
 			t.Errorf("stop %s: %v", kind, err)
+		}
+		if strings.Contains(log, "WARNING: DATA RACE") {
+			t.Errorf("%s has a data race:\n%s", kind, log)
 		}
 		if t.Failed() && testing.Verbose() {
 			t.Logf("logs of %s:\n%s", kind, log)
