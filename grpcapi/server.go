@@ -152,6 +152,7 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: cfg.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.KeepAliveInterval, Timeout: cfg.KeepAliveTimeout}),
+		grpc.ConnectionTimeout(sniffTimeout),
 		grpc.WaitForHandlers(true),
 	)...)
 	s.http = &http.Server{

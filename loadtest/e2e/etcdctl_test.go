@@ -230,14 +230,15 @@ var (
 		{regexp.MustCompile(`127\.0\.0\.1:\d+`), `ADDR`},
 	}
 	logLine = regexp.MustCompile(`(?m)^\{"level":.*\n`)
-	spaces  = regexp.MustCompile(`[ +-]{3,}`)
+	filling = regexp.MustCompile(`(─+)|( +)`)
 )
 
 // normal takes out of a transcript what differs from run to run, and gives ids names.
 func (c *ctl) normal(text string) string {
 	text = logLine.ReplaceAllString(text, "") // etcdctl's own log, with the time
 	text = strings.ReplaceAll(text, c.dir, "DIR")
-	text = spaces.ReplaceAllString(text, " ") // tables are as wide as what is in them
+	// Tables are as wide as what is in them.
+	text = filling.ReplaceAllStringFunc(text, func(s string) string { return string([]rune(s)[:1]) })
 	for _, f := range fluctuant {
 		text = f.re.ReplaceAllString(text, f.to)
 	}
