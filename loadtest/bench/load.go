@@ -19,6 +19,7 @@ import (
 // Workload is one kind of request. The keys are those that were put before.
 type Workload string
 
+// The workloads. Gets are of single keys.
 const (
 	Put             Workload = "put"
 	SerializableGet Workload = "get-serializable"

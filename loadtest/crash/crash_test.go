@@ -75,7 +75,7 @@ func (r *crashRun) run(rounds int) {
 		}
 	}
 	tried, acknowledged := r.ledger.size()
-	r.Logf("%d keys written, %d acknowledged; the raw watch began %d times", tried, acknowledged, raw.resumed)
+	r.Logf("%d keys written, %d acknowledged; the raw watch began %d times", tried, acknowledged, raw.began())
 	if acknowledged == 0 || acknowledged == tried {
 		r.Errorf("%d of %d writes acknowledged: the test proves nothing", acknowledged, tried)
 	}

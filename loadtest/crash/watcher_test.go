@@ -17,7 +17,7 @@ type watcher struct {
 	mu      sync.Mutex // guards all below
 	events  []string
 	seen    int64         // the newest revision whose events have all come
-	resumed int           // how often it had to begin again
+	resumed int           // how often it began
 	changed chan struct{} // closed and renewed when seen grows
 	failed  error         // why it does not go on
 }
@@ -40,6 +40,13 @@ func (w *watcher) follow(ctx context.Context, conn *grpc.ClientConn) {
 		}
 		<-pace.C
 	}
+}
+
+// began is how often the watch began.
+func (w *watcher) began() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.resumed
 }
 
 // followOnce watches until the stream is lost, which is no error.
@@ -87,7 +94,7 @@ func (w *watcher) saw(events []*clientv3.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, ev := range events {
-		w.events = append(w.events, text((*mvccpb.Event)(ev)))
+		w.events = append(w.events, text(ev))
 	}
 	w.seen = events[len(events)-1].Kv.ModRevision // responses hold whole revisions
 	w.wake()

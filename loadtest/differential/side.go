@@ -3,6 +3,7 @@ package differential
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -63,7 +64,7 @@ func (s *side) rangeStream(ctx context.Context, r *pb.RangeRequest) (proto.Messa
 	all := &pb.RangeResponse{}
 	for {
 		chunk, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all, nil
 		}
 		if err != nil {

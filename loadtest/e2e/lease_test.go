@@ -211,19 +211,19 @@ func leaseExpiryDeletesKeysInOneRevision(f *fixture) {
 }
 
 func leaseKeepAliveKeepsItAlive(f *fixture) {
-	id := f.grant(2)
+	id := f.grant(3)
 	f.put("a", "1", clientv3.WithLease(id))
 	watch := f.watch("a")
 	ch, err := f.client.KeepAlive(f.ctx, id)
 	f.must(err)
 	granted := time.Now()
-	for time.Since(granted) < 4*time.Second { // twice its life
+	for time.Since(granted) < 6*time.Second { // twice its life
 		select {
 		case r, ok := <-ch:
 			if !ok {
 				f.Fatal("keepalive ended")
 			}
-			want(f, "TTL", r.TTL, 2)
+			want(f, "TTL", r.TTL, 3)
 		case r := <-watch:
 			f.Fatalf("key with a kept lease changed: %+v", r)
 		case <-f.ctx.Done():

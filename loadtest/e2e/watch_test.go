@@ -31,7 +31,7 @@ func watchCases() []testCase {
 // watch opens a watch and returns when the server has it.
 func (f *fixture) watch(name string, opts ...clientv3.OpOption) clientv3.WatchChan {
 	f.Helper()
-	// A context of its own makes it a stream of its own only if its metadata differ; the cases' clients do that.
+	// The watches of a client share a gRPC stream; each case has a client of its own.
 	ch := f.client.Watch(f.ctx, f.key(name), append(opts, clientv3.WithCreatedNotify())...)
 	if r := f.next(ch); !r.Created {
 		f.Fatalf("first answer of a watch is not created: %+v", r)
@@ -62,7 +62,7 @@ func (f *fixture) events(ch clientv3.WatchChan, n int) []string {
 		r := f.next(ch)
 		f.must(r.Err())
 		for _, ev := range r.Events {
-			got = append(got, f.event((*mvccpb.Event)(ev)))
+			got = append(got, f.event(ev))
 			if ev.Kv.ModRevision > r.Header.Revision {
 				f.Errorf("event of revision %d in a response of revision %d", ev.Kv.ModRevision, r.Header.Revision)
 			}
@@ -174,7 +174,7 @@ func watchGivesATxnWhole(f *fixture) {
 	}
 	want(f, "header revision", r.Header.Revision, first.Header.Revision)
 	for i, wanted := range []string{"PUT b=1", "PUT a=2", "DELETE old"} {
-		want(f, "event", f.event((*mvccpb.Event)(r.Events[i])), wanted)
+		want(f, "event", f.event(r.Events[i]), wanted)
 		want(f, "revision", r.Events[i].Kv.ModRevision, first.Header.Revision)
 	}
 }
@@ -258,6 +258,6 @@ func watchSeesLeaseRevoke(f *fixture) {
 	want(f, "all in one response", len(r.Events), 2)
 	want(f, "in one revision", r.Header.Revision, before+1)
 	// etcd deletes the keys of a lease in the order of their names.
-	want(f, "first", f.event((*mvccpb.Event)(r.Events[0])), "DELETE a")
-	want(f, "second", f.event((*mvccpb.Event)(r.Events[1])), "DELETE b")
+	want(f, "first", f.event(r.Events[0]), "DELETE a")
+	want(f, "second", f.event(r.Events[1]), "DELETE b")
 }

@@ -22,6 +22,7 @@ import (
 // Kind says what is behind an endpoint.
 type Kind string
 
+// The kinds. A proxy over nothing has its core embedded.
 const (
 	Etcd37        Kind = "etcd-3.7"
 	Etcd36        Kind = "etcd-3.6"

@@ -4,6 +4,7 @@ package targettest
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -83,7 +84,7 @@ func Client(t testing.TB, tg *target.Target) *clientv3.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(); err != nil && err != context.Canceled {
+		if err := c.Close(); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("close client: %v", err)
 		}
 	})
