@@ -164,7 +164,12 @@ func (m *model) resync() bool {
 		return false
 	}
 	m.resyncing[i] = true
-	defer func() { m.resyncing[i] = false }()
+	defer func() {
+		m.resyncing[i] = false
+		for _, s := range m.streams { // it may have ended the last watcher of one
+			s.dropAsked()
+		}
+	}()
 	return m.resyncers[i].resync()
 }
 
@@ -326,7 +331,7 @@ func (m *model) create() {
 	s.watchers = append(s.watchers, w)
 	below := w.watch.Start < m.compacted
 	s.stream.Watch(&w.Watcher, w.watch)
-	if below && w.canceled == nil {
+	if below && w.canceled == nil && !w.over {
 		m.t.Fatalf("a watch from %d was accepted with compact revision %d", w.watch.Start, m.compacted)
 	}
 }

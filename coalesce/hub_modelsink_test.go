@@ -25,7 +25,7 @@ func (s *modelStream) requestProgress() {
 	s.stream.RequestProgress(s.m.head)
 }
 
-// dropAsked is called after a watcher has gone.
+// dropAsked is called when a watcher may have gone.
 func (s *modelStream) dropAsked() {
 	if len(s.stream.watchers) == 0 {
 		s.dropped += len(s.asked)
@@ -138,6 +138,7 @@ func (s *modelStream) check(w *modelWatcher, rev int64) {
 }
 
 func (s *modelStream) Canceled(watcher *Watcher, reason error) {
+	s.m.meanwhile() // a progress told here would be taken for this watcher too
 	w := s.find(watcher)
 	if w.over {
 		return
@@ -146,7 +147,6 @@ func (s *modelStream) Canceled(watcher *Watcher, reason error) {
 		s.m.t.Fatalf("watcher %d is cancelled twice", w.ID)
 	}
 	w.canceled = reason
-	s.dropAsked()
 	var c *CompactedError
 	if errors.As(reason, &c) {
 		if c.CompactRevision > s.m.compacted || w.watch.Start >= c.CompactRevision {

@@ -333,7 +333,8 @@ func (r *resyncer) place(p *part) {
 	}
 }
 
-// cancel ends a cohort. Watchers whose history could not be read because the hub closes are left to Close.
+// cancel ends a cohort. Watchers whose history could not be read because the hub closes are left to Close. Until a sink
+// knows of the end the watcher counts as behind, or the stream could be told a progress first that it never had.
 func (r *resyncer) cancel(p *part, reason error) {
 	h := r.hub
 	if h.ctx.Err() != nil {
@@ -341,10 +342,13 @@ func (r *resyncer) cancel(p *part, reason error) {
 	}
 	for _, s := range p.served {
 		h.mu.Lock()
-		ended := h.end(s.watcher)
+		over := s.watcher.state == ended // its client was faster
 		h.mu.Unlock()
-		if ended {
+		if !over {
 			s.watcher.stream.sink.Canceled(s.watcher, reason)
 		}
+		h.mu.Lock()
+		h.end(s.watcher)
+		h.mu.Unlock()
 	}
 }

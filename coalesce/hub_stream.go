@@ -16,7 +16,8 @@ type Sink interface {
 	// watcher of the stream, of which there have ever been `watches`. If the Sink has announced more to its client,
 	// the client would take rev to hold for those as well: then it returns false and is asked again.
 	Progress(w *Watcher, rev int64, watches int) bool
-	// Canceled tells that w has been ended by the hub: with a *CompactedError, ErrHubClosed or an error of Source.
+	// Canceled tells that w is ended by the hub: with a *CompactedError, ErrHubClosed or an error of Source. Nothing
+	// more is delivered to w. The Sink ignores it for a watcher that it has cancelled itself.
 	Canceled(w *Watcher, reason error)
 }
 
@@ -63,26 +64,32 @@ func (h *Hub) NewStream(sink Sink) *Stream {
 // Watch starts w, which must be new. Events may be delivered before it returns. A watcher that starts below the
 // compact revision is cancelled at once, by Sink.Canceled before Watch returns.
 func (s *Stream) Watch(w *Watcher, o Watch) {
-	if reason := s.watch(w, o); reason != nil {
-		s.sink.Canceled(w, reason)
+	reason := s.watch(w, o)
+	if reason == nil {
+		return
 	}
+	s.sink.Canceled(w, reason)
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.watches++ // only now: until then no progress is told that the Sink's client could take for this watch
+	h.ask(s)
 }
 
+// watch returns why w cannot be started, if it cannot.
 func (s *Stream) watch(w *Watcher, o Watch) error {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.watches++
 	switch {
+	case s.closed:
+		return nil
 	case h.closed:
 		return ErrHubClosed
 	case o.Start < h.compacted:
-		h.ask(s)
 		return &CompactedError{CompactRevision: h.compacted}
 	}
+	s.watches++
 	w.stream = s
 	w.group = h.index.group(o.Key, o.End, options{noPut: o.NoPut, noDelete: o.NoDelete, prevKV: o.PrevKV})
 	w.group.size++

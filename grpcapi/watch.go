@@ -206,15 +206,22 @@ func isEmptyRange(key, end []byte) bool {
 
 // cancel ends a watch at the client's wish. An unknown id has no answer. One that was compacted away is known until
 // the client cancels it, as at etcd.
+//
+// The answer is on its way before the hub knows: when a watch has left the hub, the stream may be told a progress that
+// the watch was not sent up to.
 func (s *watchStream) cancel(id int64) {
+	h := s.headerNow()
 	s.mu.Lock()
 	w := s.forget(id)
-	s.mu.Unlock()
 	if w == nil {
+		s.mu.Unlock()
 		return
 	}
+	o := s.response(h, id)
+	o.head = wire.AppendWatchCanceled(o.head, 0, "")
+	s.enqueue(o.add(nil, 0))
+	s.send()
 	s.hub.Cancel(w)
-	s.post(wire.AppendWatchCanceled(wire.AppendWatchHead(nil, s.headerNow(), id), 0, ""))
 }
 
 // headerNow is the header of a response that is not about events. Its revision is not below any that this stream
