@@ -215,10 +215,10 @@ func (s *Stream) refuse(drained uint32) {
 	}
 }
 
-// end takes a watcher out of the hub. It returns false if it no longer was in it.
-func (h *Hub) end(w *Watcher) bool {
+// end takes a watcher out of the hub, if it still is in it.
+func (h *Hub) end(w *Watcher) {
 	if w.state == ended {
-		return false
+		return
 	}
 	s := w.stream
 	h.unplace(w)
@@ -229,5 +229,4 @@ func (h *Hub) end(w *Watcher) bool {
 	}
 	h.release(s)
 	h.ask(s)
-	return true
 }
