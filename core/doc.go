@@ -24,8 +24,8 @@
 //     nothing but the entry and the state before it: no clock, no file size, no randomness.
 //   - A failed disk write ends the node (Failed); it never answers as if it had worked.
 //
-// Goroutines: run (owns raft's RawNode), apply, expire (leases), cut (log), and the ones of wal, mvcc and the
-// hub. Close ends and waits for them all.
+// Goroutines: run (owns raft's RawNode), apply, expire (leases), cut (log), watchStore (its failure), and the ones
+// of wal, mvcc and the hub. Close ends and waits for them all.
 //
 // Callers: cmd/core and cmd/proxy (embedded). The package knows nothing of gRPC servers or flags.
 package core
