@@ -102,7 +102,8 @@ func writeUntilFailure(t *testing.T, cfg Config, writes int) (acknowledged int, 
 			}
 		}
 		if _, err := tryPut(t, n, &pb.PutRequest{Key: fmt.Appendf(nil, "k%02d", acknowledged), Value: fmt.Append(nil, acknowledged)}); err != nil {
-			return acknowledged, <-n.Failed()
+			<-n.Failed()
+			return acknowledged, n.Err()
 		}
 	}
 	return acknowledged, nil

@@ -51,7 +51,9 @@ type Node struct {
 	stop       func()
 	goroutines sync.WaitGroup
 
-	failure chan error // holds the first failure
+	failed  chan struct{} // closed after failure has been set
+	failure error
+	failing sync.Once
 }
 
 // Open starts the member whose data is in cfg.DataDir, or makes a new cluster of one member there. WaitReady
@@ -68,7 +70,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		toApply: newMailbox[*raftpb.Message](),
 		cutter:  cutter{wake: make(chan struct{}, 1)},
 		stopped: make(chan struct{}),
-		failure: make(chan error, 1),
+		failed:  make(chan struct{}),
 	}
 	var cancel context.CancelFunc
 	n.ctx, cancel = context.WithCancel(context.Background())
@@ -280,28 +282,45 @@ func loadLeases(store *mvcc.Store, cfg Config) (*lease.Lessor, error) {
 	return lessor, nil
 }
 
-// WaitReady waits until this member serves: it knows a leader and has applied all that was committed.
+// WaitReady waits until this member serves: it knows a leader and has applied all that was committed. If the member
+// ends before, the error is why.
 func (n *Node) WaitReady(ctx context.Context) error {
 	for {
 		err := n.linearizable(ctx)
+		if err == nil {
+			return nil
+		}
+		if failure := n.Err(); failure != nil {
+			return failure
+		}
 		if !errors.Is(err, rpctypes.ErrGRPCTimeout) {
-			return err
+			return fmt.Errorf("wait until the member serves: %w", err)
 		}
 		n.logger.Warn("still waiting for a leader")
 	}
 }
 
-// Failed gives the error that ended the node, if one did. The process should end then: what was acknowledged is
-// on disk, and a restart goes on from it.
-func (n *Node) Failed() <-chan error { return n.failure }
+// Failed is closed when the node has ended because of an error, which Err gives. The process should end then: what
+// was acknowledged is on disk, and a restart goes on from it.
+func (n *Node) Failed() <-chan struct{} { return n.failed }
+
+// Err is why the node has ended by itself, nil if it has not.
+func (n *Node) Err() error {
+	select {
+	case <-n.failed:
+		return n.failure
+	default:
+		return nil
+	}
+}
 
 // fail ends the node because of err. Any goroutine may call it; the first error counts.
 func (n *Node) fail(err error) {
-	select {
-	case n.failure <- err:
+	n.failing.Do(func() {
 		n.logger.Error("the member cannot go on", "error", err)
-	default:
-	}
+		n.failure = err
+		close(n.failed)
+	})
 	n.stop()
 }
 

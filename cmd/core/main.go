@@ -69,24 +69,11 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, node.Close()) }()
 
-	failed := make(chan error, len(listeners))
-	ready, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case err := <-node.Failed():
-			failed <- err
-			cancel()
-		case <-ready.Done():
-		}
-	}()
-	if err := node.WaitReady(ready); err != nil {
-		select {
-		case err := <-failed:
-			return err
-		default:
+	if err := node.WaitReady(ctx); err != nil {
+		if ctx.Err() != nil {
 			return nil // told to stop
 		}
+		return err
 	}
 	return serveAPI(ctx, o, node, listeners, logger)
 }
@@ -113,7 +100,8 @@ func serveAPI(ctx context.Context, o options, node *core.Node, listeners []net.L
 	case <-ctx.Done():
 		logger.Info("told to stop")
 	case err = <-failed:
-	case err = <-node.Failed():
+	case <-node.Failed():
+		err = node.Err()
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()

@@ -37,7 +37,7 @@ func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slo
 		return nil, err
 	}
 	if err := node.WaitReady(ctx); err != nil {
-		return nil, errors.Join(cause(node, err), node.Close())
+		return nil, errors.Join(err, node.Close())
 	}
 	e := &embedded{
 		node:   node,
@@ -62,16 +62,6 @@ func advertised(o options, address net.Addr) string {
 		return scheme + net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
 	}
 	return scheme + address.String()
-}
-
-// cause is why the node ended, if it did; err is then only what that looks like to a caller.
-func cause(node *core.Node, err error) error {
-	select {
-	case failure := <-node.Failed():
-		return failure
-	default:
-		return err
-	}
 }
 
 // dial is for proxy.Config.

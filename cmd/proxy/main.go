@@ -70,7 +70,8 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		MaxRecvBytes:        o.maxRecvBytes,
 		Logger:              logger,
 	}
-	var coreFailed <-chan error // nil without a core
+	var coreFailed <-chan struct{} // nil without a core
+	var coreErr func() error
 	if o.embedded {
 		e, startErr := startEmbedded(ctx, o, l.clients.Addr(), logger)
 		if ctx.Err() != nil && errors.Is(startErr, context.Canceled) {
@@ -81,7 +82,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		}
 		defer func() { err = errors.Join(err, e.close()) }()
 		cfg.Endpoints, cfg.Dial = []string{embeddedEndpoint}, e.dial
-		coreFailed = e.node.Failed()
+		coreFailed, coreErr = e.node.Failed(), e.node.Err
 	}
 	p, err := proxy.New(cfg)
 	if err != nil {
@@ -99,7 +100,8 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	case <-ctx.Done():
 		logger.Info("told to stop")
 	case err = <-ended:
-	case err = <-coreFailed:
+	case <-coreFailed:
+		err = coreErr()
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()

@@ -10,5 +10,11 @@
 // newest revision. What etcd itself leaves to timing is not asked; each such place says so. Run against two etcds it
 // must never find a difference.
 //
-// The same seed and number of steps give the same sequence, as long as the servers answer the same.
+// When all steps are done, both servers are killed and started again, and what they have stored is compared once more:
+// keys, history, hashes and leases.
+//
+// The same seed gives the same sequence, as long as the servers answer the same. A failed test says its seed; to try it
+// again:
+//
+//	go test ./differential -run /^core$ -args -seed=4711 -steps=10000
 package differential

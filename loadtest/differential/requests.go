@@ -351,7 +351,10 @@ func (r *runner) stepRevoke(ctx context.Context) error {
 }
 
 func (r *runner) stepTimeToLive(ctx context.Context) error {
-	req := &pb.LeaseTimeToLiveRequest{ID: r.aLease(), Keys: r.chance(2)}
+	return r.timeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: r.aLease(), Keys: r.chance(2)})
+}
+
+func (r *runner) timeToLive(ctx context.Context, req *pb.LeaseTimeToLiveRequest) error {
 	return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) { return s.lease.LeaseTimeToLive(ctx, req) })
 }
 

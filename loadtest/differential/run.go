@@ -59,25 +59,69 @@ func Run(ctx context.Context, want, got *target.Target, seed uint64, steps int) 
 }
 
 func (r *runner) run(ctx context.Context, want, got *target.Target, steps int) error {
-	for i, tg := range []*target.Target{want, got} {
-		s, err := newSide(ctx, tg)
-		if err != nil {
-			return err
-		}
-		defer s.close()
-		r.sides[i] = s
+	if err := r.connect(ctx, want, got); err != nil {
+		return err
 	}
-	defer func() {
-		for _, p := range r.streams {
-			p.close()
-		}
-	}()
+	defer r.disconnect()
 	for r.number = 1; r.number <= steps; r.number++ {
 		if err := r.step(ctx); err != nil {
 			return err
 		}
 	}
-	return r.finish(ctx)
+	if err := r.barrier(ctx, r.streams...); err != nil {
+		return err
+	}
+	if err := r.compareStores(ctx); err != nil {
+		return err
+	}
+	r.disconnect()
+	if err := restart(ctx, want, got); err != nil {
+		return err
+	}
+	if err := r.connect(ctx, want, got); err != nil {
+		return err
+	}
+	if err := r.compareStores(ctx); err != nil {
+		return fmt.Errorf("after both were killed and started again: %w", err)
+	}
+	return nil
+}
+
+func (r *runner) connect(ctx context.Context, targets ...*target.Target) error {
+	for i, tg := range targets {
+		s, err := newSide(ctx, tg)
+		if err != nil {
+			return err
+		}
+		r.sides[i] = s
+	}
+	return nil
+}
+
+func (r *runner) disconnect() {
+	for _, p := range r.streams {
+		p.close()
+	}
+	r.streams = nil
+	for _, s := range r.sides {
+		if s != nil {
+			s.close()
+		}
+	}
+}
+
+func restart(ctx context.Context, targets ...*target.Target) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, tg := range targets {
+		if err := tg.KillStore(); err != nil {
+			return err
+		}
+		if err := tg.RestartStore(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // kinds is every kind of step with its weight.
@@ -125,11 +169,8 @@ func (r *runner) step(ctx context.Context) error {
 	panic("unreachable: n is below the sum of the weights")
 }
 
-// finish compares what there is to compare at the end: all events, the whole store, and its hashes.
-func (r *runner) finish(ctx context.Context) error {
-	if err := r.barrier(ctx, r.streams...); err != nil {
-		return err
-	}
+// compareStores compares what is stored: all keys, the history that is left of them, hashes of it, and leases.
+func (r *runner) compareStores(ctx context.Context) error {
 	everything := &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}
 	if err := r.both(ctx, everything, func(ctx context.Context, s *side) (proto.Message, error) {
 		return s.kv.Range(ctx, everything)
@@ -145,7 +186,22 @@ func (r *runner) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	if err := r.stepLeases(ctx); err != nil {
+		return err
+	}
+	for _, id := range r.leases {
+		if err := r.timeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id, Keys: true}); err != nil {
+			return err
+		}
+	}
+	history, err := r.openStream(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.watch(ctx, history, &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: r.compact + 1, PrevKv: true}); err != nil {
+		return err
+	}
+	return r.barrier(ctx, history)
 }
 
 // call sends a request to one side.

@@ -190,16 +190,21 @@ func (r *runner) stepOpenStream(ctx context.Context) error {
 	if len(r.streams) == maxStreams {
 		return nil
 	}
+	_, err := r.openStream(ctx)
+	return err
+}
+
+func (r *runner) openStream(ctx context.Context) (*streamPair, error) {
 	p := &streamPair{}
 	for i, s := range r.sides {
 		w, err := s.openWatchStream(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		p.sides[i] = w
 	}
 	r.streams = append(r.streams, p)
-	return nil
+	return p, nil
 }
 
 func (r *runner) stepCloseStream(ctx context.Context) error {
@@ -218,9 +223,7 @@ func (r *runner) stepCloseStream(ctx context.Context) error {
 // aStream is one of the streams, which it opens if there is none.
 func (r *runner) aStream(ctx context.Context) (*streamPair, error) {
 	if len(r.streams) == 0 {
-		if err := r.stepOpenStream(ctx); err != nil {
-			return nil, err
-		}
+		return r.openStream(ctx)
 	}
 	return pick(r, r.streams...), nil
 }
@@ -255,7 +258,11 @@ func (r *runner) stepWatch(ctx context.Context) error {
 	if err != nil || len(p.watches) >= maxWatches {
 		return err
 	}
-	req := r.watchCreateRequest()
+	return r.watch(ctx, p, r.watchCreateRequest())
+}
+
+// watch creates a watch on both sides of a stream.
+func (r *runner) watch(ctx context.Context, p *streamPair, req *pb.WatchCreateRequest) error {
 	got, err := r.ask(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) {
 		w := p.sides[r.index(s)]
 		if err := w.stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: req}}); err != nil {
