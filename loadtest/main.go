@@ -1,9 +1,3 @@
-// Command loadtest measures weir beside a real etcd on this machine, and compares their answers for as long as wanted.
-//
-//	go run . bench         throughput, latency and processor time per operation, beside etcd's
-//	go run . differential  the same random requests to etcd and to weir, all answers compared
-//
-// It builds what it starts, and must be run in this module's folder. Each takes flags; see -help.
 package main
 
 import (
