@@ -118,15 +118,19 @@ func opsCost(ops []*pb.RequestOp) (cost int) {
 	return cost
 }
 
-// checkQuota refuses a request that would make the store's file larger than the quota, and raises the NOSPACE
-// alarm, which makes the whole cluster refuse writes until it is cleared. It is checked before the request goes
-// into the log, since file sizes differ between members; several requests at once may go a little over.
-func (n *Node) checkQuota(ctx context.Context, cost int) error {
-	if cost == 0 || n.cfg.QuotaBytes < 0 || n.store.Size()+int64(cost) < n.cfg.QuotaBytes {
+// checkSpace refuses a request that would make the store's file larger than the quota, or any that adds something
+// when the disk is nearly full, and raises the NOSPACE alarm, which makes the whole cluster refuse such writes until
+// it is cleared. It is checked before the request goes into the log, since sizes differ between members; several
+// requests at once may go a little over.
+func (n *Node) checkSpace(ctx context.Context, cost int) error {
+	overQuota := n.cfg.QuotaBytes > 0 && n.store.Size()+int64(cost) >= n.cfg.QuotaBytes
+	if cost == 0 || !overQuota && !n.disk.isLow() {
 		return nil
 	}
 	if !n.alarms.has(pb.AlarmType_NOSPACE) {
-		n.logger.Warn("the store has reached its quota", "size", n.store.Size(), "quota", n.cfg.QuotaBytes)
+		if overQuota {
+			n.logger.Warn("the store has reached its quota: writes are refused", "size", n.store.Size(), "quota", n.cfg.QuotaBytes)
+		}
 		alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: n.member.ID, Alarm: pb.AlarmType_NOSPACE}
 		if _, err := n.proposeMessage(ctx, kindAlarm, alarm); err != nil {
 			n.logger.Warn("could not raise the NOSPACE alarm", "error", err)

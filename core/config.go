@@ -37,6 +37,8 @@ type Config struct {
 	Logger *slog.Logger
 	Clock  lease.Clock // leases live by it; default the machine's monotonic clock
 	LogFS  wal.FS      // where the log is; default the file system
+	// DiskFree is how many bytes are free where DataDir is; default asks the operating system.
+	DiskFree func(dir string) (int64, error)
 }
 
 const (
@@ -60,6 +62,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Clock == nil {
 		c.Clock = lease.SystemClock{}
+	}
+	if c.DiskFree == nil {
+		c.DiskFree = diskFree
 	}
 	if c.DataDir == "" {
 		return c, errors.New("no data directory is given: set --data-dir")

@@ -27,7 +27,7 @@ func (n *Node) Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice
 
 // Put writes one key.
 func (n *Node) Put(ctx context.Context, r *wire.PutRequest) (mem.BufferSlice, error) {
-	if err := n.checkQuota(ctx, putCost(len(r.Key), len(r.Value))); err != nil {
+	if err := n.checkSpace(ctx, putCost(len(r.Key), len(r.Value))); err != nil {
 		return nil, err
 	}
 	return n.write(ctx, kindPut, r.Raw, r)
@@ -40,7 +40,7 @@ func (n *Node) DeleteRange(ctx context.Context, r *wire.DeleteRangeRequest) (mem
 
 // Txn runs a transaction; one that writes nothing is answered from one state of the store, without the log.
 func (n *Node) Txn(ctx context.Context, r *pb.TxnRequest, raw []byte) (mem.BufferSlice, error) {
-	if err := n.checkQuota(ctx, txnCost(r)); err != nil {
+	if err := n.checkSpace(ctx, txnCost(r)); err != nil {
 		return nil, err
 	}
 	if !txnWrites(r) {

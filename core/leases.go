@@ -41,7 +41,7 @@ func (n *Node) expire() {
 
 // LeaseGrant makes a lease. ID 0 lets the member choose one.
 func (n *Node) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
-	if err := n.checkQuota(ctx, leaseCost); err != nil {
+	if err := n.checkSpace(ctx, leaseCost); err != nil {
 		return nil, err
 	}
 	chosen := r.ID != 0

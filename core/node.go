@@ -43,6 +43,7 @@ type Node struct {
 	reads   *readGate
 	toApply *mailbox[*raftpb.Message]
 	cutter  cutter
+	disk    diskGuard
 
 	term, leader, committed, applied atomic.Uint64
 
@@ -69,6 +70,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		queue:   newRequestQueue(rand.Uint64()),
 		toApply: newMailbox[*raftpb.Message](),
 		cutter:  cutter{wake: make(chan struct{}, 1)},
+		disk:    diskGuard{dir: cfg.DataDir, free: cfg.DiskFree, logger: cfg.Logger},
 		stopped: make(chan struct{}),
 		failed:  make(chan struct{}),
 	}

@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -259,6 +261,30 @@ func TestQuotaRaisesAnAlarmThatRefusesWritesAndNotReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+}
+
+func TestAFullDiskRefusesWritesAndNotReadsOrDeletions(t *testing.T) {
+	var free atomic.Int64
+	free.Store(1 << 40)
+	n := openNode(t, t.TempDir(), func(c *Config) {
+		c.DiskFree = func(string) (int64, error) { return free.Load(), nil }
+	})
+	defer closeNode(t, n)
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+	free.Store(diskReserve - 1)
+	n.disk.checked = time.Time{} // as if diskCheckInterval had passed
+	if _, err := tryPut(t, n, &pb.PutRequest{Key: []byte("k")}); !errors.Is(err, rpctypes.ErrGRPCNoSpace) {
+		t.Fatalf("put with a full disk: %v", err)
+	}
+	if got := mustRange(t, n, &wire.RangeRequest{Key: []byte("k")}); got.Count != 1 {
+		t.Fatalf("read with a full disk: %v", got)
+	}
+	if _, err := n.DeleteRange(t.Context(), &wire.DeleteRangeRequest{Key: []byte("k"), Raw: []byte("\n\x01k")}); err != nil {
+		t.Fatalf("deletion with a full disk: %v", err)
+	}
+	if !n.alarms.has(pb.AlarmType_NOSPACE) {
+		t.Fatal("no alarm")
+	}
 }
 
 func TestAFailedTxnChangesNothing(t *testing.T) {
