@@ -34,17 +34,6 @@ type group struct {
 	slot int
 }
 
-// contains tells whether key is in the group's range.
-func (g *group) contains(key []byte) bool {
-	switch g.end {
-	case "":
-		return string(key) == g.key
-	case "\x00":
-		return string(key) >= g.key
-	}
-	return string(key) >= g.key && string(key) < g.end
-}
-
 func (g *group) join(w *Watcher) {
 	w.slot = int32(len(g.live))
 	g.live = append(g.live, w)

@@ -71,3 +71,14 @@ func checkTree(t *testing.T, n *rangeNode) (maxEnd string) {
 	}
 	return maxEnd
 }
+
+// contains tells whether key is in the group's range.
+func (g *group) contains(key []byte) bool {
+	switch g.end {
+	case "":
+		return string(key) == g.key
+	case "\x00":
+		return string(key) >= g.key
+	}
+	return string(key) >= g.key && string(key) < g.end
+}

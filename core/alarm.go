@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -18,6 +19,8 @@ import (
 type alarms struct {
 	mu  sync.Mutex // guards set
 	set map[alarmID]bool
+
+	nospace, corrupt atomic.Int64 // how many there are of each, for has
 }
 
 type alarmID struct {
@@ -42,7 +45,22 @@ func loadAlarms(store *mvcc.Store) (*alarms, error) {
 func (a *alarms) raise(m *pb.AlarmMember) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.set[alarmID{m.MemberID, m.Alarm}] = true
+	id := alarmID{m.MemberID, m.Alarm}
+	if !a.set[id] {
+		a.set[id] = true
+		a.count(m.Alarm).Add(1)
+	}
+}
+
+// count is how many alarms there are of a type.
+func (a *alarms) count(t pb.AlarmType) *atomic.Int64 {
+	switch t {
+	case pb.AlarmType_NOSPACE:
+		return &a.nospace
+	case pb.AlarmType_CORRUPT:
+		return &a.corrupt
+	}
+	return new(atomic.Int64) // of a type that has no effect
 }
 
 // clear reports whether the alarm was raised.
@@ -51,11 +69,15 @@ func (a *alarms) clear(m *pb.AlarmMember) bool {
 	defer a.mu.Unlock()
 	id := alarmID{m.MemberID, m.Alarm}
 	was := a.set[id]
-	delete(a.set, id)
+	if was {
+		delete(a.set, id)
+		a.count(m.Alarm).Add(-1)
+	}
 	return was
 }
 
-func (a *alarms) has(t pb.AlarmType) bool { return len(a.list(t)) > 0 }
+// has tells whether an alarm of type t is raised. It is asked for every request.
+func (a *alarms) has(t pb.AlarmType) bool { return a.count(t).Load() > 0 }
 
 // list returns the alarms of type t, of all types for NONE, in order of member and type.
 func (a *alarms) list(t pb.AlarmType) []*pb.AlarmMember {
@@ -124,7 +146,7 @@ func opsCost(ops []*pb.RequestOp) (cost int) {
 // requests at once may go a little over.
 func (n *Node) checkSpace(ctx context.Context, cost int) error {
 	overQuota := n.cfg.QuotaBytes > 0 && n.store.Size()+int64(cost) >= n.cfg.QuotaBytes
-	if cost == 0 || !overQuota && !n.disk.isLow() {
+	if cost == 0 || !overQuota && !n.disk.isLow(cost) {
 		return nil
 	}
 	if !n.alarms.has(pb.AlarmType_NOSPACE) {

@@ -52,8 +52,8 @@ func (n *Node) apply() {
 // go on; a request that merely fails has it in its result.
 func (n *Node) applyEntry(entry *raftpb.Entry) error {
 	index := entry.GetIndex()
-	if index <= n.applied.Load() {
-		return nil // cannot happen with one store; harmless if raft sends it again
+	if applied := n.applied.Load(); index != applied+1 {
+		return fmt.Errorf("it follows entry %d", applied)
 	}
 	if t := entry.GetType(); t != raftpb.EntryNormal {
 		return fmt.Errorf("entry of type %v: this weir knows clusters of one member only", t)
@@ -161,7 +161,7 @@ func (a *applier) apply(tx *mvcc.Entry, k kind, decoded any) (result, error) {
 	case *pb.CompactionRequest:
 		done, err := tx.Compact(r.Revision)
 		if err != nil {
-			return result{err: apiError(err)}, nil
+			return result{err: apiError(err), physical: done}, nil
 		}
 		a.hub.Compacted(r.Revision)
 		return result{physical: done}, nil

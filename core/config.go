@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"time"
 
 	"weir/core/lease"
@@ -36,7 +35,7 @@ type Config struct {
 
 	Logger *slog.Logger
 	Clock  lease.Clock // leases live by it; default the machine's monotonic clock
-	LogFS  wal.FS      // where the log is; default the file system
+	LogFS  wal.FS      // where the log is, and which makes the directories; default the file system
 	// DiskFree is how many bytes are free where DataDir is; default asks the operating system.
 	DiskFree func(dir string) (int64, error)
 }
@@ -63,6 +62,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Clock == nil {
 		c.Clock = lease.SystemClock{}
 	}
+	if c.LogFS == nil {
+		c.LogFS = wal.OS()
+	}
 	if c.DiskFree == nil {
 		c.DiskFree = diskFree
 	}
@@ -71,11 +73,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if len(c.PeerURLs) == 0 {
 		c.PeerURLs = []string{"http://localhost:2380"}
-	}
-	for _, u := range append(append([]string{}, c.PeerURLs...), c.ClientURLs...) {
-		if parsed, err := url.Parse(u); err != nil || parsed.Host == "" && parsed.Path == "" {
-			return c, fmt.Errorf("malformed URL %q: give it as http://host:port", u)
-		}
 	}
 	if c.electionTicks() < 5 {
 		return c, fmt.Errorf("--election-timeout (%v) must be at least 5 times --heartbeat-interval (%v)", c.ElectionTimeout, c.HeartbeatInterval)

@@ -3,16 +3,21 @@ package core
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// diskReserve is how many bytes writes leave free on the disk of the data directory: room for the log's next segment
-// and for the store to take what is in the log, and for the deletions and compactions that make room again. Without a
-// reserve the first write that fails would end the member, and reads with it.
-const diskReserve = 128 << 20
+// diskReserve is how many bytes writes leave free on the disk of the data directory: for what has been let through
+// and is not written yet, which goes into the log and into the store; for the log's next segment, which is taken whole;
+// and for the store's pages. Without a reserve the first write that fails would end the member, and reads with it. The
+// deletions and compactions that make room again live on it too.
+const diskReserve = 2*(maxPendingBytes+diskCheckBytes) + 64<<20 + 64<<20
 
-// diskCheckInterval bounds how often the disk is asked. At a gigabyte a second it sees the reserve coming.
-const diskCheckInterval = 100 * time.Millisecond
+// The disk is asked again after diskCheckInterval, and after diskCheckBytes have been let through.
+const (
+	diskCheckInterval = 100 * time.Millisecond
+	diskCheckBytes    = 8 << 20
+)
 
 // diskGuard tells whether writes have come to the reserve. Methods may be called concurrently.
 type diskGuard struct {
@@ -20,24 +25,32 @@ type diskGuard struct {
 	free   func(dir string) (bytes int64, err error)
 	logger *slog.Logger
 
-	mu      sync.Mutex // guards all below
-	checked time.Time
-	low     bool
+	low     atomic.Bool
+	checked atomic.Int64 // when the disk was last asked, Unix time in nanoseconds
+	through atomic.Int64 // bytes let through since
+	asking  sync.Mutex   // of who asks the disk: a file system that hangs holds up one writer, not all
 }
 
-// isLow tells whether less than the reserve is free. A disk that cannot be asked counts as having room: when it has
-// none, the write that fails says so.
-func (g *diskGuard) isLow() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now := time.Now(); now.Sub(g.checked) >= diskCheckInterval {
-		g.checked = now
-		free, err := g.free(g.dir)
-		low := err == nil && free < diskReserve
-		if low && !g.low {
-			g.logger.Warn("the disk is nearly full: writes are refused", "data-dir", g.dir, "free", free, "reserve", diskReserve)
-		}
-		g.low = low
+// isLow tells whether there is less than the reserve free for another write of some bytes. A disk that cannot be asked
+// counts as having room: when it has none, the write that fails says so.
+func (g *diskGuard) isLow(bytes int) bool {
+	due := time.Now().UnixNano()-g.checked.Load() >= int64(diskCheckInterval)
+	if g.through.Add(int64(bytes)) >= diskCheckBytes || due {
+		g.ask()
 	}
-	return g.low
+	return g.low.Load()
+}
+
+func (g *diskGuard) ask() {
+	if !g.asking.TryLock() {
+		return
+	}
+	defer g.asking.Unlock()
+	g.checked.Store(time.Now().UnixNano())
+	g.through.Store(0)
+	free, err := g.free(g.dir)
+	low := err == nil && free < diskReserve
+	if was := g.low.Swap(low); low && !was {
+		g.logger.Warn("the disk is nearly full: writes are refused", "data-dir", g.dir, "free", free, "reserve", diskReserve)
+	}
 }

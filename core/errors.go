@@ -10,6 +10,7 @@ import (
 
 	"weir/core/lease"
 	"weir/core/mvcc"
+	"weir/core/wal"
 )
 
 // apiError turns an error of the packages below into the one that etcd gives for the same.
@@ -19,6 +20,8 @@ func apiError(err error) error {
 		return nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
+	case errors.Is(err, mvcc.ErrClosed), errors.Is(err, wal.ErrClosed):
+		return rpctypes.ErrGRPCStopped
 	case errors.Is(err, mvcc.ErrCompacted):
 		return rpctypes.ErrGRPCCompacted
 	case errors.Is(err, mvcc.ErrFutureRev):

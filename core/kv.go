@@ -2,11 +2,15 @@ package core
 
 import (
 	"context"
+	"math"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 
+	"weir/core/mvcc"
 	"weir/grpcapi/wire"
 )
 
@@ -18,12 +22,18 @@ func (n *Node) Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice
 			return nil, err
 		}
 	}
-	a, err := readRange(n.store, r, false)
+	a, err := readPart(n.store, r, mvcc.RangeOptions{MaxBytes: math.MaxInt32})
 	if err != nil {
 		return nil, apiError(err)
 	}
+	if a.truncated {
+		return nil, errTooLargeToSend
+	}
 	return wire.EncodeRange(n.headerAt(a.revision), a.kvs, a.more, a.count), nil
 }
+
+// errTooLargeToSend is what gRPC says of a message over 2 GiB, here before it is made.
+var errTooLargeToSend = status.Errorf(codes.ResourceExhausted, "trying to send message larger than max (over %d bytes)", math.MaxInt32)
 
 // Put writes one key.
 func (n *Node) Put(ctx context.Context, r *wire.PutRequest) (mem.BufferSlice, error) {
@@ -81,10 +91,7 @@ func (n *Node) write(ctx context.Context, k kind, raw []byte, decoded any) (mem.
 // too, so that a crash does not bring it back.
 func (n *Node) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
 	res, err := n.proposeMessage(ctx, kindCompact, r)
-	if err != nil {
-		return nil, err
-	}
-	if r.Physical {
+	if r.Physical && res.physical != nil { // also when an earlier compaction went as far: it may still be at work
 		select {
 		case <-res.physical:
 		case <-ctx.Done():
@@ -96,13 +103,16 @@ func (n *Node) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Compac
 			return nil, apiError(err)
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
 	return &pb.CompactionResponse{Header: n.pbHeader()}, nil
 }
 
-// Chunks of a RangeStream aim at streamChunkBytes and start small, since the first keys say how large they are.
+// Parts of a RangeStream have at most streamPartKeys keys and, but for a single larger key, streamPartBytes.
 const (
-	streamFirstLimit = 10
-	streamChunkBytes = 1 << 20
+	streamPartKeys  = 8 << 10
+	streamPartBytes = 1 << 20
 )
 
 // RangeStream answers a range in parts, all of one revision. The last part has the header, more and the count.
@@ -115,17 +125,17 @@ func (n *Node) RangeStream(ctx context.Context, r *wire.RangeRequest, send func(
 			return err
 		}
 	}
-	part, left, limit := *r, r.Limit, int64(streamFirstLimit)
+	part, left := *r, r.Limit
 	var header wire.Header
 	var total int64 // keys in the whole range
 	for first := true; ; first = false {
 		if !r.CountOnly {
-			part.Limit = limit
+			part.Limit = streamPartKeys
 			if r.Limit > 0 {
-				part.Limit = min(limit, left)
+				part.Limit = min(part.Limit, left)
 			}
 		}
-		a, err := readRange(n.store, &part, !first)
+		a, err := readPart(n.store, &part, mvcc.RangeOptions{NoTotal: !first, MaxBytes: streamPartBytes})
 		if err != nil {
 			return apiError(err)
 		}
@@ -145,26 +155,10 @@ func (n *Node) RangeStream(ctx context.Context, r *wire.RangeRequest, send func(
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		limit = nextStreamLimit(limit, a.kvs)
 		var last wire.KeyValue
 		if err := last.Unmarshal(a.kvs[len(a.kvs)-1]); err != nil {
 			return apiError(err)
 		}
 		part.Key = append(append(make([]byte, 0, len(last.Key)+1), last.Key...), 0)
 	}
-}
-
-// nextStreamLimit is how many keys the next part should have, from how large the last one was.
-func nextStreamLimit(limit int64, kvs [][]byte) int64 {
-	size := 0
-	for _, kv := range kvs {
-		size += len(kv)
-	}
-	switch {
-	case size < streamChunkBytes/2:
-		return limit * 2
-	case size > streamChunkBytes*2:
-		return max(limit/2, 1)
-	}
-	return limit
 }

@@ -45,9 +45,11 @@ func (n *Node) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.Lea
 		return nil, err
 	}
 	chosen := r.ID != 0
+	// The least TTL comes from a flag, so it is applied before the log: what is in the log means the same to all.
+	r = &pb.LeaseGrantRequest{ID: r.ID, TTL: max(r.TTL, n.cfg.minLeaseTTL())}
 	for {
 		if !chosen {
-			r = &pb.LeaseGrantRequest{TTL: r.TTL, ID: rand.Int64N(1<<63-1) + 1}
+			r.ID = rand.Int64N(1<<63-1) + 1
 		}
 		res, err := n.proposeMessage(ctx, kindLeaseGrant, r)
 		if !chosen && errors.Is(err, rpctypes.ErrGRPCLeaseExist) {
@@ -77,7 +79,13 @@ func (n *Node) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error) 
 			return 0, err
 		}
 	}
+	ctx, cancel := context.WithCancel(ctx) // a ping of an expired lease waits for its revocation
+	defer cancel()
+	defer context.AfterFunc(n.ctx, cancel)()
 	ttl, err = n.leases.Renew(ctx, id)
+	if n.ctx.Err() != nil {
+		return 0, rpctypes.ErrGRPCStopped
+	}
 	return ttl, apiError(err)
 }
 

@@ -2,13 +2,11 @@ package core
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -31,6 +29,7 @@ type Node struct {
 	member   member
 	peerURLs []string // as the member was made with
 
+	lock    *os.File // held until the files are closed
 	store   *mvcc.Store
 	log     *wal.Log
 	leases  *lease.Lessor
@@ -88,7 +87,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	applied := n.store.Applied()
-	entries, err := entriesAfter(recovered, applied.Index)
+	entries, err := n.checkFiles(recovered, applied)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
 	}
@@ -120,147 +119,9 @@ func Open(cfg Config) (_ *Node, err error) {
 	return n, nil
 }
 
-// openFiles opens or makes the store and the log.
-//
-//	DataDir/member/store.db   mvcc's bbolt file
-//	DataDir/member/wal/       the log
-//
-// A new member's store is written first, then its log, which appears as a whole; so a store that has nothing but
-// its first state and no log beside it is a start that was cut off, and is done again.
-func (n *Node) openFiles() (*wal.Recovered, error) {
-	dir := n.cfg.DataDir
-	memberDir := filepath.Join(dir, "member")
-	if _, err := os.Stat(filepath.Join(memberDir, "snap")); err == nil {
-		return nil, fmt.Errorf("data directory %s is etcd's: weir takes etcd's data from a snapshot, not from its directory; give another --data-dir", dir)
-	}
-	if err := os.MkdirAll(memberDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory %s: %w: give a --data-dir that this user can write", dir, err)
-	}
-	storePath, logDir := filepath.Join(memberDir, "store.db"), filepath.Join(memberDir, "wal")
-	logOptions := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}
-	_, statErr := os.Stat(storePath)
-	hasStore, hasLog := statErr == nil, wal.Exists(logDir, n.cfg.LogFS)
-	if hasLog && !hasStore {
-		return nil, fmt.Errorf("data directory %s has a log and no store: member/store.db is missing; restore the member from a backup", dir)
-	}
-	if !hasStore && n.cfg.JoinExisting {
-		return nil, errors.New("--initial-cluster-state=existing, but there is no data and joining a cluster is not there yet: start with 'new'")
-	}
-	var err error
-	if n.store, err = mvcc.Open(storePath, mvcc.Options{Logger: n.logger}); err != nil {
-		if errors.Is(err, mvcc.ErrLocked) {
-			return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give another --data-dir", dir)
-		}
-		return nil, fmt.Errorf("open the store: %w", err)
-	}
-	if !hasLog {
-		if n.store.Applied().Index > firstIndex || n.store.Revision() > 1 {
-			return nil, fmt.Errorf("data directory %s has a store and no log: member/wal is missing; restore the member from a backup", dir)
-		}
-		return n.bootstrap(logDir, logOptions)
-	}
-	log, recovered, err := wal.Open(logDir, logOptions)
-	if err != nil {
-		return nil, fmt.Errorf("open the log: %w", err)
-	}
-	n.log = log
-	if n.member, err = decodeMember(recovered.Metadata); err != nil {
-		return nil, fmt.Errorf("open the log: %w", err)
-	}
-	if n.cfg.CheckToken && n.member.Token != n.cfg.ClusterToken {
-		return nil, fmt.Errorf("data directory %s is of another cluster, made with --initial-cluster-token=%s: give that token, or another --data-dir", dir, n.member.Token)
-	}
-	return recovered, n.updateAttributes()
-}
-
-// firstIndex is the raft index that a new member's store starts at. Every member of a cluster starts from the
-// same first state, as if it had received a snapshot of this index and term.
-const firstIndex, firstTerm = 1, 1
-
-// bootstrap makes the store and the log of the only member of a new cluster.
-func (n *Node) bootstrap(logDir string, o wal.Options) (*wal.Recovered, error) {
-	n.member = newMember(n.cfg.PeerURLs, n.cfg.ClusterToken)
-	metadata, err := n.member.encode()
-	if err != nil {
-		return nil, err
-	}
-	if n.store.Applied().Index == 0 {
-		tx := n.store.Begin(firstIndex, firstTerm)
-		tx.SetConfState(&raftpb.ConfState{Voters: []uint64{n.member.ID}, AutoLeave: proto.Bool(false)})
-		tx.Put(mvcc.BucketCluster, []byte("clusterVersion"), []byte(storageVersion))
-		tx.End()
-	}
-	if err := n.updateAttributes(); err != nil {
-		return nil, err
-	}
-	if n.log, err = wal.Create(logDir, metadata, o); err != nil {
-		return nil, fmt.Errorf("make the log: %w", err)
-	}
-	n.logger.Info("made a new cluster of one member", "cluster-id", idString(n.member.ClusterID), "member-id", idString(n.member.ID))
-	return &wal.Recovered{HardState: &raftpb.HardState{Term: proto.Uint64(firstTerm), Commit: proto.Uint64(firstIndex)}}, nil
-}
-
-// updateAttributes writes this member's name and URLs into the store, if they are not there. They say where the
-// member is, not who it is.
-func (n *Node) updateAttributes() error {
-	key := []byte(idString(n.member.ID))
-	n.peerURLs = n.cfg.PeerURLs
-	var stored []byte
-	err := n.store.ForEach(mvcc.BucketMembers, func(k, v []byte) error {
-		if string(k) == string(key) {
-			stored = append(stored, v...)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read the members: %w", err)
-	}
-	if stored != nil {
-		var old attributes
-		if err := json.Unmarshal(stored, &old); err != nil {
-			return fmt.Errorf("read the members: %w", err)
-		}
-		n.peerURLs = old.PeerURLs
-	}
-	value, err := json.Marshal(attributes{ID: n.member.ID, PeerURLs: n.peerURLs, Name: n.cfg.Name, ClientURLs: n.cfg.ClientURLs})
-	if err != nil {
-		return fmt.Errorf("encode the member: %w", err)
-	}
-	if string(value) == string(stored) {
-		return nil
-	}
-	applied := n.store.Applied()
-	if applied.Index == 0 {
-		applied.Index, applied.Term = firstIndex, firstTerm
-	}
-	tx := n.store.Begin(applied.Index, applied.Term)
-	tx.Put(mvcc.BucketMembers, key, value)
-	tx.End()
-	if err := n.store.Commit(); err != nil {
-		return fmt.Errorf("write the member: %w", err)
-	}
-	return nil
-}
-
-// entriesAfter returns the log's entries that the store does not hold yet.
-func entriesAfter(recovered *wal.Recovered, applied uint64) ([]*raftpb.Entry, error) {
-	entries := recovered.Entries
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	first, last := entries[0].GetIndex(), entries[len(entries)-1].GetIndex()
-	if first > applied+1 {
-		return nil, fmt.Errorf("the log begins at entry %d and the store ends at %d: they are not of the same member or time; restore both from one backup", first, applied)
-	}
-	if last <= applied {
-		return nil, nil
-	}
-	return entries[applied+1-first:], nil
-}
-
 // loadLeases makes the lessor from what the store holds.
 func loadLeases(store *mvcc.Store, cfg Config) (*lease.Lessor, error) {
-	lessor := lease.New(cfg.Clock, cfg.minLeaseTTL())
+	lessor := lease.New(cfg.Clock, 1)
 	err := store.ForEach(mvcc.BucketLease, func(_, v []byte) error {
 		record, err := lease.ParseRecord(v)
 		if err != nil {
@@ -352,6 +213,9 @@ func (n *Node) closeFiles() error {
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -92,7 +92,7 @@ func newConsensus(cfg Config, m member, hs *raftpb.HardState, applied mvcc.Appli
 		hs.Commit = proto.Uint64(applied.Index)
 	}
 	if hs.GetTerm() < applied.Term {
-		hs.Term = proto.Uint64(applied.Term)
+		hs.Term, hs.Vote = proto.Uint64(applied.Term), nil // the vote was one of the earlier term
 	}
 	if err := storage.SetHardState(hs); err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
@@ -151,9 +151,7 @@ func (n *Node) run() {
 				}
 			}
 		case <-reads:
-			if id := n.reads.take(); id != nil {
-				c.raw.ReadIndex(id)
-			}
+			c.raw.ReadIndex(n.reads.take())
 		case <-c.inbox.wake:
 			for _, done := range c.inbox.takeAll() {
 				if done.appended {

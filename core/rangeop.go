@@ -15,22 +15,24 @@ type reader interface {
 
 // rangeAnswer is a RangeResponse before it is encoded.
 type rangeAnswer struct {
-	kvs      [][]byte
-	more     bool
-	count    int64
-	revision int64 // for the header: the newest at the time of reading
+	kvs  [][]byte
+	more bool
+	// truncated says that more is because of a bound in bytes
+	truncated bool
+	count     int64
+	revision  int64 // for the header: the newest at the time of reading
 }
 
-// readRange answers r with every option applied. noTotal spares counting what a limit leaves out. The errors are
-// mvcc's.
-func readRange(from reader, r *wire.RangeRequest, noTotal bool) (rangeAnswer, error) {
-	res, err := from.Range(r.Key, r.RangeEnd, mvcc.RangeOptions{
-		Revision:  r.Revision,
-		Limit:     r.FetchLimit(),
-		CountOnly: r.CountOnly,
-		KeysOnly:  r.KeysOnly && r.SortTarget != sortByValue,
-		NoTotal:   noTotal,
-	})
+// readRange answers r with every option applied. The errors are mvcc's.
+func readRange(from reader, r *wire.RangeRequest) (rangeAnswer, error) {
+	return readPart(from, r, mvcc.RangeOptions{})
+}
+
+// readPart is readRange with the bounds of o: NoTotal, which spares counting what a limit leaves out, and MaxBytes.
+func readPart(from reader, r *wire.RangeRequest, o mvcc.RangeOptions) (rangeAnswer, error) {
+	o.Revision, o.Limit, o.CountOnly = r.Revision, r.FetchLimit(), r.CountOnly
+	o.KeysOnly = r.KeysOnly && r.SortTarget != sortByValue
+	res, err := from.Range(r.Key, r.RangeEnd, o)
 	if err != nil {
 		return rangeAnswer{}, err
 	}
@@ -38,7 +40,7 @@ func readRange(from reader, r *wire.RangeRequest, noTotal bool) (rangeAnswer, er
 	if err != nil {
 		return rangeAnswer{}, fmt.Errorf("range at revision %d: %w", res.Revision, err)
 	}
-	return rangeAnswer{kvs: kvs, more: more, count: res.Count, revision: res.Revision}, nil
+	return rangeAnswer{kvs: kvs, more: more || res.Truncated, truncated: res.Truncated, count: res.Count, revision: res.Revision}, nil
 }
 
 // sortByValue is etcdserverpb.RangeRequest_VALUE: the only sort that needs the values themselves.

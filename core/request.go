@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -19,6 +20,9 @@ type request struct {
 	done    chan result
 }
 
+// size is what the request costs in memory while it waits.
+func (r *request) size() int { return len(r.payload) + requestOverhead }
+
 // result is the outcome of a request. A request that failed changed nothing.
 type result struct {
 	resp any // what the applier returns for this kind
@@ -32,7 +36,10 @@ const maxBatchBytes = 1 << 20
 
 // maxPendingBytes bounds what waits for its turn in memory. Over it a write is refused with ErrTooManyRequests,
 // as etcd does when applying lags behind; it is a guard, not a queue length to tune.
-const maxPendingBytes = 128 << 20
+const maxPendingBytes = 64 << 20
+
+// requestOverhead is what a request costs in memory besides its payload.
+const requestOverhead = 512
 
 // requestQueue holds the requests that no raft entry carries yet, and the batches that are in the log but not
 // applied. Any goroutine adds; the run goroutine takes; the apply goroutine settles.
@@ -45,7 +52,7 @@ type requestQueue struct {
 
 	mu      sync.Mutex // guards all below
 	waiting []*request
-	bytes   int                   // payload bytes of waiting and inLog
+	bytes   int                   // of waiting and inLog
 	nextID  uint64                // id of the next batch
 	inLog   map[uint64][]*request // by batch id
 	closed  bool
@@ -68,7 +75,7 @@ func (q *requestQueue) add(r *request) error {
 		return rpctypes.ErrGRPCRequestTooManyRequests
 	}
 	q.waiting = append(q.waiting, r)
-	q.bytes += len(r.payload)
+	q.bytes += r.size()
 	q.signal()
 	return nil
 }
@@ -129,7 +136,7 @@ func (q *requestQueue) settle(id uint64) []*request {
 	batch := q.inLog[id]
 	delete(q.inLog, id)
 	for _, r := range batch {
-		q.bytes -= len(r.payload)
+		q.bytes -= r.size()
 	}
 	return batch
 }
@@ -141,22 +148,20 @@ func (q *requestQueue) drop(id uint64, err error) {
 	}
 }
 
-// abandon tells all who wait for a batch in the log that its fate is open, because this member no longer leads.
-// An abandoned batch may still be committed; it is then applied with nobody waiting.
+// abandon tells all who wait that the fate of their request is open, because this member no longer leads. Those whose
+// batch is in the log may still be committed; they are then applied with nobody waiting. The others never are: what
+// was proposed under one leadership must not go into the log of a later one (a revocation of a lease that has been
+// given its TTL again since).
 func (q *requestQueue) abandon(err error) {
 	q.mu.Lock()
-	lost := q.inLog
-	q.inLog = map[uint64][]*request{}
-	for _, batch := range lost {
-		for _, r := range batch {
-			q.bytes -= len(r.payload)
-		}
+	lost := q.waiting
+	for _, batch := range q.inLog {
+		lost = append(lost, batch...)
 	}
+	q.waiting, q.inLog, q.bytes = nil, map[uint64][]*request{}, 0
 	q.mu.Unlock()
-	for _, batch := range lost {
-		for _, r := range batch {
-			r.done <- result{err: err}
-		}
+	for _, r := range lost {
+		r.done <- result{err: err}
 	}
 }
 
@@ -182,7 +187,10 @@ func (n *Node) propose(ctx context.Context, k kind, payload []byte, decoded any)
 	case res := <-r.done:
 		return res, res.err
 	case <-ctx.Done():
-		return result{}, ctx.Err()
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return result{}, rpctypes.ErrGRPCTimeout // what etcd says of a write whose fate is open
+		}
+		return result{}, rpctypes.ErrGRPCCanceled
 	case <-timer.C:
 		return result{}, rpctypes.ErrGRPCTimeout
 	case <-n.stopped:

@@ -175,7 +175,7 @@ func (t *txnRun) run(r *pb.TxnRequest, from reader, tx *mvcc.Txn, next *int) (op
 		switch req := op.Request.(type) {
 		case *pb.RequestOp_RequestRange:
 			kind = wire.TxnRange
-			a, err := readRange(from, rangeFromMessage(req.RequestRange), false)
+			a, err := readRange(from, rangeFromMessage(req.RequestRange))
 			if err != nil {
 				return nil, fmt.Errorf("range in transaction: %w", err)
 			}

@@ -67,7 +67,11 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, node.Close()) }()
+	defer func() {
+		if closeErr := node.Close(); err == nil { // what ended the node is also why its files do not close
+			err = closeErr
+		}
+	}()
 
 	if err := node.WaitReady(ctx); err != nil {
 		if ctx.Err() != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,9 @@ type options struct {
 
 	usage func(io.Writer)
 }
+
+// maxRequestLimit keeps a request within what one record of the log, and one gRPC message, can hold.
+const maxRequestLimit = 512 << 20
 
 const (
 	defaultPeerURL   = "http://localhost:2380"
@@ -61,7 +65,7 @@ func parseOptions(args, environ []string) (options, error) {
 	}
 	o.version, o.logLevel, o.maxTxnOps = *version, *logLevel, int(*maxTxnOps)
 	o.maxRequestBytes = int(*maxRequest)
-	o.logOutputs = strings.Split(*logOutputs, ",")
+	o.logOutputs = splitList(*logOutputs)
 
 	var err error
 	if o.listenClientURLs, err = parseURLs("listen-client-urls", *listenClient); err != nil {
@@ -91,14 +95,17 @@ func parseOptions(args, environ []string) (options, error) {
 	if *dataDir == "" {
 		*dataDir = *name + ".weir"
 	}
+	if *maxRequest > maxRequestLimit {
+		return o, fmt.Errorf("--max-request-bytes=%d is not possible: at most %d", *maxRequest, maxRequestLimit)
+	}
 	if *heartbeat == 0 || *election == 0 {
 		return o, errors.New("--heartbeat-interval and --election-timeout must be positive")
 	}
 	o.core = core.Config{
 		Name:              *name,
 		DataDir:           *dataDir,
-		PeerURLs:          strings.Split(*advertisePeer, ","),
-		ClientURLs:        strings.Split(*advertiseClient, ","),
+		PeerURLs:          splitList(*advertisePeer),
+		ClientURLs:        splitList(*advertiseClient),
 		ClusterToken:      *clusterToken,
 		CheckToken:        f.Given("initial-cluster-token"),
 		JoinExisting:      *clusterState == "existing",
@@ -110,11 +117,20 @@ func parseOptions(args, environ []string) (options, error) {
 	return o, nil
 }
 
+// splitList splits at commas, and drops the space around.
+func splitList(list string) []string {
+	elements := strings.Split(list, ",")
+	for i := range elements {
+		elements[i] = strings.TrimSpace(elements[i])
+	}
+	return elements
+}
+
 // parseURLs splits a list of URLs as etcd does: scheme, host and port, no path.
 func parseURLs(flag, list string) ([]*url.URL, error) {
 	var urls []*url.URL
-	for _, s := range strings.Split(list, ",") {
-		u, err := url.Parse(strings.TrimSpace(s))
+	for _, s := range splitList(list) {
+		u, err := url.Parse(s)
 		if err != nil {
 			return nil, fmt.Errorf("malformed URL %q in --%s: give it as http://host:port", s, flag)
 		}
@@ -153,7 +169,7 @@ func checkInitialCluster(list, name, peerURLs string) error {
 		return nil
 	}
 	var own []string
-	for _, pair := range strings.Split(list, ",") {
+	for _, pair := range splitList(list) {
 		member, peerURL, ok := strings.Cut(pair, "=")
 		if !ok || member == "" || peerURL == "" {
 			return fmt.Errorf("malformed entry %q in --initial-cluster: give it as name=http://host:port", pair)
@@ -163,7 +179,7 @@ func checkInitialCluster(list, name, peerURLs string) error {
 		}
 		own = append(own, peerURL)
 	}
-	if strings.Join(own, ",") != peerURLs {
+	if !slices.Equal(own, splitList(peerURLs)) {
 		return fmt.Errorf("--initial-cluster has %s for this member and --initial-advertise-peer-urls has %s: make them equal", strings.Join(own, ","), peerURLs)
 	}
 	return nil

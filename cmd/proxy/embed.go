@@ -37,7 +37,8 @@ func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slo
 		return nil, err
 	}
 	if err := node.WaitReady(ctx); err != nil {
-		return nil, errors.Join(err, node.Close())
+		_ = node.Close() // what ended the node is also why its files do not close
+		return nil, err
 	}
 	e := &embedded{
 		node:   node,

@@ -80,7 +80,11 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		if startErr != nil {
 			return startErr
 		}
-		defer func() { err = errors.Join(err, e.close()) }()
+		defer func() {
+			if closeErr := e.close(); err == nil { // what ended the core is also why its files do not close
+				err = closeErr
+			}
+		}()
 		cfg.Endpoints, cfg.Dial = []string{embeddedEndpoint}, e.dial
 		coreFailed, coreErr = e.node.Failed(), e.node.Err
 	}

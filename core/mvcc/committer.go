@@ -188,10 +188,13 @@ func (c *committer) shutOut() (gate chan struct{}) {
 func (c *committer) fail(err error) error {
 	s := c.s
 	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.failure != nil {
+		return s.failure
+	}
 	s.failure = err
 	s.room.Broadcast() // the writer waits no more: the process is about to end
-	s.writing.Unlock()
-	s.failed <- err // there is room: it fails once
+	s.failed <- err    // there is room: it fails once
 	s.log.Error("the store cannot be written", "err", err)
 	return err
 }

@@ -35,8 +35,12 @@ type compactor struct {
 	added chan struct{}
 }
 
-// compactionBytes bounds the values that one transaction of a compaction walks over.
-const compactionBytes = 8 << 20
+// compactionBytes bounds the values that one step of a compaction walks over, each counted as compactionStep more, so
+// that small ones are not too many: steps are short whether there is much to delete or nothing.
+const (
+	compactionBytes = 8 << 20
+	compactionStep  = 256
+)
 
 // indexStep is how many keys of the index are compacted while the writer waits.
 const indexStep = 256
@@ -80,7 +84,7 @@ func (c *compactor) run() {
 		if !next.barrier {
 			if err := c.compact(next); err != nil {
 				if !errors.Is(err, ErrClosed) {
-					c.s.log.Error("compaction failed", "revision", next.rev, "err", err)
+					_ = c.s.committer.fail(fmt.Errorf("compact to revision %d: %w", next.rev, err))
 				}
 				return // it is resumed when the store is opened again
 			}
@@ -211,9 +215,7 @@ func (c *compactor) sweep(v *View, from revision, rev int64, hash *hasher) (doom
 		if !keep {
 			doomed = append(doomed, append([]byte(nil), k...))
 		}
-		if len(doomed) > 0 {
-			size += len(kv)
-		}
+		size += len(kv) + compactionStep
 		return nil
 	})
 	if errors.Is(err, errStop) {

@@ -51,18 +51,10 @@ func openFile(path string, o Options) (db *bolt.DB, mapped int64, err error) {
 	return db, mapped, nil
 }
 
-// prepareFile makes the buckets that are missing.
+// prepareFile makes the buckets that are missing. It commits even if there are none: a process that was killed, or a
+// sync that failed, may have left a state that is only in the kernel's memory. The log is cut by what is read from the
+// file, so that must be on the disk before anybody relies on it.
 func prepareFile(db *bolt.DB) error {
-	missing := false
-	err := db.View(func(tx *bolt.Tx) error {
-		for b := range bucketCount {
-			missing = missing || tx.Bucket(b.name()) == nil
-		}
-		return nil
-	})
-	if err != nil || !missing {
-		return err
-	}
 	return db.Update(func(tx *bolt.Tx) error {
 		isNew := tx.Bucket(bucketKey.name()) == nil
 		for b := range bucketCount {

@@ -17,6 +17,8 @@ type RangeOptions struct {
 	// KeysOnly returns KeyValues with key, create and mod revision and version alone, from memory. As in etcd 3.7
 	// the lease is not there either.
 	KeysOnly bool
+	// MaxBytes ends the read when the KeyValues would be longer together, but not before the first; 0 is no bound.
+	MaxBytes int
 	// NoTotal lets the read end at Limit, without counting what is beyond.
 	NoTotal bool
 }
@@ -26,6 +28,8 @@ type RangeResult struct {
 	KVs      [][]byte // encoded mvccpb.KeyValues in key order, immutable
 	Count    int64    // keys in the range, whatever Limit is
 	Revision int64    // newest revision of the store then
+	// Truncated says that MaxBytes left out keys within Limit.
+	Truncated bool
 }
 
 // Range reads [key, end): key alone when end is empty, everything from key on when it is "\x00". It fails with
@@ -112,6 +116,7 @@ func (st *state) rangeMany(key, end []byte, o RangeOptions) (RangeResult, error)
 	}
 	res := RangeResult{Revision: st.rev}
 	var revs []revision // whose values are to be read
+	size := 0
 	ascend(st.tree, key, end, func(key string, k *keyIndex) bool {
 		i := k.find(at)
 		if i < 0 || k.rev(i).deleted() {
@@ -120,11 +125,16 @@ func (st *state) rangeMany(key, end []byte, o RangeOptions) (RangeResult, error)
 		full := o.Limit > 0 && res.Count >= o.Limit
 		switch {
 		case o.CountOnly:
-		case full && o.NoTotal:
+		case (full || res.Truncated) && o.NoTotal:
 			return false
-		case full:
+		case full || res.Truncated:
 		case o.KeysOnly:
-			res.KVs = append(res.KVs, keyOnly([]byte(key), k, i))
+			kv := keyOnly([]byte(key), k, i)
+			if size += len(kv); o.MaxBytes > 0 && size > o.MaxBytes && len(res.KVs) > 0 {
+				res.Truncated = true
+				break
+			}
+			res.KVs = append(res.KVs, kv)
 		default:
 			revs = append(revs, k.rev(i))
 		}
@@ -132,9 +142,10 @@ func (st *state) rangeMany(key, end []byte, o RangeOptions) (RangeResult, error)
 		return true
 	})
 	if len(revs) > 0 {
-		if res.KVs, err = st.values(revs); err != nil {
+		if res.KVs, err = st.values(revs, o.MaxBytes); err != nil {
 			return RangeResult{}, err
 		}
+		res.Truncated = len(res.KVs) < len(revs)
 	}
 	return res, nil
 }
@@ -145,18 +156,23 @@ func keyOnly(key []byte, k *keyIndex, i int) []byte {
 	return kv.Append(make([]byte, 0, kv.Size()))
 }
 
-// values returns the values of revs, in memory that may be given out.
-func (st *state) values(revs []revision) ([][]byte, error) {
+// values returns the values of revs, in memory that may be given out: all, or the first that have maxBytes together,
+// if that is not 0, and at least one.
+func (st *state) values(revs []revision, maxBytes int) ([][]byte, error) {
 	kvs := make([][]byte, len(revs))
 	inFile := make([]bool, len(revs))
-	values, size := st.reader(), 0
+	values, size, total := st.reader(), 0, 0
 	for i, r := range revs {
-		var err error
-		if kvs[i], inFile[i], err = values.get(r); err != nil {
+		kv, mapped, err := values.get(r)
+		if err != nil {
 			return nil, err
 		}
-		if inFile[i] {
-			size += len(kvs[i])
+		if total += len(kv); maxBytes > 0 && total > maxBytes && i > 0 {
+			kvs = kvs[:i:i]
+			break
+		}
+		if kvs[i], inFile[i] = kv, mapped; mapped {
+			size += len(kv)
 		}
 	}
 	copies := make([]byte, 0, size) // one allocation for all

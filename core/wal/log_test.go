@@ -18,7 +18,7 @@ import (
 // TestRoundTripOnARealDisk runs the short history of the fault tests on the operating system's file system.
 func TestRoundTripOnARealDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "below", "two")
-	if Exists(dir, nil) {
+	if got, err := Exists(dir, nil); got || err != nil {
 		t.Fatal("a directory that is missing holds a log")
 	}
 	l, err := Create(dir, testMetadata(), testOptions)
@@ -55,7 +55,7 @@ func TestRoundTripOnARealDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !Exists(dir, nil) {
+	if got, err := Exists(dir, nil); !got || err != nil {
 		t.Fatal("the log does not exist")
 	}
 	if _, err := Create(dir, nil, testOptions); err == nil || !strings.Contains(err.Error(), "already") {
@@ -332,16 +332,21 @@ func TestQueueIsBounded(t *testing.T) {
 		l, d := newLog(t)
 		release := hold(d)
 		var queued, durable int
+		appendOne := func() {
+			l.Append(nil, []*raftpb.Entry{entry(1, uint64(queued)+1, strings.Repeat("v", 1<<20))}, func(err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				durable++
+			})
+			queued++
+		}
+		appendOne()
+		synctest.Wait() // the writer has taken this one alone, and is in its sync
 		var appending sync.WaitGroup
 		appending.Go(func() {
-			for i := range uint64(24) {
-				l.Append(nil, []*raftpb.Entry{entry(1, i+1, strings.Repeat("v", 1<<20))}, func(err error) {
-					if err != nil {
-						t.Error(err)
-					}
-					durable++
-				})
-				queued++
+			for range 23 {
+				appendOne()
 			}
 		})
 		synctest.Wait()

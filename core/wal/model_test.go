@@ -191,7 +191,7 @@ func (j *journal) find(r *Recovered) (int, error) {
 func (j *journal) recover(d *disk) error {
 	options := j.options
 	options.FS = d
-	if !Exists(testDir, d) {
+	if got, err := Exists(testDir, d); !got || err != nil {
 		if j.created {
 			return fmt.Errorf("the log: %w", fs.ErrNotExist)
 		}

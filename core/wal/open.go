@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -27,13 +28,19 @@ type Recovered struct {
 	FirstIndex uint64
 }
 
-// Exists reports whether dir holds a log. A nil fsys is OS().
-func Exists(dir string, fsys FS) bool {
+// Exists reports whether dir holds a log. A directory that is not there holds none. A nil fsys is OS().
+func Exists(dir string, fsys FS) (bool, error) {
 	if fsys == nil {
 		fsys = OS()
 	}
 	numbers, err := listSegments(fsys, dir)
-	return err == nil && len(numbers) > 0
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a WAL in %s: %w", dir, err)
+	}
+	return len(numbers) > 0, nil
 }
 
 // Create makes a new log in dir, which is created if it is missing and must not hold one yet. metadata is given back

@@ -37,9 +37,6 @@ func AppendRange(dst []byte, h Header, kvs [][]byte, more bool, count int64) []b
 	return AppendRangeEnd(dst, more, count)
 }
 
-// AppendKVPrefix appends tag and length of one kvs entry of a RangeResponse; the n bytes of the KeyValue follow.
-func AppendKVPrefix(dst []byte, n int) []byte { return appendPrefix(dst, 2, n) }
-
 // AppendRangeEnd appends more and count of a RangeResponse.
 func AppendRangeEnd(dst []byte, more bool, count int64) []byte {
 	return appendVarint(appendBool(dst, 3, more), 4, uint64(count))

@@ -87,7 +87,7 @@ func TestRangeResponseIsWrittenAsProtobufDoes(t *testing.T) {
 
 		parts := h.Append(nil)
 		for _, kv := range encoded {
-			parts = append(AppendKVPrefix(parts, len(kv)), kv...)
+			parts = append(appendPrefix(parts, 2, len(kv)), kv...)
 		}
 		checkEncoded(t, "joined by hand", AppendRangeEnd(parts, more, count), want)
 

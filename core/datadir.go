@@ -1,0 +1,191 @@
+package core
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"weir/core/mvcc"
+	"weir/core/wal"
+)
+
+// The data directory:
+//
+//	DataDir/member/lock       locked by the process that has the directory open
+//	DataDir/member/store.db   mvcc's bbolt file
+//	DataDir/member/wal/       the log
+//
+// A new member's store is written first, then its log, which appears as a whole; so a store that has nothing but
+// its first state and no log beside it is a start that was cut off, and is done again.
+
+// errLocked says that another process has the data directory.
+var errLocked = errors.New("in use by another process")
+
+// openFiles opens or makes what is in the data directory.
+func (n *Node) openFiles() (*wal.Recovered, error) {
+	dir := n.cfg.DataDir
+	memberDir := filepath.Join(dir, "member")
+	if _, err := os.Stat(filepath.Join(memberDir, "snap")); err == nil {
+		return nil, fmt.Errorf("data directory %s is etcd's, whose files weir does not read: give another --data-dir", dir)
+	}
+	if err := n.cfg.LogFS.MkdirAll(memberDir); err != nil {
+		return nil, fmt.Errorf("make data directory %s: %w: give a --data-dir that this user can write", dir, err)
+	}
+	var err error
+	if n.lock, err = lockFile(filepath.Join(memberDir, "lock")); err != nil {
+		if errors.Is(err, errLocked) {
+			return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give another --data-dir", dir)
+		}
+		return nil, fmt.Errorf("data directory %s: %w: give a --data-dir that this user can write", dir, err)
+	}
+	storePath, logDir := filepath.Join(memberDir, "store.db"), filepath.Join(memberDir, "wal")
+	hasStore, err := exists(storePath)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	hasLog, err := wal.Exists(logDir, n.cfg.LogFS)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	switch {
+	case hasLog && !hasStore:
+		return nil, fmt.Errorf("data directory %s has a log and no store: put member/store.db back, or give another --data-dir", dir)
+	case !hasLog && n.cfg.JoinExisting:
+		return nil, errors.New("--initial-cluster-state=existing, but there is no data and joining a cluster is not there yet: start with 'new'")
+	}
+	if n.store, err = mvcc.Open(storePath, mvcc.Options{Logger: n.logger}); err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	logOptions := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}
+	if !hasLog {
+		if n.store.Applied().Index > firstIndex || n.store.Revision() > 1 {
+			return nil, fmt.Errorf("data directory %s has a store and no log: put member/wal back, or give another --data-dir", dir)
+		}
+		return n.bootstrap(logDir, logOptions)
+	}
+	log, recovered, err := wal.Open(logDir, logOptions)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	n.log = log
+	if n.member, err = decodeMember(recovered.Metadata); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	if n.cfg.CheckToken && n.member.Token != n.cfg.ClusterToken {
+		return nil, fmt.Errorf("data directory %s is of another cluster, made with --initial-cluster-token=%s: give that token, or another --data-dir", dir, n.member.Token)
+	}
+	if !slices.Contains(n.store.Applied().ConfState.GetVoters(), n.member.ID) {
+		return nil, fmt.Errorf("data directory %s has a store that is not of member %s, whose log it has: they are of different clusters; put the right member/store.db back", dir, idString(n.member.ID))
+	}
+	applied := n.store.Applied()
+	return recovered, n.updateAttributes(applied.Index, applied.Term)
+}
+
+func exists(path string) (bool, error) {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// firstIndex is the raft index that a new member's store starts at. Every member of a cluster starts from the
+// same first state, as if it had received a snapshot of this index and term.
+const firstIndex, firstTerm = 1, 1
+
+// bootstrap makes the store and the log of the only member of a new cluster. What an earlier attempt left in the store
+// is replaced: it may have had another identity.
+func (n *Node) bootstrap(logDir string, o wal.Options) (*wal.Recovered, error) {
+	n.member = newMember(n.cfg.PeerURLs, n.cfg.ClusterToken)
+	metadata, err := n.member.encode()
+	if err != nil {
+		return nil, err
+	}
+	var earlier [][]byte
+	err = n.store.ForEach(mvcc.BucketMembers, func(k, _ []byte) error {
+		earlier = append(earlier, slices.Clone(k))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the members: %w", err)
+	}
+	tx := n.store.Begin(firstIndex, firstTerm)
+	for _, key := range earlier {
+		tx.Delete(mvcc.BucketMembers, key)
+	}
+	tx.SetConfState(&raftpb.ConfState{Voters: []uint64{n.member.ID}, AutoLeave: proto.Bool(false)})
+	tx.Put(mvcc.BucketCluster, []byte("clusterVersion"), []byte(storageVersion))
+	tx.End()
+	if err := n.updateAttributes(firstIndex, firstTerm); err != nil {
+		return nil, err
+	}
+	if n.log, err = wal.Create(logDir, metadata, o); err != nil {
+		return nil, fmt.Errorf("make the log: %w", err)
+	}
+	n.logger.Info("made a new cluster of one member", "cluster-id", idString(n.member.ClusterID), "member-id", idString(n.member.ID))
+	return &wal.Recovered{
+		HardState:  &raftpb.HardState{Term: proto.Uint64(firstTerm), Commit: proto.Uint64(firstIndex)},
+		FirstIndex: firstIndex + 1,
+	}, nil
+}
+
+// updateAttributes writes this member's name and URLs into the store, if they are not there, as part of the entry that
+// was applied last. They say where the member is, not who it is.
+func (n *Node) updateAttributes(index, term uint64) error {
+	key := []byte(idString(n.member.ID))
+	n.peerURLs = n.cfg.PeerURLs
+	var stored []byte
+	err := n.store.ForEach(mvcc.BucketMembers, func(k, v []byte) error {
+		if string(k) == string(key) {
+			stored = append(stored, v...)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the members: %w", err)
+	}
+	if stored != nil {
+		var old attributes
+		if err := json.Unmarshal(stored, &old); err != nil {
+			return fmt.Errorf("read the members: %w", err)
+		}
+		n.peerURLs = old.PeerURLs
+	}
+	value, err := json.Marshal(attributes{ID: n.member.ID, PeerURLs: n.peerURLs, Name: n.cfg.Name, ClientURLs: n.cfg.ClientURLs})
+	if err != nil {
+		return fmt.Errorf("encode the member: %w", err)
+	}
+	if string(value) != string(stored) {
+		tx := n.store.Begin(index, term)
+		tx.Put(mvcc.BucketMembers, key, value)
+		tx.End()
+	}
+	if err := n.store.Commit(); err != nil {
+		return fmt.Errorf("write the member: %w", err)
+	}
+	return nil
+}
+
+// checkFiles holds the log against the store, and returns the entries that the store does not have yet.
+func (n *Node) checkFiles(recovered *wal.Recovered, applied mvcc.Applied) ([]*raftpb.Entry, error) {
+	entries := recovered.Entries
+	before := recovered.FirstIndex - 1 // the entry before the first
+	last := before + uint64(len(entries))
+	switch {
+	case before > applied.Index:
+		return nil, fmt.Errorf("the log begins after entry %d and the store ends at %d: they are not of the same time; restore both from one backup", before, applied.Index)
+	case last < applied.Index && (last != 0 || applied.Index != firstIndex):
+		// Nothing is applied that is not synced to the log. A log that never had an entry was made a moment ago.
+		return nil, fmt.Errorf("the log ends at entry %d and the store has %d: the log has lost what was written to it; restore both from one backup", last, applied.Index)
+	case last <= applied.Index:
+		return nil, nil
+	}
+	return entries[applied.Index-before:], nil
+}

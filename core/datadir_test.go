@@ -1,0 +1,128 @@
+package core
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/mem"
+
+	"weir/core/wal"
+	"weir/grpcapi/wire"
+)
+
+func TestACutOffBootstrapIsDoneAgainWithWhateverIdentityIsAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	disk := &faultFS{FS: wal.OS()} // the log cannot be made
+	if n, err := Open(Config{DataDir: dir, LogFS: disk}); !errors.Is(err, errInjected) {
+		n.Close()
+		t.Fatalf("got %v", err)
+	}
+	if n, err := Open(Config{DataDir: dir, JoinExisting: true}); err == nil {
+		n.Close()
+		t.Fatal("a new cluster was made, although an existing one was asked for")
+	}
+	n := openNode(t, dir, func(c *Config) { c.PeerURLs = []string{"http://127.0.0.1:1"} })
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+	list, err := n.MemberList(t.Context(), &pb.MemberListRequest{})
+	if err != nil || len(list.Members) != 1 || list.Members[0].PeerURLs[0] != "http://127.0.0.1:1" {
+		t.Errorf("members: %v, %v", list, err)
+	}
+	closeNode(t, n)
+	closeNode(t, openNode(t, dir)) // the identity is kept, whatever the flags say now
+}
+
+func TestStoreAndLogThatDoNotBelongTogetherAreRefused(t *testing.T) {
+	makeMember := func(token string, writes int) (dir string) {
+		dir = t.TempDir()
+		n := openNode(t, dir, func(c *Config) { c.ClusterToken = token })
+		for range writes {
+			mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+		}
+		closeNode(t, n)
+		return dir
+	}
+	a, b := makeMember("a", 3), makeMember("b", 3)
+	early, late := copyDataDir(t, a), copyDataDir(t, a)
+	n := openNode(t, late)
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+	closeNode(t, n)
+	for name, c := range map[string]struct{ store, log, want string }{
+		"another cluster":     {b, a, "different clusters"},
+		"a log that is older": {late, early, "the log has lost what was written to it"},
+	} {
+		dir := copyDataDir(t, c.log)
+		store, err := os.ReadFile(filepath.Join(c.store, "member", "store.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "member", "store.db"), store, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := Open(Config{DataDir: dir})
+		if err == nil {
+			n.Close()
+			t.Fatalf("%s: it started", name)
+		}
+		if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestADataDirectoryIsLockedAlsoWhileItIsDefragmented(t *testing.T) {
+	dir := t.TempDir()
+	n := openNode(t, dir)
+	defer closeNode(t, n)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := n.Defragment(t.Context(), &pb.DefragmentRequest{}); err != nil {
+					t.Errorf("defragment: %v", err)
+					return
+				}
+			}
+		}
+	}()
+	for range 50 {
+		if second, err := Open(Config{DataDir: dir}); err == nil {
+			second.Close()
+			t.Error("a second process opened the directory")
+			break
+		}
+	}
+	close(stop)
+	<-stopped
+}
+
+func TestPartsOfAStreamAreBoundedInBytes(t *testing.T) {
+	n := openNode(t, t.TempDir())
+	defer closeNode(t, n)
+	const small, large = 3000, 12
+	for i := range small {
+		mustPut(t, n, &pb.PutRequest{Key: []byte{'a', byte(i >> 8), byte(i)}})
+	}
+	for i := range large {
+		mustPut(t, n, &pb.PutRequest{Key: []byte{'b', byte(i)}, Value: make([]byte, 1<<20)})
+	}
+	keys, last := 0, &pb.RangeResponse{}
+	err := n.RangeStream(t.Context(), &wire.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, func(m mem.BufferSlice) error {
+		if m.Len() > streamPartBytes+1<<20 {
+			t.Errorf("a part has %d bytes", m.Len())
+		}
+		last = unmarshal(t, m, &pb.RangeStreamResponse{}).RangeResponse
+		keys += len(last.Kvs)
+		return nil
+	})
+	if err != nil || keys != small+large || last.Count != small+large || last.More {
+		t.Errorf("%d keys, count %d, more %v, %v", keys, last.Count, last.More, err)
+	}
+}
