@@ -227,9 +227,16 @@ func (h *Hub) forget(batches []Batch) {
 	c.message = Message{}
 	clear(c.refused)
 	c.refused = c.refused[:0]
+	const kept = 64 // a slot serves a group of any size at the next turn
 	for i := range c.deliveries {
 		d := &c.deliveries[i]
 		clear(d.members)
 		d.group = nil
+		if cap(d.members) > kept {
+			d.members = nil
+		}
+		if cap(d.events) > kept {
+			d.events = nil
+		}
 	}
 }

@@ -198,12 +198,8 @@ func (s *Stream) remove(w *Watcher) {
 // delivered. A watcher that starts in the future is not counted as such: a client takes progress as the revision to
 // resume from, and would be sent what is before its start.
 func (s *Stream) reached(rev int64) bool {
-	for w := s.early.first; w != nil; {
-		following := w.followed
-		if w.next <= rev+1 {
-			w.unlist()
-		}
-		w = following
+	for s.early.first != nil && s.early.first.next <= rev+1 { // each is passed once, not at every turn
+		s.early.first.unlist()
 	}
 	return s.behind == 0 && s.early.first == nil
 }

@@ -113,6 +113,9 @@ func (n *Node) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse
 			return nil, err
 		}
 		members = res.resp.([]*pb.AlarmMember)
+		for _, m := range members {
+			n.logger.Info("alarm changed", "action", r.Action.String(), "alarm", m.Alarm.String(), "member-id", idString(m.MemberID))
+		}
 	}
 	return &pb.AlarmResponse{Header: n.pbHeader(), Alarms: members}, nil
 }

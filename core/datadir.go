@@ -32,9 +32,6 @@ var errLocked = errors.New("in use by another process")
 func (n *Node) openFiles() (*wal.Recovered, error) {
 	dir := n.cfg.DataDir
 	memberDir := filepath.Join(dir, "member")
-	if _, err := os.Stat(filepath.Join(memberDir, "snap")); err == nil {
-		return nil, fmt.Errorf("data directory %s is etcd's, whose files weir does not read: give another --data-dir", dir)
-	}
 	if err := n.cfg.LogFS.MkdirAll(memberDir); err != nil {
 		return nil, fmt.Errorf("make data directory %s: %w: give a --data-dir that this user can write", dir, err)
 	}
@@ -50,6 +47,15 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
+	hasEtcds, err := exists(filepath.Join(memberDir, "snap"))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	case hasEtcds && !hasStore:
+		return nil, fmt.Errorf("data directory %s is etcd's, whose files weir does not read: give another --data-dir", dir)
+	case hasEtcds:
+		n.logger.Warn("an etcd was started in this data directory too; what it left can be removed", "path", filepath.Join(memberDir, "snap"))
+	}
 	hasLog, err := wal.Exists(logDir, n.cfg.LogFS)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
@@ -61,7 +67,7 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 		return nil, errors.New("--initial-cluster-state=existing, but there is no data and joining a cluster is not there yet: start with 'new'")
 	}
 	if n.store, err = mvcc.Open(storePath, mvcc.Options{Logger: n.logger}); err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
+		return nil, fmt.Errorf("open the store: %w: put back a copy of the whole data directory that was made while nothing ran in it, or give another --data-dir", err)
 	}
 	logOptions := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}
 	if !hasLog {

@@ -56,12 +56,10 @@ func (n *Node) Status(_ context.Context, _ *pb.StatusRequest) (*pb.StatusRespons
 
 // Defragment rewrites the store's file without its free pages. Reads and writes wait meanwhile.
 func (n *Node) Defragment(_ context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
-	n.logger.Info("starting to defragment the store", "size", n.store.Size(), "in-use", n.store.SizeInUse())
 	if err := n.store.Defragment(); err != nil {
 		n.logger.Warn("could not defragment the store", "error", err)
 		return nil, apiError(err)
 	}
-	n.logger.Info("defragmented the store", "size", n.store.Size())
 	return &pb.DefragmentResponse{}, nil
 }
 
@@ -109,6 +107,7 @@ func (n *Node) Snapshot(ctx context.Context, send func(*pb.SnapshotResponse) err
 	if err := w.flush(); err != nil {
 		return err
 	}
+	n.logger.Info("sent a snapshot", "size", snapshot.Size())
 	return send(&pb.SnapshotResponse{Blob: sum.Sum(nil), Version: storageVersion})
 }
 

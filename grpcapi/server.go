@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress, as with etcd's servers
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -40,6 +41,7 @@ type Server struct {
 	stopped   bool
 	listeners map[net.Listener]struct{}
 	serving   sync.WaitGroup // Serve calls; Add only under mu while not stopped
+	handling  sync.WaitGroup // HTTP handlers, which http.Server does not wait for; Add likewise
 }
 
 // Config says how a Server behaves. The zero value is usable: zero fields mean etcd's defaults.
@@ -79,7 +81,11 @@ const (
 	// sniffTimeout is how long a connection may take to show what it speaks, TLS handshake included.
 	sniffTimeout = 10 * time.Second
 	// headerTimeout bounds the reading of one HTTP request's header.
-	headerTimeout = time.Minute
+	headerTimeout = 10 * time.Second
+
+	// What a client may send ahead of what has been read, in bytes: on one stream, and on all of a connection.
+	streamWindow = 128 << 10
+	connWindow   = 16 << 20
 	// idleTimeout is how long an HTTP connection may stay without a request.
 	idleTimeout = 5 * time.Minute
 )
@@ -154,6 +160,9 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.KeepAliveInterval, Timeout: cfg.KeepAliveTimeout}),
 		grpc.ConnectionTimeout(sniffTimeout),
 		grpc.WaitForHandlers(true),
+		// gRPC would let a stream's window grow to 16 MiB, and every stream that is not read from pins its window.
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
 	)...)
 	s.http = &http.Server{
 		Handler:           s.route(),
@@ -168,6 +177,11 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 // route gives net/http's HTTP/2 requests that are gRPC to grpc, and all others to the configured handler.
 func (s *Server) route() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.enter() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		defer s.handling.Done()
 		if r.ProtoMajor == 2 && isGRPC(r.Header.Get("Content-Type")) {
 			s.grpc.ServeHTTP(w, r)
 			return
@@ -215,6 +229,17 @@ func (s *Server) begin(l net.Listener) bool {
 	return true
 }
 
+// enter counts an HTTP request, unless the server is stopping.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return false
+	}
+	s.handling.Add(1)
+	return true
+}
+
 func (s *Server) end(l net.Listener) {
 	l.Close()
 	s.mu.Lock()
@@ -249,5 +274,6 @@ func (s *Server) Stop(ctx context.Context) {
 	}
 	s.cut()
 	s.http.Close()
+	s.handling.Wait()
 	s.serving.Wait()
 }

@@ -14,7 +14,9 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -311,6 +313,13 @@ func TestRequestOverTheMessageLimitIsRefusedByGRPC(t *testing.T) {
 	want := status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", limit+7, limit)
 	if err := put(limit); errText(err) != errText(want) {
 		t.Errorf("got %v, want %v", err, want)
+	}
+}
+
+func TestCompressedRequestsAreTaken(t *testing.T) {
+	kv := pb.NewKVClient(dial(t, start(t, NewBackendServer(Config{Logger: quiet()}, oneKey(t)))))
+	if _, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("k")}, grpc.UseCompressor(gzip.Name)); err != nil {
+		t.Error(err)
 	}
 }
 

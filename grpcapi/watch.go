@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -30,6 +31,8 @@ type watchService struct {
 	header func() wire.Header // as of now
 	cfg    watchConfig
 	marker []byte // empty; see outgoing
+
+	watchBytes atomic.Int64 // of the watches of all streams
 }
 
 // watchConfig says how a watchService behaves. All fields must be set.
@@ -49,10 +52,11 @@ const (
 	minProgressInterval     = 100 * time.Millisecond
 )
 
-// The watches of one stream may take maxStreamWatchBytes, half a million of short keys; more are refused. etcd has no
-// such bound.
+// The watches of one stream may take maxStreamWatchBytes, a quarter of a million of short keys, and those of all streams
+// maxWatchBytes; more are refused. etcd has no such bounds.
 const (
-	maxStreamWatchBytes = 256 << 20
+	maxStreamWatchBytes = 128 << 20
+	maxWatchBytes       = 1 << 30
 	watchBytes          = 512 // at most, of one besides its key and range end; see BenchmarkWatchMemory
 )
 
@@ -179,8 +183,8 @@ func (s *watchStream) newWatch(r *pb.WatchCreateRequest) (w *coalesce.Watcher, r
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	size := watchBytes + len(r.Key) + len(r.RangeEnd)
-	if s.watchBytes+size > maxStreamWatchBytes {
+	size := watchBytes + 2*(len(r.Key)+len(r.RangeEnd)) // the request is there while the watch is made of it
+	if s.watchBytes+size > maxStreamWatchBytes || s.service.watchBytes.Load()+int64(size) > maxWatchBytes {
 		return nil, rpctypes.ErrTooManyRequests.Error()
 	}
 	id := r.WatchId
@@ -196,6 +200,7 @@ func (s *watchStream) newWatch(r *pb.WatchCreateRequest) (w *coalesce.Watcher, r
 	w = &coalesce.Watcher{ID: id, Fragment: r.Fragment}
 	s.watches[id] = watchEntry{watcher: w, bytes: size}
 	s.watchBytes += size
+	s.service.watchBytes.Add(int64(size))
 	s.announced++
 	return w, ""
 }

@@ -78,6 +78,8 @@ func (s *watchStream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	s.service.watchBytes.Add(int64(-s.watchBytes))
+	s.watchBytes, s.watches = 0, nil
 	if s.stopTicking != nil {
 		s.stopTicking()
 	}
@@ -248,6 +250,7 @@ func (s *watchStream) forget(id int64) *coalesce.Watcher {
 	e := s.watches[id]
 	delete(s.watches, id)
 	s.watchBytes -= e.bytes
+	s.service.watchBytes.Add(int64(-e.bytes))
 	return e.watcher
 }
 

@@ -9,7 +9,7 @@
 //
 // Invariants: bytes pass undecoded; what leaves towards upstream is what came from the client less the metadata that
 // belongs to a hop (see outgoing), and the same on the way back; a request that may have been sent is never sent
-// again; nothing is buffered beyond one message in each direction of a stream, the rest is gRPC's flow control.
+// again; of each direction of a stream no more is buffered than one message and gRPC's window of 128 KiB.
 //
 // Caller: cmd/proxy, which puts a grpcapi server in front. Stop that server before Close.
 package proxy

@@ -35,6 +35,12 @@ type member struct {
 // attempt; it is client/v3's default in etcd's own proxy.
 const connectTimeout = 5 * time.Second
 
+// What upstream may send ahead of what has been read, in bytes: on one stream, and on all of a connection together.
+const (
+	streamWindow = 128 << 10
+	connWindow   = 16 << 20
+)
+
 // newMember does not connect yet.
 func newMember(endpoint string, cfg Config) (*member, error) {
 	t, err := parseEndpoint(endpoint)
@@ -71,6 +77,9 @@ func newMember(endpoint string, cfg Config) (*member, error) {
 		grpc.WithAuthority(t.authority),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0), // stay connected
+		// gRPC would let a stream's window grow to 16 MiB, and every stream whose client does not read pins its window.
+		grpc.WithStaticStreamWindowSize(streamWindow),
+		grpc.WithStaticConnWindowSize(connWindow),
 	}
 	if cfg.KeepAliveTime > 0 {
 		opts = append(opts, grpc.WithKeepaliveParams(keepalive.ClientParameters{

@@ -30,7 +30,7 @@ func returning(md metadata.MD) metadata.MD {
 func dropHop(md metadata.MD) {
 	for k := range md {
 		switch {
-		case strings.HasPrefix(k, ":"), strings.HasPrefix(k, "grpc-"):
+		case strings.HasPrefix(k, ":"), strings.HasPrefix(k, "grpc-") && k != "grpc-trace-bin" && k != "grpc-tags-bin":
 			delete(md, k)
 		default:
 			switch k {

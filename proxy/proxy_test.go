@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -299,5 +301,55 @@ func TestNothingIsReadAheadOfASlowReceiver(t *testing.T) {
 	}}
 	if err := pumpResponses(&pipe{in: in}, receiver); err != nil || sent != cap(in) {
 		t.Errorf("sent %d, then %v", sent, err)
+	}
+}
+
+// gRPC makes the windows of a fast connection larger and larger, up to 16 MiB for each stream, read from or not. Those
+// of the proxy must not grow with it.
+func TestUnreadStreamsOfAFastConnectionPinLittle(t *testing.T) {
+	const (
+		message  = 32 << 10
+		streams  = 20
+		warmUp   = 128 << 20 / message
+		tooMuch  = 1 << 20 // windows and buffers on the way from upstream to client are less than half of it
+		readMode = "read"
+	)
+	var unread atomic.Int64                    // the most that a stream nobody reads has been given
+	l, err := net.Listen("tcp", "127.0.0.1:0") // pipes are never fast enough
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l, func(s grpc.ServerStream) error {
+		mode := receive(t, s)
+		data := wire.Raw(make([]byte, message))
+		for sent := int64(message); ; sent += message {
+			if err := s.SendMsg(data); err != nil {
+				return nil // the test is over
+			}
+			if mode != readMode && sent > unread.Load() {
+				unread.Store(sent)
+			}
+		}
+	})
+	conn := front(t, newProxy(t, Config{Endpoints: []string{l.Addr().String()}}))
+	var readers [32]grpc.ClientStream // of one stream the windows grow slowly
+	for i := range readers {
+		readers[i] = open(t, t.Context(), conn)
+		send(t, readers[i], readMode)
+	}
+	read := func() {
+		for range warmUp / len(readers) {
+			for _, r := range readers {
+				receive(t, r)
+			}
+		}
+	}
+	read()
+	for range streams {
+		send(t, open(t, t.Context(), conn), "do not read")
+	}
+	read() // while this goes on the others get all that they can
+	if got := unread.Load(); got == 0 || got > tooMuch {
+		t.Errorf("an unread stream was given %d bytes", got)
 	}
 }

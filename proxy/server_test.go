@@ -76,6 +76,8 @@ func front(t testing.TB, p *Proxy) *grpc.ClientConn {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec{})),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipes.DialContext(ctx) }),
+		grpc.WithStaticStreamWindowSize(64<<10), // so that what a client buffers is little beside what a proxy might
+		grpc.WithStaticConnWindowSize(16<<20),
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -102,6 +103,8 @@ func (u *upstream) update(ctx context.Context, m *member, state connectivity.Sta
 	switch {
 	case state == connectivity.Ready:
 		u.log.Info("upstream member is connected", "endpoint", m.endpoint)
+	case wasReady && state == connectivity.Idle:
+		u.log.Info("upstream member closed its connection", "endpoint", m.endpoint)
 	case wasReady:
 		u.log.Warn("upstream member lost its connection", "endpoint", m.endpoint)
 	case m.failed && !hadFailed:
@@ -147,9 +150,14 @@ func (u *upstream) try(ctx context.Context, f func(*member) (sent bool, err erro
 	return errNoMember
 }
 
-// pick returns the current member. When there is none it waits only for members of which it is not yet known
-// whether they can be reached, which is known within connectTimeout.
+// outageWait is how long an RPC waits for a member when none can be reached. It lets a quick restart of upstream pass
+// unnoticed, and slows down clients that try again at once when they are told that nothing was sent, as client/v3 does.
+const outageWait = 250 * time.Millisecond
+
+// pick returns the current member. When there is none it waits for members of which it is not yet known whether they
+// can be reached, which is known within connectTimeout, and for others for outageWait.
 func (u *upstream) pick(ctx context.Context) (*member, error) {
+	var giveUp <-chan time.Time
 	for {
 		if m := u.current.Load(); m != nil {
 			return m, nil
@@ -164,11 +172,13 @@ func (u *upstream) pick(ctx context.Context) (*member, error) {
 		if m != nil {
 			return m, nil
 		}
-		if settled {
-			return nil, errNoMember
+		if settled && giveUp == nil {
+			giveUp = time.After(outageWait)
 		}
 		select {
 		case <-changed:
+		case <-giveUp:
+			return nil, errNoMember
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}

@@ -8,12 +8,9 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
-
-	"go.etcd.io/etcd/api/v3/version"
 
 	"weir/cmd/internal/process"
 	"weir/core"
@@ -39,8 +36,7 @@ func run(args, environ []string) (err error) {
 	case err != nil:
 		return err
 	case o.version:
-		fmt.Printf("weir core\netcd Version: %s\nGo Version: %s\nGo OS/Arch: %s/%s\n",
-			version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		fmt.Print(process.VersionText("core"))
 		return nil
 	}
 	logger, closeLog, err := process.NewLogger(o.logLevel, o.logOutputs)
@@ -49,6 +45,8 @@ func run(args, environ []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeLog()) }()
 	process.TuneMemory()
+	logger.Info("starting weir core", "version", process.Version, "name", o.core.Name, "data-dir", o.core.DataDir,
+		"quota", o.core.QuotaBytes, "max-request-bytes", o.maxRequestBytes)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return serve(ctx, o, logger)

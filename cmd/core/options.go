@@ -31,6 +31,9 @@ type options struct {
 // maxRequestLimit keeps a request within what one record of the log, and one gRPC message, can hold.
 const maxRequestLimit = 512 << 20
 
+// maxElectionTimeout in milliseconds is etcd's.
+const maxElectionTimeout = 50_000
+
 const (
 	defaultPeerURL   = "http://localhost:2380"
 	defaultClientURL = "http://localhost:2379"
@@ -60,6 +63,7 @@ func parseOptions(args, environ []string) (options, error) {
 		version         = f.Bool("version", false, "Print the version and exit.")
 	)
 	o := options{usage: f.Usage}
+	f.NotThere(notThereYet...)
 	if err := f.Parse(args, environ); err != nil {
 		return o, err
 	}
@@ -97,6 +101,12 @@ func parseOptions(args, environ []string) (options, error) {
 	}
 	if *maxRequest > maxRequestLimit {
 		return o, fmt.Errorf("--max-request-bytes=%d is not possible: at most %d", *maxRequest, maxRequestLimit)
+	}
+	if *name == "" {
+		return o, errors.New("--name must not be empty")
+	}
+	if *election > maxElectionTimeout {
+		return o, fmt.Errorf("--election-timeout=%d is too long: at most %d", *election, maxElectionTimeout)
 	}
 	if *heartbeat == 0 || *election == 0 {
 		return o, errors.New("--heartbeat-interval and --election-timeout must be positive")
@@ -175,7 +185,7 @@ func checkInitialCluster(list, name, peerURLs string) error {
 			return fmt.Errorf("malformed entry %q in --initial-cluster: give it as name=http://host:port", pair)
 		}
 		if member != name {
-			return fmt.Errorf("--initial-cluster names member %q besides --name=%s: clusters of several members are not there yet", member, name)
+			return fmt.Errorf("--initial-cluster names member %q, and this is --name=%s: a cluster has one member so far, this one", member, name)
 		}
 		own = append(own, peerURL)
 	}
@@ -200,7 +210,7 @@ func listen(urls []*url.URL) ([]net.Listener, error) {
 		l, err := net.Listen(network, address)
 		if err != nil {
 			closeAll(listeners)
-			return nil, fmt.Errorf("listen on %s: %w: stop who has it, or give another --listen-client-urls", u, err)
+			return nil, process.ListenError(u.String(), "listen-client-urls", err)
 		}
 		listeners = append(listeners, l)
 	}

@@ -44,7 +44,7 @@ func TestMistakesAreNamedInOneLine(t *testing.T) {
 		"--listen-client-urls=https://127.0.0.1:2379":          "no TLS yet",
 		"--listen-client-urls=http://0.0.0.0:2379":             "--advertise-client-urls is required",
 		"--listen-peer-urls=:2380":                             "--listen-peer-urls",
-		"--initial-cluster=default=http://a:1,b=http://b:1":    "not there yet",
+		"--initial-cluster=default=http://a:1,b=http://b:1":    "one member so far",
 		"--initial-cluster=default=http://elsewhere:2380":      "make them equal",
 		"--initial-cluster=default":                            "name=http://host:port",
 		"--initial-cluster-state=old":                          "use new or existing",

@@ -11,6 +11,7 @@ import (
 	"net/http/pprof"
 	"time"
 
+	"weir/cmd/internal/process"
 	"weir/grpcapi"
 	"weir/proxy"
 )
@@ -49,7 +50,7 @@ func listen(o options) (l listeners, err error) {
 func listenTCP(address, flag string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w: stop who has it, or give another --%s", address, err, flag)
+		return nil, process.ListenError(address, flag, err)
 	}
 	return l, nil
 }

@@ -36,12 +36,17 @@ func run(args, environ []string, stdout io.Writer) error {
 	case err != nil:
 		return err
 	}
+	if o.version {
+		fmt.Fprint(stdout, process.VersionText("proxy"))
+		return nil
+	}
 	logger, closeLog, err := process.NewLogger(o.logLevel, []string{"default"})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = closeLog() }() // nothing is left to tell it to
 	process.TuneMemory()
+	logger.Info("starting weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded)
 	if o.memoryLimit > 0 {
 		debug.SetMemoryLimit(o.memoryLimit)
 	}

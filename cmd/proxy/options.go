@@ -41,6 +41,7 @@ type options struct {
 	keepAliveTimeout     time.Duration
 	enablePprof          bool
 
+	version     bool
 	logLevel    string
 	memoryLimit int64
 
@@ -69,12 +70,20 @@ var notThereYet = []struct{ name, nothing, usage string }{
 	{"self-signed-cert-validity", "1", "Validity period of generated certificates in years."},
 }
 
+// upstreamOnly are the flags that only mean something with --endpoints.
+var upstreamOnly = []string{
+	"cacert", "cert", "dial-keepalive-time", "dial-keepalive-timeout", "insecure-skip-tls-verify", "key", "permit-without-stream",
+}
+
+// isOurs tells whether an environment variable may be meant for weir, misspelt or not.
+func isOurs(variable string) bool { return strings.HasPrefix(variable, "WEIR") }
+
 func refuse(nothing string) func(string) error {
 	return func(value string) error {
 		if value == nothing || value == "0" && nothing == "0s" {
 			return nil
 		}
-		return errors.New("weir does not have this yet, leave it out")
+		return process.ErrNotThere
 	}
 }
 
@@ -98,8 +107,8 @@ func parseOptions(args, environ []string) (options, error) {
 	f.StringVar(&upstream.key, "key", "", "Identify secure connections with the cluster using this TLS key file.")
 	f.StringVar(&upstream.ca, "cacert", "", "Verify certificates of the cluster using this CA bundle.")
 	f.BoolVar(&upstream.skipVerify, "insecure-skip-tls-verify", false, "Skip authentication of the cluster's certificates (CAUTION: for testing only).")
-	f.DurationVar(&o.dialKeepAliveTime, "dial-keepalive-time", 0, "Time without traffic after which a connection to the cluster is pinged (0 to disable).")
-	f.DurationVar(&o.dialKeepAliveTimeout, "dial-keepalive-timeout", 20*time.Second, "Time to wait for the answer to such a ping.")
+	f.DurationVar(&o.dialKeepAliveTime, "dial-keepalive-time", 10*time.Second, "Time without traffic after which a connection to the cluster is pinged (0 to disable).")
+	f.DurationVar(&o.dialKeepAliveTimeout, "dial-keepalive-timeout", 5*time.Second, "Time to wait for the answer to such a ping.")
 	f.BoolVar(&o.permitWithoutStream, "permit-without-stream", false, "Ping connections to the cluster without active RPCs too.")
 	f.IntVar(&o.maxSendBytes, "max-send-bytes", 3<<19, "Limit in bytes of a request to the cluster. As at etcd, 512 KiB more are passed on, for the cluster to refuse.")
 	f.IntVar(&o.maxRecvBytes, "max-recv-bytes", math.MaxInt32, "Limit in bytes of an answer from the cluster.")
@@ -119,6 +128,7 @@ func parseOptions(args, environ []string) (options, error) {
 	f.DurationVar(&o.keepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "Time to wait for the answer to such a ping (0 is 20s).")
 	f.BoolVar(&o.enablePprof, "enable-pprof", false, "Serve runtime profiling data at /debug/pprof/.")
 
+	f.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	f.BoolVar(&debug, "debug", false, "The same as --log-level=debug.")
 	f.StringVar(&o.logLevel, "log-level", "info", "Log level: debug, info, warn, error, panic, or fatal.")
 	f.Int64Var(&o.memoryLimit, "memory-limit", 0, "Memory in bytes that Go's memory manager tries to stay below. 0 is GOMEMLIMIT, else three quarters of what the process may use.")
@@ -129,20 +139,29 @@ func parseOptions(args, environ []string) (options, error) {
 			f.Func(n.name, n.usage+" Not there yet.", refuse(n.nothing))
 		}
 	}
-	if err := f.Parse(args, environ); err != nil {
+	nothing := len(args) == 0 && !slices.ContainsFunc(environ, isOurs)
+	// What people type who come from etcd.
+	for len(args) > 0 && (args[0] == "grpc-proxy" || args[0] == "start") {
+		args = args[1:]
+	}
+	f.Suspect("WEIR")
+	if err := f.Parse(args, environ); err != nil || o.version {
 		return o, err
 	}
 
 	// A misspelt or emptied variable must not become an empty, writable store: only nothing at all means embedded.
-	if len(args) == 0 && !slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, envPrefix+"_") }) {
-		o.embedded = true
-	}
+	o.embedded = o.embedded || nothing
 	if o.embedded {
 		if endpoints != "" {
 			return o, errors.New("--embedded and --endpoints exclude each other: leave one out")
 		}
 		if !f.Given("listen-addr") {
 			o.listenAddr = "127.0.0.1:2379"
+		}
+		for _, name := range upstreamOnly {
+			if f.Given(name) {
+				return o, fmt.Errorf("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name)
+			}
 		}
 	} else if endpoints == "" {
 		return o, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --embedded for a store in this process")
@@ -167,6 +186,19 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 	}
 	if u := o.advertiseClientURL; o.embedded && u != "" && !isURL(u) {
 		return fmt.Errorf("malformed URL %q in --advertise-client-url: give it as http://host:port", u)
+	}
+	for name, d := range map[string]time.Duration{
+		"dial-keepalive-time": o.dialKeepAliveTime, "dial-keepalive-timeout": o.dialKeepAliveTimeout,
+		"grpc-keepalive-min-time": o.keepAliveMinTime, "grpc-keepalive-interval": o.keepAliveInterval, "grpc-keepalive-timeout": o.keepAliveTimeout,
+	} {
+		if d < 0 {
+			return fmt.Errorf("--%s=%v is not possible: it must not be negative", name, d)
+		}
+	}
+	for _, e := range o.endpoints {
+		if _, address, ok := strings.Cut(e, "://"); e == o.listenAddr || ok && address == o.listenAddr {
+			return fmt.Errorf("--endpoints has %s, which is --listen-addr: the proxy would forward to itself", e)
+		}
 	}
 	for _, s := range splitList(metrics) {
 		u, err := url.Parse(s)

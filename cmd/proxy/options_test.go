@@ -21,7 +21,7 @@ func TestNothingAtAllMeansAnEmbeddedCore(t *testing.T) {
 		err      string
 	}{
 		{name: "nothing", embedded: true, listen: "127.0.0.1:2379", dataDir: "default.weir"},
-		{name: "other variables", environ: []string{"HOME=/", "ETCD_NAME=x", "WEIR_PROXYX=1"},
+		{name: "other variables", environ: []string{"HOME=/", "ETCD_NAME=x", "AWEIR=1"},
 			embedded: true, listen: "127.0.0.1:2379", dataDir: "default.weir"},
 		{name: "said so", args: []string{"--embedded", "--listen-addr=:1", "--data-dir=d"}, embedded: true, listen: ":1", dataDir: "d"},
 		{name: "said so by variable", environ: []string{"WEIR_PROXY_EMBEDDED=true"},
@@ -33,7 +33,10 @@ func TestNothingAtAllMeansAnEmbeddedCore(t *testing.T) {
 		{name: "empty variable", environ: []string{"WEIR_PROXY_ENDPOINTS="}, err: "--endpoints is missing"},
 		{name: "empty flag", args: []string{"--endpoints="}, err: "--endpoints is missing"},
 		{name: "misspelt variable", environ: []string{"WEIR_PROXY_ENDPOINT=a:1"}, err: "WEIR_PROXY_ENDPOINT names no flag"},
-		{name: "misspelt flag", args: []string{"--endpoint=a:1"}, err: "not defined: --endpoint"},
+		{name: "misspelt flag", args: []string{"--endpoint=a:1"}, err: "unknown flag --endpoint"},
+		{name: "variable that is nearly ours", environ: []string{"WEIR_ENDPOINTS=a:1"}, err: "WEIR_ENDPOINTS"},
+		{name: "variable without an underscore", environ: []string{"WEIRPROXY_ENDPOINTS=a:1"}, err: "WEIRPROXY_ENDPOINTS"},
+		{name: "etcd's words", args: []string{"grpc-proxy", "start"}, err: "--endpoints is missing"},
 		{name: "both", args: []string{"--embedded", "--endpoints=a:1"}, err: "exclude each other"},
 	}
 	for _, c := range cases {
@@ -62,13 +65,14 @@ func TestFlagsWin(t *testing.T) {
 	}
 }
 
+// But for the pings to upstream: etcd sends none by default, and a proxy that hides a dead member from its clients must.
 func TestDefaultsAreThoseOfEtcdsProxy(t *testing.T) {
 	o, err := parseOptions([]string{"--endpoints=a:1"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if o.maxSendBytes != 1572864 || o.maxRecvBytes != math.MaxInt32 || o.maxConcurrentStreams != math.MaxUint32 ||
-		o.dialKeepAliveTime != 0 || o.dialKeepAliveTimeout != 20*time.Second || o.permitWithoutStream ||
+		o.dialKeepAliveTime != 10*time.Second || o.dialKeepAliveTimeout != 5*time.Second || o.permitWithoutStream ||
 		o.keepAliveMinTime != 5*time.Second || o.keepAliveInterval != 2*time.Hour || o.keepAliveTimeout != 20*time.Second ||
 		o.upstreamTLS != nil || o.listenTLS != nil || o.metricsURLs != nil || o.enablePprof || o.logLevel != "info" || o.unused != nil {
 		t.Errorf("got %+v", o)
@@ -79,7 +83,7 @@ func TestFlagsThatAreNotThereYetAreRefused(t *testing.T) {
 	for _, f := range notThereYet {
 		for _, value := range []string{"true", "1h", "some", "2"} {
 			_, err := parseOptions([]string{"--endpoints=a:1", "--" + f.name + "=" + value}, nil)
-			if err == nil || !strings.Contains(err.Error(), "--"+f.name) || !strings.Contains(err.Error(), "weir does not have this yet") {
+			if err == nil || !strings.Contains(err.Error(), "--"+f.name) || !strings.Contains(err.Error(), "weir does not have --") {
 				t.Errorf("--%s=%s: got %v", f.name, value, err)
 			}
 		}

@@ -32,19 +32,25 @@ func (f clientFiles) load() (*tls.Config, error) {
 	if f.cert == "" && f.key == "" {
 		return c, nil
 	}
+	if _, err := f.identity(); err != nil {
+		return nil, err
+	}
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.identity() }
+	return c, nil
+}
+
+// identity reads the certificate and its key. One with a common name is refused, whenever it is read: with
+// --client-cert-auth the cluster takes that for the user of every request without a token, so that all clients of the
+// proxy would become that user. etcd's own proxy refuses it at its start.
+func (f clientFiles) identity() (*tls.Certificate, error) {
 	pair, err := loadPair("cert", f.cert, "key", f.key)
 	if err != nil {
 		return nil, err
 	}
-	// With --client-cert-auth the cluster takes the common name for the user of every request without a token, so
-	// that all clients of the proxy would become that user. etcd's own proxy refuses it too.
 	if name := pair.Leaf.Subject.CommonName; name != "" {
 		return nil, fmt.Errorf("the certificate %s in --cert has the common name %q, and the cluster would take all clients of the proxy for that user: use one without a common name", f.cert, name)
 	}
-	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		return loadPair("cert", f.cert, "key", f.key)
-	}
-	return c, nil
+	return pair, nil
 }
 
 // serverFiles are the flags of TLS towards clients.

@@ -50,7 +50,7 @@ func (c *committer) defragment() error {
 			s.log.Warn("close the file that a defragmentation replaced", "err", err)
 		}
 	})
-	s.log.Info("defragmented", "bytes before", before, "bytes now", s.Size())
+	s.log.Info("defragmented", "size-before", before, "size", s.Size())
 	if err := syncDir(filepath.Dir(s.path)); err != nil {
 		// A crash might bring the old file back, without what is committed from now on.
 		return c.fail(fmt.Errorf("defragment: %w", err))

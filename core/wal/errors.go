@@ -17,8 +17,8 @@ type CorruptError struct {
 
 func (e *CorruptError) Error() string {
 	return fmt.Sprintf("WAL segment %s is corrupt at offset %d: %s; to open it would lose what this member has "+
-		"acknowledged. Remove the member from the cluster, move its data directory away and add it again as a new one, "+
-		"or restore the data directory from a backup", e.Path, e.Offset, e.Reason)
+		"acknowledged. Put back a copy of the whole data directory that was made while nothing ran in it, or start anew "+
+		"with another data directory", e.Path, e.Offset, e.Reason)
 }
 
 // FormatError says that a segment holds what this build does not know: a newer one has written it.

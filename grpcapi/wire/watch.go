@@ -19,7 +19,7 @@ func AppendWatchCanceled(dst []byte, compactRevision int64, reason string) []byt
 	return appendBytes(dst, 6, reason)
 }
 
-// AppendWatchFragment appends fragment = true: more events of the same revision follow in the next response.
+// AppendWatchFragment appends fragment = true: the events that belong together go on in the next response.
 func AppendWatchFragment(dst []byte) []byte { return appendBool(dst, 7, true) }
 
 // AppendEventPrefix appends tag and length of one events entry, whose n bytes follow.

@@ -15,15 +15,24 @@ import (
 // store; so are variables with the prefix that name no flag.
 type Flags struct {
 	*flag.FlagSet
-	prefix string
+	command  string
+	prefix   string
+	notThere []string
+	suspect  string
 }
 
 // NewFlags makes an empty set. prefix is that of the variables, without the last underscore.
 func NewFlags(name, prefix string) *Flags {
 	set := flag.NewFlagSet(name, flag.ContinueOnError)
 	set.SetOutput(io.Discard) // the caller prints the one line
-	return &Flags{FlagSet: set, prefix: prefix}
+	return &Flags{FlagSet: set, command: name, prefix: prefix}
 }
+
+// NotThere names flags of etcd's that weir does not have yet. They are refused, but not as misspelt.
+func (f *Flags) NotThere(names ...string) { f.notThere = append(f.notThere, names...) }
+
+// Suspect refuses variables that begin with start, although they do not have the prefix: they are probably misspelt.
+func (f *Flags) Suspect(start string) { f.suspect = start }
 
 // ErrHelp is returned by Parse when help was asked for.
 var ErrHelp = flag.ErrHelp
@@ -34,7 +43,7 @@ func (f *Flags) Parse(args, environ []string) error {
 		if errors.Is(err, flag.ErrHelp) {
 			return ErrHelp
 		}
-		return fmt.Errorf("%s: see --help", flagError(err))
+		return f.explain(err)
 	}
 	if f.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: flags are given as --name=value", f.Arg(0))
@@ -44,10 +53,16 @@ func (f *Flags) Parse(args, environ []string) error {
 	for _, pair := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(pair, "=")
 		if !strings.HasPrefix(name, f.prefix+"_") || f.isServiceLink(name) {
+			if strings.HasPrefix(name, f.suspect) && f.suspect != "" && !serviceLink.MatchString(name) {
+				return fmt.Errorf("environment variable %s looks like one of %s_…, and names no flag: unset it", name, f.prefix)
+			}
 			continue
 		}
 		fl := byVariable[name]
 		if fl == nil {
+			if flagName := f.flagOf(name); slices.Contains(f.notThere, flagName) {
+				return fmt.Errorf("environment variable %s: weir does not have --%s yet, leave it out", name, flagName)
+			}
 			return fmt.Errorf("environment variable %s names no flag: unset it, or see --help", name)
 		}
 		if value == "" || f.Given(fl.Name) {
@@ -60,14 +75,30 @@ func (f *Flags) Parse(args, environ []string) error {
 	return nil
 }
 
-// flagError writes flags as etcd's users do, with two dashes.
-func flagError(err error) string {
-	return strings.Replace(err.Error(), " -", " --", 1)
+// explain writes an error of the flag package as one line that says what to do.
+func (f *Flags) explain(err error) error {
+	text := strings.Replace(err.Error(), " -", " --", 1) // as etcd's users write flags
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: --"); ok {
+		if slices.Contains(f.notThere, name) {
+			return fmt.Errorf("weir does not have --%s yet, leave it out", name)
+		}
+		return fmt.Errorf("unknown flag --%s: see --help", name)
+	}
+	if m := notThereValue.FindStringSubmatch(text); m != nil {
+		return fmt.Errorf("weir does not have --%s yet, leave it out", m[1])
+	}
+	return errors.New(text)
 }
 
-// serviceLink matches what Kubernetes puts into the environment of every container for a service with the name
-// of the prefix (ETCD_SERVICE_HOST, ETCD_PORT_2379_TCP). It is meant for nobody in particular.
-var serviceLink = regexp.MustCompile(`^(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)$`)
+// ErrNotThere is what a flag's own function returns for a value that asks for something that is not there yet.
+var ErrNotThere = errors.New("weir does not have this yet")
+
+// notThereValue is what the flag package makes of ErrNotThere.
+var notThereValue = regexp.MustCompile(`^invalid .* -*([a-z-]+): ` + ErrNotThere.Error())
+
+// serviceLink matches what Kubernetes puts into the environment of every container for a service whose name begins
+// with the prefix (ETCD_SERVICE_HOST, ETCD_CLIENT_PORT_2379_TCP). It is meant for nobody in particular.
+var serviceLink = regexp.MustCompile(`^([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 func (f *Flags) isServiceLink(variable string) bool {
 	return serviceLink.MatchString(strings.TrimPrefix(variable, f.prefix+"_"))
@@ -78,6 +109,11 @@ func (f *Flags) Variable(flagName string) string {
 	return f.prefix + "_" + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
 }
 
+// flagOf is the flag that a variable would be of.
+func (f *Flags) flagOf(variable string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, f.prefix+"_"), "_", "-"))
+}
+
 // Given tells whether a flag was set, on the command line or by its variable.
 func (f *Flags) Given(name string) bool {
 	given := false
@@ -85,8 +121,10 @@ func (f *Flags) Given(name string) bool {
 	return given
 }
 
-// Usage writes the flags with their defaults and what they mean.
+// Usage writes how the command is called, and the flags with their defaults and what they mean.
 func (f *Flags) Usage(w io.Writer) {
+	fmt.Fprintf(w, "Usage: %s [--flag=value ...]\n\nEach flag may be given as an environment variable: --data-dir as %s.\n\n",
+		f.command, f.Variable("data-dir"))
 	f.VisitAll(func(fl *flag.Flag) {
 		fmt.Fprintf(w, "  --%s '%s'\n    \t%s\n", fl.Name, fl.DefValue, fl.Usage)
 	})

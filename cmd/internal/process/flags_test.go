@@ -25,7 +25,7 @@ func TestTheCommandLineWinsOverTheEnvironment(t *testing.T) {
 		{[]string{"-data-dir", "arg"}, nil, "arg", true},
 		{nil, []string{"ETCD_DATA_DIR="}, "default", false},
 		{nil, []string{"DATA_DIR=x", "ETCDCTL_API=3", "PATH=/bin"}, "default", false},
-		{nil, []string{"ETCD_SERVICE_HOST=10.0.0.1", "ETCD_PORT_2379_TCP_ADDR=10.0.0.1", "ETCD_PORT=tcp://10.0.0.1"}, "default", false},
+		{nil, []string{"ETCD_SERVICE_HOST=10.0.0.1", "ETCD_PORT_2379_TCP_ADDR=10.0.0.1", "ETCD_PORT=tcp://10.0.0.1", "ETCD_CLIENT_SERVICE_HOST=10.0.0.1"}, "default", false},
 	} {
 		f, dir, err := parse(c.args, c.environ)
 		if err != nil || dir != c.want || f.Given("data-dir") != c.given {
