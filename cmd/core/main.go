@@ -45,8 +45,6 @@ func run(args, environ []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeLog()) }()
 	process.TuneMemory()
-	logger.Info("starting weir core", "version", process.Version, "name", o.core.Name, "data-dir", o.core.DataDir,
-		"quota", o.core.QuotaBytes, "max-request-bytes", o.maxRequestBytes)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return serve(ctx, o, logger)
@@ -71,6 +69,8 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 		}
 	}()
 
+	logger.Info("weir core", "version", process.Version, "name", o.core.Name, "data-dir", o.core.DataDir,
+		"quota", o.core.QuotaBytes, "max-request-bytes", o.maxRequestBytes)
 	if err := node.WaitReady(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop

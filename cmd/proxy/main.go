@@ -46,7 +46,6 @@ func run(args, environ []string, stdout io.Writer) error {
 	}
 	defer func() { _ = closeLog() }() // nothing is left to tell it to
 	process.TuneMemory()
-	logger.Info("starting weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded)
 	if o.memoryLimit > 0 {
 		debug.SetMemoryLimit(o.memoryLimit)
 	}
@@ -99,6 +98,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 
+	logger.Info("weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded)
 	clients, metrics := newServers(o, p, logger)
 	ended := l.start(clients, metrics)
 	logger.Info("serving client traffic", "address", l.clients.Addr().String(), "tls", o.listenTLS != nil)
