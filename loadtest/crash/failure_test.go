@@ -21,7 +21,9 @@ func TestAMemberThatCannotWriteItsLogEnds(t *testing.T) {
 		args    func(data string) []string
 	}{
 		{proc.Core, func(data string) []string { return target.MemberArgs("m1", data, addr, freeAddr(t)) }},
-		{proc.Proxy, func(data string) []string { return []string{"--embedded", "--data-dir=" + data, "--listen-addr=" + addr} }},
+		{proc.Proxy, func(data string) []string {
+			return []string{"--embedded", "--data-dir=" + data, "--listen-addr=" + addr}
+		}},
 	} {
 		path, err := bin.Build(t.Context(), c.program)
 		if err != nil {
@@ -32,7 +34,7 @@ func TestAMemberThatCannotWriteItsLogEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.Kill()
+		defer func() { _ = p.Kill() }() // it has ended, if all is well
 		if err := p.WaitReady(t.Context(), target.Serves(addr)); err != nil {
 			t.Fatal(err)
 		}
