@@ -157,7 +157,8 @@ func (n *Node) checkSpace(ctx context.Context, cost int) error {
 			n.logger.Warn("the store has reached its quota: writes are refused", "size", n.store.Size(), "quota", n.cfg.QuotaBytes)
 		}
 		alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: n.member.ID, Alarm: pb.AlarmType_NOSPACE}
-		if _, err := n.proposeMessage(ctx, kindAlarm, alarm); err != nil {
+		// The alarm is for all, so it does not end with the client that met it.
+		if _, err := n.proposeMessage(context.WithoutCancel(ctx), kindAlarm, alarm); err != nil {
 			n.logger.Warn("could not raise the NOSPACE alarm", "error", err)
 		}
 	}

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// diskReserve is how many bytes writes leave free on the disk of the data directory: for what has been let through
-// and is not written yet, which goes into the log and into the store; for the log's next segment, which is taken whole;
-// and for the store's pages. Without a reserve the first write that fails would end the member, and reads with it. The
-// deletions and compactions that make room again live on it too.
-const diskReserve = 2*(maxPendingBytes+diskCheckBytes) + 64<<20 + 64<<20
+// diskReserve is how many bytes writes leave free on the disk of the data directory: for the log's next segment, which
+// is taken whole, and for the store's pages. Without a reserve the first write that fails would end the member, and reads
+// with it. The deletions and compactions that make room again live on it too. What has been let through and is not
+// written yet comes on top, twice: it goes into the log and into the store.
+const diskReserve = 64<<20 + 64<<20
 
 // The disk is asked again after diskCheckInterval, and after diskCheckBytes have been let through.
 const (
@@ -21,9 +21,10 @@ const (
 
 // diskGuard tells whether writes have come to the reserve. Methods may be called concurrently.
 type diskGuard struct {
-	dir    string
-	free   func(dir string) (bytes int64, err error)
-	logger *slog.Logger
+	dir     string
+	free    func(dir string) (bytes int64, err error)
+	pending func() (bytes int) // let through and not written yet
+	logger  *slog.Logger
 
 	low     atomic.Bool
 	checked atomic.Int64 // when the disk was last asked, Unix time in nanoseconds
@@ -49,8 +50,9 @@ func (g *diskGuard) ask() {
 	g.checked.Store(time.Now().UnixNano())
 	g.through.Store(0)
 	free, err := g.free(g.dir)
-	low := err == nil && free < diskReserve
+	reserve := diskReserve + 2*int64(g.pending()+diskCheckBytes)
+	low := err == nil && free < reserve
 	if was := g.low.Swap(low); low && !was {
-		g.logger.Warn("the disk is nearly full: writes are refused", "data-dir", g.dir, "free", free, "reserve", diskReserve)
+		g.logger.Warn("the disk is nearly full: writes are refused", "data-dir", g.dir, "free", free, "reserve", reserve)
 	}
 }

@@ -73,6 +73,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		stopped: make(chan struct{}),
 		failed:  make(chan struct{}),
 	}
+	n.disk.pending = n.queue.pending
 	var cancel context.CancelFunc
 	n.ctx, cancel = context.WithCancel(context.Background())
 	n.stop = sync.OnceFunc(func() { cancel(); close(n.stopped) })

@@ -36,7 +36,7 @@ const maxBatchBytes = 1 << 20
 
 // maxPendingBytes bounds what waits for its turn in memory. Over it a write is refused with ErrTooManyRequests,
 // as etcd does when applying lags behind; it is a guard, not a queue length to tune.
-const maxPendingBytes = 64 << 20
+const maxPendingBytes = 256 << 20
 
 // requestOverhead is what a request costs in memory besides its payload.
 const requestOverhead = 512
@@ -78,6 +78,13 @@ func (q *requestQueue) add(r *request) error {
 	q.bytes += r.size()
 	q.signal()
 	return nil
+}
+
+// pending is how many bytes of requests wait or are in the log and not applied.
+func (q *requestQueue) pending() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes
 }
 
 // signal leaves a token for the run goroutine. Called with mu held.
