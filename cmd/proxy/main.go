@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -114,7 +115,13 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	_ = metrics.Shutdown(stopping)
+	var metricsEnd sync.WaitGroup // beside the clients' end: a profile that is being taken must not eat their time
+	metricsEnd.Go(func() {
+		if metrics.Shutdown(stopping) != nil {
+			metrics.Close()
+		}
+	})
 	clients.Stop(stopping)
+	metricsEnd.Wait()
 	return err
 }
