@@ -32,16 +32,6 @@ var errLocked = errors.New("in use by another process")
 func (n *Node) openFiles() (*wal.Recovered, error) {
 	dir := n.cfg.DataDir
 	memberDir := filepath.Join(dir, "member")
-	if err := n.cfg.LogFS.MkdirAll(memberDir); err != nil {
-		return nil, fmt.Errorf("make data directory %s: %w: give a --data-dir that this user can write", dir, err)
-	}
-	var err error
-	if n.lock, err = lockFile(filepath.Join(memberDir, "lock")); err != nil {
-		if errors.Is(err, errLocked) {
-			return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give another --data-dir", dir)
-		}
-		return nil, fmt.Errorf("data directory %s: %w: give a --data-dir that this user can write", dir, err)
-	}
 	storePath, logDir := filepath.Join(memberDir, "store.db"), filepath.Join(memberDir, "wal")
 	hasStore, err := exists(storePath)
 	if err != nil {
@@ -55,6 +45,18 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 		return nil, fmt.Errorf("data directory %s is etcd's, whose files weir does not read: give another --data-dir", dir)
 	case hasEtcds:
 		n.logger.Warn("an etcd was started in this data directory too; what it left can be removed", "path", filepath.Join(memberDir, "snap"))
+	}
+	if err := n.cfg.LogFS.MkdirAll(memberDir); err != nil {
+		return nil, fmt.Errorf("make data directory %s: %w: give a --data-dir that this user can write", dir, err)
+	}
+	if n.lock, err = lockFile(filepath.Join(memberDir, "lock")); err != nil {
+		if errors.Is(err, errLocked) {
+			return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give another --data-dir", dir)
+		}
+		return nil, fmt.Errorf("data directory %s: %w: give a --data-dir that this user can write", dir, err)
+	}
+	if hasStore, err = exists(storePath); err != nil { // again: from here on nobody else makes one
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
 	}
 	hasLog, err := wal.Exists(logDir, n.cfg.LogFS)
 	if err != nil {

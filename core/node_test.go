@@ -346,6 +346,9 @@ func TestStartIsRefusedInOneLine(t *testing.T) {
 			}
 		})
 	}
+	if names, err := os.ReadDir(filepath.Join(etcds, "member")); err != nil || len(names) != 1 {
+		t.Errorf("something was made in etcd's directory: %v, %v", names, err)
+	}
 }
 
 func TestRequestsAfterTheEndSaySo(t *testing.T) {

@@ -52,18 +52,12 @@ func (f *Flags) Parse(args, environ []string) error {
 	f.VisitAll(func(fl *flag.Flag) { byVariable[f.Variable(fl.Name)] = fl })
 	for _, pair := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(pair, "=")
-		if !strings.HasPrefix(name, f.prefix+"_") || f.isServiceLink(name) {
-			if strings.HasPrefix(name, f.suspect) && f.suspect != "" && !serviceLink.MatchString(name) {
-				return fmt.Errorf("environment variable %s looks like one of %s_…, and names no flag: unset it", name, f.prefix)
-			}
-			continue
-		}
 		fl := byVariable[name]
 		if fl == nil {
-			if flagName := f.flagOf(name); slices.Contains(f.notThere, flagName) {
-				return fmt.Errorf("environment variable %s: weir does not have --%s yet, leave it out", name, flagName)
+			if err := f.checkUnknown(name); err != nil {
+				return err
 			}
-			return fmt.Errorf("environment variable %s names no flag: unset it, or see --help", name)
+			continue
 		}
 		if value == "" || f.Given(fl.Name) {
 			continue // etcd takes an empty variable for none
@@ -71,6 +65,24 @@ func (f *Flags) Parse(args, environ []string) error {
 		if err := f.Set(fl.Name, value); err != nil {
 			return fmt.Errorf("environment variable %s has the invalid value %q: %w", name, value, err)
 		}
+	}
+	return nil
+}
+
+// checkUnknown refuses a variable that names no flag, if it was meant to. A flag that is not there yet is one, though
+// it may look like a service link (ETCD_SOCKET_REUSE_PORT).
+func (f *Flags) checkUnknown(variable string) error {
+	ours := strings.HasPrefix(variable, f.prefix+"_")
+	flagName := f.flagOf(variable)
+	switch {
+	case ours && slices.Contains(f.notThere, flagName):
+		return fmt.Errorf("environment variable %s: weir does not have --%s yet, leave it out", variable, flagName)
+	case serviceLink.MatchString(variable):
+		return nil
+	case ours:
+		return fmt.Errorf("environment variable %s names no flag: unset it, or see --help", variable)
+	case f.suspect != "" && strings.HasPrefix(variable, f.suspect):
+		return fmt.Errorf("environment variable %s looks like one of %s_…, and names no flag: unset it", variable, f.prefix)
 	}
 	return nil
 }
@@ -96,13 +108,9 @@ var ErrNotThere = errors.New("weir does not have this yet")
 // notThereValue is what the flag package makes of ErrNotThere.
 var notThereValue = regexp.MustCompile(`^invalid .* -*([a-z-]+): ` + ErrNotThere.Error())
 
-// serviceLink matches what Kubernetes puts into the environment of every container for a service whose name begins
-// with the prefix (ETCD_SERVICE_HOST, ETCD_CLIENT_PORT_2379_TCP). It is meant for nobody in particular.
-var serviceLink = regexp.MustCompile(`^([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
-
-func (f *Flags) isServiceLink(variable string) bool {
-	return serviceLink.MatchString(strings.TrimPrefix(variable, f.prefix+"_"))
-}
+// serviceLink matches what Kubernetes puts into the environment of every container for each service
+// (ETCD_SERVICE_HOST, ETCD_CLIENT_PORT_2379_TCP). It is meant for nobody in particular.
+var serviceLink = regexp.MustCompile(`^[A-Z0-9_]+_(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // Variable is the environment variable of a flag.
 func (f *Flags) Variable(flagName string) string {

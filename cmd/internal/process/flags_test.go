@@ -9,6 +9,7 @@ func parse(args, environ []string) (*Flags, string, error) {
 	f := NewFlags("test", "ETCD")
 	dir := f.String("data-dir", "default", "")
 	f.Bool("debug", false, "")
+	f.NotThere("socket-reuse-port")
 	err := f.Parse(args, environ)
 	return f, *dir, err
 }
@@ -43,6 +44,8 @@ func TestWhatIsMisspeltIsRefusedInOneLine(t *testing.T) {
 		{[]string{"data"}, nil, `"data"`},
 		{nil, []string{"ETCD_DATA_DRI=x"}, "ETCD_DATA_DRI"},
 		{nil, []string{"ETCD_DEBUG=maybe"}, "ETCD_DEBUG"},
+		{nil, []string{"ETCD_SOCKET_REUSE_PORT=true"}, "does not have --socket-reuse-port yet"},
+		{[]string{"--socket-reuse-port"}, nil, "does not have --socket-reuse-port yet"},
 		{[]string{"--debug=maybe"}, nil, "--debug"},
 	} {
 		_, _, err := parse(c.args, c.environ)
