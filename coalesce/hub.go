@@ -3,26 +3,48 @@ package coalesce
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"weir/grpcapi/wire"
 )
 
-// Batch is all events of one revision, in the order in which they were made.
+// Batch is all events of one revision, in the order in which they were made. Without events it says that the revision
+// has been reached.
 type Batch struct {
 	Revision int64
 	Events   []wire.Event
 }
 
-// Source is where the hub resyncs watchers from that are older than its ring, and finds previous values. Its methods
-// are called concurrently, without locks held.
+// Feeder knows which feed serves a watch, and what is now: the store itself (NewStoreHub), or who opens feeds on
+// demand. Its methods are called concurrently, without locks held.
+type Feeder interface {
+	// Arrive marks the moment at which a request arrived. It never waits.
+	Arrive() Arrival
+	// Find waits for the feed that serves w, and for a revision ("now") that the store had reached when the request
+	// arrived or later. Only a watch without Start needs it; for others it is any revision known. Error: there is
+	// none and why (the watch is refused with its text), or ctx's. A feed that was closed before the call is not
+	// returned; one that is closed after it is asked for again.
+	Find(ctx context.Context, w Watch, since Arrival) (f *Feed, now int64, err error)
+	// Sync waits until f has been published up to a revision that the store had reached at `since` or later, and
+	// returns that revision. It fails only when ctx ends or f is closed.
+	Sync(ctx context.Context, f *Feed, since Arrival) (rev int64, err error)
+}
+
+// Arrival is a moment, in a Feeder's own measure. Later moments are not smaller.
+type Arrival uint64
+
+// Source is where a feed's watchers are resynced from that need what is older than its ring, and where previous
+// values are found. Its methods are called concurrently, without locks held.
 type Source interface {
-	// History calls yield with each revision from `from` on, in order, that touched [key, end) (etcd's meaning of
-	// range ends), whole and with only the events of that range, until yield returns false or the newest is reached.
-	// It returns the next revision to ask from: one more than the last it yielded if it was stopped, else one more
-	// than the newest, which is at least the newest that had been published when it was called. Below the compact
-	// revision it returns a *CompactedError, also when compaction overtakes it.
-	History(ctx context.Context, key, end []byte, from int64, yield func(Batch) bool) (next int64, err error)
+	// History calls yield with each revision from `from` on, in order, that touched r, whole and with only the events
+	// of that range, until yield returns false or the newest is reached. It may wait for a network, and returns when
+	// ctx ends. It returns the next revision to ask from: one more than the last it yielded if it was stopped, else
+	// one more than the newest, which is at least the newest that had been published to the feed when it was called.
+	// Below the compact revision it returns a *CompactedError, also when compaction overtakes it. Any other error is
+	// the end of the watchers that needed the history.
+	History(ctx context.Context, r Range, from int64, yield func(Batch) bool) (next int64, err error)
 	// Prev returns the encoded KeyValue that key had just before revision rev, or nil when there was none or it is compacted.
 	Prev(key []byte, rev int64) []byte
 }
@@ -35,108 +57,161 @@ func (e *CompactedError) Error() string { return "required revision has been com
 // ErrHubClosed is why watchers are cancelled when their hub is closed.
 var ErrHubClosed = errors.New("watch hub is closed")
 
-// resyncers is how many goroutines bring watchers up to date that are not live. They are few, because each may hold
-// a chunk of history and keep a processor busy, and more than one, because each may wait for a disk.
-const resyncers = 4
-
 // chunkBytes is from where on a message is not given more revisions.
 const chunkBytes = 128 << 10
 
-// Hub fans one ordered stream of revisions out to watchers.
+// Hub fans ordered streams of revisions, its feeds, out to watchers.
 //
-// The idea: the newest revisions are in a ring, and every watcher owns the next revision that it is to be sent.
-// Publish appends to the ring and is done. One goroutine, the broadcaster, walks the ring behind the publisher and
-// serves all watchers that are exactly where it is: those are live, and cost nothing while nothing happens to
-// them. A watcher that starts in the past, or whose client did not take a message, is not live. It keeps its next
-// revision, and one of a few resyncers sends it what it lacks, from the ring or from the Source, until it is where
-// the broadcaster is. A watcher has only one of them serving it at a time, so that it is sent every event once and
-// in order.
+// The idea: the newest revisions of a feed are in a ring, and every watcher owns the next revision that it is to be
+// sent. Feed.Publish appends to the ring and is done. One goroutine a feed, the broadcaster, walks the ring behind the
+// publisher and serves all watchers of the feed that are exactly where it is: those are live, and cost nothing while
+// nothing happens to them. A watcher that starts in the past, or whose client did not take a message, is not live. It
+// keeps its next revision, and one of a few resyncers sends it what it lacks, from the ring or from the feed's Source,
+// until it is where the broadcaster is. A watcher has only one of them serving it at a time, so that it is sent every
+// event once and in order. Nothing but its next revision is taken along when it changes to another feed.
 //
-// Clients are reached through their Sink, which never waits. Nobody holds a lock meanwhile.
+// Clients are reached through their Sink, which never waits. Nobody holds a lock meanwhile. Every goroutine is started
+// when it has something to do, and ends when it has not: a hub at rest has none, however many feeds there are.
 //
 // Tried by others and rejected: a goroutine and a channel for each watcher (costs more than the sending itself, and
 // a full channel has to be waited for or dropped), and sending under the lock of the store (a slow client is then
-// everybody's).
+// everybody's). A lock for each feed was rejected too: a watcher changes feeds and a stream has watchers on several,
+// so that most of what is done would take two or more of them in some order, and the lock is held for so short that
+// it is not what anybody waits for.
 //
-// All methods may be called concurrently, except Publish, whose calls are the order of revisions.
+// All methods may be called concurrently.
 type Hub struct {
-	source Source
-	ring   *ring
-	chunk  int // chunkBytes, and smaller in tests
-	window int // streamWindow, and smaller in tests
-	caster broadcaster
+	feeder Feeder
+	store  *storeFeeder // the feeder, if it is the one that never waits
+	chunk  int          // chunkBytes, and smaller in tests
+	window int          // streamWindow, and smaller in tests
+	few    int          // fewWatchers, and smaller in tests
 
-	wake   chan struct{} // has an element when the broadcaster may have work
-	ctx    context.Context
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
+	// start has step called in a goroutine of its own until it returns false, and pause is called in long work when
+	// the lock is free. They are fields so that a test can take all steps one by one.
+	start func(step func() bool)
+	pause func()
 
-	mu        sync.Mutex // guards the fields below, and those of groups, streams and watchers
-	index     index
-	pos       int64      // what live watchers are up to; of the broadcaster, which alone changes it
-	queue     cohorts    // of waiting watchers
-	queued    *sync.Cond // queue is not empty, or closed
-	asking    []*Stream  // want progress
+	broadcasters sync.Pool    // their memory
+	resyncers    sync.Pool    // theirs
+	newest       atomic.Int64 // published to any feed; changed with the lock of the feed's ring held
+
+	starting sync.Mutex // guards that no goroutine starts once ctx has ended
+	ctx      context.Context
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup
+
+	mu        sync.Mutex // guards the fields below, and those of feeds, groups, streams and watchers
+	feeds     []*Feed    // open ones
+	streams   []*Stream  // open ones
+	cohorts   map[cohortKey]*cohort
+	lagging   [2]feedQueue // feeds with cohorts that wait, by where these are served from
+	resyncing [2]int       // resyncers that run, likewise
 	compacted int64
+	reached   int64 // by the store, as somebody said who has not published it
+	epoch     int   // calls of Reset
+	reset     error // the reason of the last
 	closed    bool
-	streams   map[*Stream]struct{}
 }
 
-// NewHub makes a hub whose newest revision is rev. ringBytes bounds the history it keeps in memory.
-func NewHub(source Source, rev int64, ringBytes int) *Hub {
-	h := newHub(source, rev, ringBytes, chunkBytes, streamWindow)
-	h.tasks.Go(h.runBroadcaster)
-	for range resyncers {
-		h.tasks.Go(h.runResyncer)
-	}
+// NewHub makes a hub without feeds.
+func NewHub(feeder Feeder) *Hub {
+	h := newHub(feeder, chunkBytes, streamWindow, fewWatchers)
+	h.start, h.pause = h.run, runtime.Gosched
 	return h
 }
 
 // newHub makes a hub that does nothing by itself, for tests that take its steps one by one.
-func newHub(source Source, rev int64, ringBytes, chunk, window int) *Hub {
+func newHub(feeder Feeder, chunk, window, few int) *Hub {
 	h := &Hub{
-		source:  source,
-		ring:    newRing(rev, ringBytes),
+		feeder:  feeder,
 		chunk:   chunk,
 		window:  window,
-		wake:    make(chan struct{}, 1),
-		index:   newIndex(),
-		pos:     rev,
-		queue:   newCohorts(),
-		streams: map[*Stream]struct{}{},
+		few:     few,
+		cohorts: map[cohortKey]*cohort{},
 	}
+	h.store, _ = feeder.(*storeFeeder)
+	h.broadcasters.New = func() any { return newBroadcaster(h) }
+	h.resyncers.New = func() any { return newResyncer(h) }
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	h.queued = sync.NewCond(&h.mu)
 	return h
 }
 
-// Publish appends one revision. It never waits for a watcher. Revisions must ascend; gaps are revisions without
-// events, and a Batch without events moves the hub's newest revision. Whoever is told of a write (its client, or a
-// reader of Hub.Revision) must be told after it is published, or a watcher that starts "now" could be sent it.
-func (h *Hub) Publish(b Batch) {
-	h.ring.append(b)
-	h.poke()
+// run is Hub.start outside of tests.
+func (h *Hub) run(step func() bool) {
+	h.starting.Lock()
+	defer h.starting.Unlock()
+	if h.ctx.Err() == nil {
+		h.tasks.Go(func() {
+			for h.ctx.Err() == nil && step() {
+			}
+		})
+	}
 }
 
-// Revision is the newest revision published.
-func (h *Hub) Revision() int64 { return h.ring.revision() }
+// Arrive marks the moment at which a request arrived.
+func (h *Hub) Arrive() Arrival { return h.feeder.Arrive() }
+
+// Revision is the newest revision published to any feed.
+func (h *Hub) Revision() int64 { return h.newest.Load() }
+
+// raise makes rev the newest revision, if it is newer.
+func (h *Hub) raise(rev int64) {
+	for newest := h.newest.Load(); rev > newest && !h.newest.CompareAndSwap(newest, rev); {
+		newest = h.newest.Load()
+	}
+}
 
 // Compacted tells that history before rev is gone. A Watch that starts before it is cancelled. A watcher that is
-// behind is cancelled only if what it lacks is no longer in the ring either.
+// behind is cancelled only if what it lacks is no longer in its feed's ring either.
 func (h *Hub) Compacted(rev int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.compacted = max(h.compacted, rev)
 }
 
+// Reset tells that the store was replaced by another, whose revisions mean something else: it closes every feed, and
+// forgets the newest and the compact revision.
+func (h *Hub) Reset(reason error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.epoch++
+	h.reset = reason
+	for len(h.feeds) > 0 {
+		h.close(h.feeds[len(h.feeds)-1], reason)
+	}
+	h.newest.Store(0)
+	h.compacted, h.reached = 0, 0
+	for _, s := range h.streams {
+		h.askAgain(s)
+	}
+}
+
+// End ends every stream that there is now: its Sink is told once, and its watchers leave without being cancelled.
+// Streams opened later are not concerned. It returns when all have been told.
+func (h *Hub) End(err error) {
+	h.mu.Lock()
+	all := h.streams
+	h.streams = nil
+	for _, s := range all {
+		s.closed, s.reason = true, err
+	}
+	h.mu.Unlock()
+	for _, s := range all {
+		s.sink.Ended(err)
+		s.Close()
+	}
+}
+
 // Close cancels every watcher with ErrHubClosed and waits for what the hub started. Publish after Close is allowed
-// and reaches nobody.
+// and reaches nobody. A Stream.Watch that waits is for the Feeder to end.
 func (h *Hub) Close() {
 	h.mu.Lock()
 	h.closed = true
-	h.queued.Broadcast()
 	h.mu.Unlock()
+	h.starting.Lock()
 	h.cancel()
+	h.starting.Unlock()
 	h.tasks.Wait()
 
 	for _, w := range h.endAll() {
@@ -147,86 +222,11 @@ func (h *Hub) Close() {
 func (h *Hub) endAll() (all []*Watcher) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for s := range h.streams {
+	for _, s := range h.streams {
 		all = append(all, s.watchers...)
 	}
 	for _, w := range all {
 		h.end(w)
 	}
 	return all
-}
-
-// poke makes the broadcaster look for work.
-func (h *Hub) poke() {
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
-}
-
-// The functions below are called with h.mu held. They are the only ones that change a watcher's state.
-
-// place gives a watcher that nobody serves to who is to serve it next.
-func (h *Hub) place(w *Watcher) {
-	s := w.stream
-	switch {
-	case w.next > h.pos:
-		s.enter(w, live)
-		w.group.join(w)
-		if w.next > h.pos+1 {
-			s.early.push(w)
-		}
-		h.ask(s)
-	case s.full || s.served >= h.window:
-		s.enter(w, held)
-		s.held.push(w)
-	default:
-		s.enter(w, waiting)
-		h.queue.add(w)
-		h.queued.Signal()
-	}
-}
-
-// unplace takes a watcher away from who serves it.
-func (h *Hub) unplace(w *Watcher) {
-	w.unlist()
-	switch w.state {
-	case live:
-		w.group.leave(w)
-	case waiting:
-		h.queue.prune(w)
-	}
-}
-
-// release lets held watchers of a stream go on while it has room.
-func (h *Hub) release(s *Stream) {
-	for s.held.first != nil && !s.full && s.served < h.window {
-		w := s.held.first
-		w.unlist()
-		h.place(w)
-	}
-}
-
-// refuse records that a stream took no more when its drained count was `drained`. If it has drained since, nobody
-// would tell so again, and it counts as having room.
-func (s *Stream) refuse(drained uint32) {
-	if s.drained.Load() == drained {
-		s.full = true
-	}
-}
-
-// end takes a watcher out of the hub, if it still is in it.
-func (h *Hub) end(w *Watcher) {
-	if w.state == ended {
-		return
-	}
-	s := w.stream
-	h.unplace(w)
-	s.enter(w, ended)
-	s.remove(w)
-	if w.group.size--; w.group.size == 0 {
-		h.index.remove(w.group)
-	}
-	h.release(s)
-	h.ask(s)
 }

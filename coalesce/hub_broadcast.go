@@ -6,13 +6,15 @@ import (
 	"weir/grpcapi/wire"
 )
 
-// broadcaster serves the live watchers. It goes in turns: it takes what the ring has for it, finds the groups that
-// want it and their watchers, and then, without a lock, gives each of them its message. What happens to a watcher
+// broadcaster serves the live watchers of a feed. It goes in turns: it takes what the ring has for it, finds the groups
+// that want it and their watchers, and then, without a lock, gives each of them its message. What happens to a watcher
 // during a turn (it is cancelled, or another joins) concerns the next turn.
 //
-// All fields belong to its goroutine and are kept only so that their memory is used again.
+// A broadcaster is the memory for one turn; between two it keeps nothing, and may serve another feed. Which feed is at
+// which position is the feed's own.
 type broadcaster struct {
-	turn       uint64
+	hub        *Hub
+	feed       *Feed
 	batches    []Batch
 	events     []wire.Event // of batches
 	asked      []bool       // whether events[i].Prev has been asked for
@@ -21,6 +23,7 @@ type broadcaster struct {
 	matched    []wire.Event // of the delivery that is being made
 	message    Message      // of it
 	refused    []refusal
+	streams    []*Stream
 	answers    []answer
 }
 
@@ -41,100 +44,108 @@ type refusal struct {
 // turnBatches bounds the revisions of one turn, beside their size.
 const turnBatches = 512
 
-func (h *Hub) runBroadcaster() {
-	for {
-		select {
-		case <-h.wake:
-		case <-h.ctx.Done():
-			return
-		}
-		for h.broadcast() && h.ctx.Err() == nil {
-		}
-	}
+func newBroadcaster(h *Hub) *broadcaster {
+	return &broadcaster{hub: h, batches: make([]Batch, 0, turnBatches)}
 }
 
-// broadcast is one turn. It returns false when there was nothing new.
-func (h *Hub) broadcast() bool {
-	c := &h.caster
-	if c.batches == nil {
-		c.batches = make([]Batch, 0, turnBatches)
-	}
-	from := h.pos + 1 // nobody else writes pos
-	batches, next, ok := h.ring.read(from, c.batches[:0], h.chunk)
+// turn is one turn of the feed's broadcaster. It returns false when there was nothing new.
+func (f *Feed) turn() (more bool) {
+	c := f.hub.broadcasters.Get().(*broadcaster)
+	c.feed = f
+	more = c.turn()
+	c.feed = nil
+	f.hub.broadcasters.Put(c)
+	return more
+}
+
+func (c *broadcaster) turn() bool {
+	from := c.feed.pos + 1 // nobody else writes pos
+	batches, next, ok := c.feed.ring.read(from, c.batches[:0], c.hub.chunk)
 	switch {
 	case !ok:
-		h.overtaken()
+		c.overtaken()
 	case next > from:
-		h.match(batches, next)
+		c.match(batches, next)
 		for i := range c.deliveries {
-			h.deliver(&c.deliveries[i], next-1)
+			c.deliver(&c.deliveries[i], next-1)
 		}
-		h.forget(batches)
 	}
-	h.answerProgress()
+	c.finish()
+	clear(batches)
+	c.tell()
 	return next > from || !ok
 }
 
-// overtaken makes all live watchers resync: the publisher is ahead of the broadcaster by more than the ring holds.
-func (h *Hub) overtaken() {
+// overtaken makes all live watchers resync: the publisher is ahead of the broadcaster by more than the ring holds. It
+// is not the end of the turn until all of them know, so that no progress is told meanwhile.
+func (c *broadcaster) overtaken() {
+	h, f := c.hub, c.feed
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	from := h.pos + 1
-	h.pos = h.ring.revision()
-	for s := range h.streams {
-		for _, w := range s.watchers {
-			if w.state == live {
-				h.unplace(w)
-				w.next = max(w.next, from)
-				h.place(w)
+	from, steps := f.pos+1, 0
+	f.pos = f.ring.revision()
+	f.visit(nil, func(g *group) {
+		for i := g.live - 1; i >= 0; i-- {
+			if i = min(i, g.live-1); i < 0 {
+				return
 			}
+			w := g.members[i]
+			h.unplace(w)
+			w.next = max(w.next, from)
+			h.place(w)
+			h.rest(&steps, nil)
 		}
-	}
+	})
 }
 
-// match fills c.deliveries for batches, and moves the broadcaster's position behind them: whoever becomes live from
-// now on must have been sent them.
-func (h *Hub) match(batches []Batch, next int64) {
-	c := &h.caster
-	c.turn++
+// match fills c.deliveries for batches, and moves the feed's position behind them: whoever becomes live from now on
+// must have been sent them.
+func (c *broadcaster) match(batches []Batch, next int64) {
+	f := c.feed
+	f.turns++
 	c.events = c.events[:0]
 	for i := range batches {
 		c.events = append(c.events, batches[i].Events...)
 	}
 	c.asked = append(c.asked[:0], make([]bool, len(c.events))...)
 
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	c.hub.mu.Lock()
+	defer c.hub.mu.Unlock()
 	c.deliveries = c.deliveries[:cap(c.deliveries)]
 	used := 0
 	for i := range c.events {
-		c.groups = h.index.match(&c.events[i], c.groups[:0])
+		e := &c.events[i]
+		c.groups = f.index.match(e, c.groups[:0])
+		if len(c.groups) == 0 {
+			f.stats.Unwanted++
+			f.stats.UnwantedBytes += uint64(len(e.Data) + len(e.Prev))
+		}
 		for _, g := range c.groups {
-			if len(g.live) == 0 {
+			if g.live == 0 {
 				continue
 			}
-			if g.turn != c.turn {
-				g.turn, g.slot = c.turn, used
+			if g.turn != f.turns {
+				g.turn, g.slot = f.turns, int32(used)
 				if used == len(c.deliveries) {
 					c.deliveries = append(c.deliveries, delivery{})
 				}
 				d := &c.deliveries[used]
 				d.group, d.events = g, d.events[:0]
-				d.members = append(d.members[:0], g.live...)
+				d.members = append(d.members[:0], g.members[:g.live]...)
 				used++
 			}
 			d := &c.deliveries[g.slot]
 			d.events = append(d.events, int32(i))
 		}
 	}
+	f.stats.Events += uint64(len(c.events))
 	c.deliveries = c.deliveries[:used]
-	h.pos = next - 1
+	f.pos = next - 1
 }
 
 // deliver gives the watchers of one group their events of this turn, which is up to rev: in one message, or in
 // several if previous values make them large.
-func (h *Hub) deliver(d *delivery, rev int64) {
-	c := &h.caster
+func (c *broadcaster) deliver(d *delivery, rev int64) {
 	prevKV := d.group.options.prevKV
 	events := c.matched[:0]
 	for _, at := range d.events {
@@ -143,9 +154,9 @@ func (h *Hub) deliver(d *delivery, rev int64) {
 	c.matched = events
 	for done := 0; done < len(events); {
 		rest, size, n := events[done:], 0, 0
-		for n < len(rest) && !h.isChunk(size, rest, n) {
+		for n < len(rest) && !c.hub.isChunk(size, rest, n) {
 			if prevKV {
-				rest[n].Prev = h.findPrev(d.events[done+n])
+				rest[n].Prev = c.findPrev(d.events[done+n])
 			}
 			size += eventBytes(&rest[n])
 			n++
@@ -156,7 +167,7 @@ func (h *Hub) deliver(d *delivery, rev int64) {
 			upTo = events[done].ModRev - 1
 		}
 		c.message = Message{Revision: upTo, Events: rest[:n], PrevKV: prevKV}
-		d.members = h.send(&c.message, d.members)
+		d.members = c.send(&c.message, d.members)
 	}
 	clear(events)
 }
@@ -167,8 +178,7 @@ func (h *Hub) isChunk(size int, events []wire.Event, n int) bool {
 }
 
 // send gives m to the members and returns those that did not refuse, in the same memory.
-func (h *Hub) send(m *Message, members []*Watcher) []*Watcher {
-	c := &h.caster
+func (c *broadcaster) send(m *Message, members []*Watcher) []*Watcher {
 	kept := members[:0]
 	for _, w := range members {
 		part := m
@@ -199,18 +209,19 @@ func (m *Message) from(rev int64) *Message {
 }
 
 // findPrev is the value before an event of this turn. The source is asked for it at most once.
-func (h *Hub) findPrev(at int32) []byte {
-	e := &h.caster.events[at]
-	if e.Prev == nil && !e.Create && !h.caster.asked[at] {
-		h.caster.asked[at] = true
-		e.Prev = h.source.Prev(e.Key, e.ModRev)
+func (c *broadcaster) findPrev(at int32) []byte {
+	e := &c.events[at]
+	if e.Prev == nil && !e.Create && !c.asked[at] {
+		c.asked[at] = true
+		e.Prev = c.feed.source.Prev(e.Key, e.ModRev)
 	}
 	return e.Prev
 }
 
-// forget ends a turn: watchers that were refused are no longer live, and nothing is kept that the ring may drop.
-func (h *Hub) forget(batches []Batch) {
-	c := &h.caster
+// finish ends a turn: watchers that were refused are no longer live, so that all who are have been given everything up
+// to the feed's position, and whoever waits for that is told. Nothing is kept that the ring may drop.
+func (c *broadcaster) finish() {
+	h, f := c.hub, c.feed
 	h.mu.Lock()
 	for _, r := range c.refused {
 		if r.watcher.state != live {
@@ -221,8 +232,14 @@ func (h *Hub) forget(batches []Batch) {
 		r.watcher.stream.refuse(r.drained)
 		h.place(r.watcher)
 	}
+	f.delivered = f.pos
+	c.answer()
 	h.mu.Unlock()
-	clear(batches)
+	f.ring.trim(f.pos)
+	c.forget()
+}
+
+func (c *broadcaster) forget() {
 	clear(c.events)
 	c.message = Message{}
 	clear(c.refused)
@@ -239,4 +256,5 @@ func (h *Hub) forget(batches []Batch) {
 			d.events = nil
 		}
 	}
+	c.deliveries = c.deliveries[:0]
 }

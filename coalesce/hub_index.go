@@ -21,40 +21,61 @@ func (o options) skips(e *wire.Event) bool {
 // group is all watchers that want the same: the same range with the same options. Matching an event and encoding it
 // are done once a group, whatever the number of its watchers.
 type group struct {
-	key, end string // end as in etcd's requests: "" is the single key, "\x00" is no end
+	key, end string // end as in etcd's requests: "" is the single key, noEnd is none
 	options  options
+	live     int32 // the first so many members are live: the broadcaster serves them
+	feed     *Feed
 	sibling  *group // the next group of the same range, with other options
-
-	size int        // watchers in it, in whatever state
-	live []*Watcher // those that the broadcaster serves
+	members  []*Watcher
 
 	// Of the goroutine that matches events with the index: deliveries[slot] of the broadcaster is this group's if
 	// turn is the broadcaster's turn; parts[slot] of a resyncer, in whose own index turn is 1, is its first.
 	turn uint64
-	slot int
+	slot int32
+
+	place int32 // where it is in index.all
 }
 
+// add makes w a member that is not live.
+func (g *group) add(w *Watcher) {
+	w.slot = int32(len(g.members))
+	g.members = append(g.members, w)
+}
+
+// remove takes out a member that is not live.
+func (g *group) remove(w *Watcher) {
+	last := len(g.members) - 1
+	g.swap(w.slot, int32(last))
+	g.members[last] = nil
+	g.members = g.members[:last]
+}
+
+// join makes a member live.
 func (g *group) join(w *Watcher) {
-	w.slot = int32(len(g.live))
-	g.live = append(g.live, w)
+	g.swap(w.slot, g.live)
+	g.live++
 }
 
+// leave undoes join.
 func (g *group) leave(w *Watcher) {
-	last := len(g.live) - 1
-	moved := g.live[last]
-	g.live[w.slot], moved.slot = moved, w.slot
-	g.live[last] = nil
-	g.live = g.live[:last]
+	g.live--
+	g.swap(w.slot, g.live)
+}
+
+func (g *group) swap(i, j int32) {
+	m := g.members
+	m[i], m[j] = m[j], m[i]
+	m[i].slot, m[j].slot = i, j
 }
 
 // index finds the groups that want a key. Single keys, the most of them, are in a hash map: their number does not
 // matter. Ranges are in a tree, where a lookup costs O(log n) for each range that it finds.
 type index struct {
-	keys   map[string]*group
+	keys   map[string]*group // nil until there is one
 	ranges rangeTree
+	heads  int      // different ranges
+	all    []*group // in no order
 }
-
-func newIndex() index { return index{keys: map[string]*group{}} }
 
 // group returns the group of a range and options. It is made if there is none.
 func (x *index) group(key, end []byte, o options) *group {
@@ -65,15 +86,29 @@ func (x *index) group(key, end []byte, o options) *group {
 		}
 	}
 	g := &group{key: string(key), end: string(end), options: o, sibling: head}
+	g.place = int32(len(x.all))
+	x.all = append(x.all, g)
 	x.setHead(g, g)
+	if head == nil {
+		x.heads++
+	}
 	return g
 }
 
 // remove takes out a group that has no watchers.
 func (x *index) remove(g *group) {
+	last := len(x.all) - 1
+	moved := x.all[last]
+	x.all[g.place], moved.place = moved, g.place
+	x.all[last] = nil
+	x.all = x.all[:last]
+
 	head := x.head([]byte(g.key), []byte(g.end))
 	if head == g {
 		x.setHead(g, g.sibling)
+		if g.sibling == nil {
+			x.heads--
+		}
 		return
 	}
 	for head.sibling != g {
@@ -98,6 +133,9 @@ func (x *index) setHead(g, head *group) {
 	case g.end == "" && head == nil:
 		delete(x.keys, g.key)
 	case g.end == "":
+		if x.keys == nil {
+			x.keys = map[string]*group{}
+		}
 		x.keys[g.key] = head
 	case head == nil:
 		x.ranges.remove(g.key, g.end)
@@ -136,10 +174,10 @@ type rangeNode struct {
 }
 
 // endsAfter tells whether a range that ends at end holds something after s.
-func endsAfter(end, s string) bool { return end == "\x00" || end > s }
+func endsAfter(end, s string) bool { return end == noEnd || end > s }
 
 func laterEnd(a, b string) string {
-	if a == "\x00" || b != "\x00" && a > b {
+	if a == noEnd || b != noEnd && a > b {
 		return a
 	}
 	return b

@@ -13,7 +13,7 @@ import (
 func TestIndexFindsWhatALoopOverAllGroupsFinds(t *testing.T) {
 	for seed := range uint64(60) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
-		x := newIndex()
+		var x index
 		groups := map[*group]bool{}
 		some := func() string { return fmt.Sprintf("%02x", rnd.IntN(40)) }
 		for range 300 {
@@ -38,7 +38,7 @@ func TestIndexFindsWhatALoopOverAllGroupsFinds(t *testing.T) {
 			got := x.match(e, nil)
 			want := 0
 			for g := range groups {
-				if g.contains(e.Key) && !g.options.skips(e) {
+				if (Range{Key: []byte(g.key), End: []byte(g.end)}).Contains(Range{Key: e.Key}) && !g.options.skips(e) {
 					want++
 					if !slices.Contains(got, g) {
 						t.Fatalf("seed %d: [%q, %q) is not found for %q", seed, g.key, g.end, e.Key)
@@ -70,15 +70,4 @@ func checkTree(t *testing.T, n *rangeNode) (maxEnd string) {
 		t.Fatalf("the greatest end is %q, want %q", n.maxEnd, maxEnd)
 	}
 	return maxEnd
-}
-
-// contains tells whether key is in the group's range.
-func (g *group) contains(key []byte) bool {
-	switch g.end {
-	case "":
-		return string(key) == g.key
-	case "\x00":
-		return string(key) >= g.key
-	}
-	return string(key) >= g.key && string(key) < g.end
 }

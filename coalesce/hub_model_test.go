@@ -2,7 +2,7 @@ package coalesce
 
 import (
 	"bytes"
-	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -12,10 +12,10 @@ import (
 )
 
 // TestWatchersSeeEveryEventOnceInOrder takes the hub's steps one by one in random order, mixed with everything that
-// clients and the store can do, also while the hub is calling a Sink or the Source. After each call it checks what
-// was delivered against the list of all revisions, and at the end that nothing is missing.
+// clients, feeds and the store can do, also while the hub is calling a Sink, a Source or the Feeder. After each call it
+// checks what was delivered against the list of all revisions, and at the end that nothing is missing.
 func TestWatchersSeeEveryEventOnceInOrder(t *testing.T) {
-	runs := 2000
+	runs := 100000
 	if testing.Short() {
 		runs = 200
 	}
@@ -35,60 +35,58 @@ type model struct {
 	history   []Batch // revisions above firstRev that have events
 	head      int64
 	compacted int64
+	store     int // how often it has been replaced
+	highest   int64
+	feeds     []*modelFeed
 	streams   []*modelStream
 	nextID    int64
+	arrivals  []modelArrival
+	ring      int
 
-	resyncers []*resyncer
-	resyncing []bool
-	casting   bool // broadcast is on the stack
-	awake     bool // the broadcaster would call broadcast again
-	depth     int
-	settling  bool
+	tasks    []*modelTask
+	depth    int
+	settling bool
 }
 
-// firstRev is the hub's revision at the beginning; a few revisions of history are older.
+// modelTask is what the hub would have a goroutine do.
+type modelTask struct {
+	step    func() bool
+	running bool // it is on the stack
+}
+
+// firstRev is the newest revision when a feed may first be opened; a few revisions of history are older.
 const firstRev = 20
 
-type modelStream struct {
-	m        *model
-	stream   *Stream
-	watchers []*modelWatcher
-	created  int
-	room     int  // deliveries until it refuses
-	refused  bool // it owes Drained
-	closed   bool
-	notifies int     // NotifyProgress calls
-	asked    []int64 // RequestProgress calls not answered: the revision at the time
-	dropped  int     // RequestProgress calls that need no answer, because no watcher was left
-}
-
-type modelWatcher struct {
-	Watcher
-	watch    Watch
-	got      []wire.Event
-	progress int64 // that it was last notified of
-	over     bool  // cancelled or closed by the test
-	canceled error
-	sentAt   int // modelStream.notifies when it was last sent events, -1 at first
-}
+// Reasons for which the model ends watchers.
+var (
+	errModelFeed    = errors.New("model: feed closed")
+	errModelReset   = errors.New("model: store replaced")
+	errModelHistory = errors.New("model: history cannot be read")
+	errModelRefused = errors.New("model: no feed")
+	errModelEnd     = errors.New("model: stream ended")
+)
 
 func newModel(t *testing.T, seed uint64) *model {
-	m := &model{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), head: 1}
-	for m.head < firstRev {
-		m.commit()
-	}
-	ring := []int{1, 500, 3000, 1 << 20}[m.rnd.IntN(4)]
+	m := &model{t: t, rnd: rand.New(rand.NewPCG(seed, 1))}
+	m.replaceStore()
+	m.ring = []int{1, 500, 3000, 1 << 20}[m.rnd.IntN(4)]
 	chunk := []int{1, 300, 1000, chunkBytes}[m.rnd.IntN(4)]
-	m.hub = newHub(m, m.head, ring, chunk, 1+m.rnd.IntN(3))
-	for range 2 {
-		m.resyncers = append(m.resyncers, newResyncer(m.hub))
-	}
-	m.resyncing = make([]bool, len(m.resyncers))
+	m.hub = newHub(m, chunk, 1+m.rnd.IntN(3), 1+m.rnd.IntN(3))
+	m.hub.start = func(step func() bool) { m.tasks = append(m.tasks, &modelTask{step: step}) }
+	m.hub.pause = m.meanwhile
 	return m
 }
 
+func (m *model) replaceStore() {
+	m.store++
+	m.history, m.head, m.compacted = nil, 1, 0
+	for m.head < firstRev {
+		m.commit()
+	}
+}
+
 func (m *model) run() {
-	for range 20 + m.rnd.IntN(200) {
+	for range 50 + m.rnd.IntN(600) {
 		m.step()
 	}
 	m.settle()
@@ -97,95 +95,168 @@ func (m *model) run() {
 // step does one thing at random.
 func (m *model) step() {
 	m.depth++
-	defer func() { m.depth-- }()
-	switch m.rnd.IntN(14) {
-	case 0, 1, 2:
-		m.hub.Publish(m.commit())
-	case 3, 4:
+	defer func() {
+		m.depth--
+		m.noticeDropped()
+	}()
+	switch m.rnd.IntN(20) {
+	case 0, 1:
+		m.commit()
+	case 2, 3, 4:
+		if f := m.feed(); f != nil && !f.cut {
+			f.publish(1 + m.rnd.IntN(4))
+		}
+	case 5, 6:
 		m.create()
-	case 5:
+	case 7:
 		if s := m.stream(); s != nil && len(s.watchers) > 0 {
 			w := s.watchers[m.rnd.IntN(len(s.watchers))]
 			w.over = true
 			s.stream.Cancel(&w.Watcher)
-			s.dropAsked()
 		}
-	case 6:
+	case 8:
 		if m.rnd.IntN(4) == 0 {
 			m.compacted = max(m.compacted, m.head-m.rnd.Int64N(15))
 			m.hub.Compacted(m.compacted)
 		}
-	case 7:
+	case 9:
 		if s := m.stream(); s != nil {
 			s.drain()
 		}
-	case 8:
+	case 10:
 		if s := m.stream(); s != nil {
 			s.requestProgress()
 		}
-	case 9:
+	case 11:
 		if s := m.stream(); s != nil {
-			s.notifies++
 			s.stream.NotifyProgress()
 		}
-	case 10:
+	case 12:
 		if s := m.stream(); s != nil && m.rnd.IntN(5) == 0 {
 			s.close()
 		}
-	case 11, 12:
-		m.broadcast()
+	case 13:
+		m.changeFeeds()
 	default:
-		m.resync()
+		m.runTask()
 	}
 }
 
-// broadcast is one round of Hub.runBroadcaster: only when it was woken, and then until there is nothing new.
-func (m *model) broadcast() bool {
-	if m.casting {
-		return false
+// changeFeeds does what the owner of the feeds can do.
+func (m *model) changeFeeds() {
+	f := m.feed()
+	if f == nil {
+		return
 	}
-	if !m.awake {
-		select {
-		case <-m.hub.wake:
-			m.awake = true
-		default:
-			return false
+	switch m.rnd.IntN(14) {
+	case 0, 1, 2, 3, 4:
+		if to := m.feed(); to != nil {
+			in := to.span
+			if m.rnd.IntN(3) == 0 {
+				in = m.rangeInside(in)
+			}
+			f.feed.Move(in, to.feed)
+		}
+	case 5, 6:
+		if f.feed.CloseIdle() {
+			f.closed = true
+		}
+	case 7, 8:
+		f.cut = !f.cut
+	case 9, 10:
+		f.feed.SetRingBytes([]int{0, 1, 500, 3000}[m.rnd.IntN(4)])
+	case 11:
+		f.closed = true
+		f.feed.Close(errModelFeed)
+	case 12:
+		if m.rnd.IntN(4) == 0 {
+			for _, s := range m.streams {
+				if !s.closed {
+					s.ending = true
+				}
+			}
+			m.hub.End(errModelEnd)
+		}
+	case 13:
+		if m.rnd.IntN(4) == 0 {
+			m.reset()
 		}
 	}
-	m.casting = true
-	defer func() { m.casting = false }()
-	m.awake = m.hub.broadcast()
+}
+
+func (m *model) reset() {
+	m.replaceStore()
+	for _, f := range m.feeds {
+		f.closed = true
+	}
+	for _, s := range m.streams {
+		clear(s.asked) // any revision of the new store is newer than the request
+		s.told, s.stale = 0, s.stream.telling
+	}
+	m.hub.Reset(errModelReset)
+}
+
+// runTask does one step of one of the hub's goroutines.
+func (m *model) runTask() bool {
+	var ready []*modelTask
+	for _, t := range m.tasks {
+		if !t.running {
+			ready = append(ready, t)
+		}
+	}
+	if len(ready) == 0 {
+		return false
+	}
+	t := ready[m.rnd.IntN(len(ready))]
+	t.running = true
+	more := t.step()
+	t.running = false
+	if !more {
+		for i := range m.tasks {
+			if m.tasks[i] == t {
+				m.tasks = append(m.tasks[:i], m.tasks[i+1:]...)
+				break
+			}
+		}
+	}
 	return true
-}
-
-func (m *model) resync() bool {
-	i := slices.Index(m.resyncing, false)
-	if i < 0 {
-		return false
-	}
-	m.resyncing[i] = true
-	defer func() {
-		m.resyncing[i] = false
-		for _, s := range m.streams { // it may have ended the last watcher of one
-			s.dropAsked()
-		}
-	}()
-	return m.resyncers[i].resync()
 }
 
 // meanwhile is called where other goroutines could do something.
 func (m *model) meanwhile() {
+	m.noticeDropped()
 	if !m.settling && m.depth < 4 && m.rnd.IntN(3) == 0 {
 		m.step()
+	}
+}
+
+// noticeDropped forgets requests for progress of streams that have no watchers: nobody is to answer them.
+func (m *model) noticeDropped() {
+	for _, s := range m.streams {
+		s.stale = s.stale && s.stream.telling
+		if len(s.stream.watchers) == 0 {
+			s.dropped += len(s.asked)
+			s.asked = nil
+		}
 	}
 }
 
 // settle lets the hub finish, with clients that take everything, and checks that nothing is missing.
 func (m *model) settle() {
 	m.settling = true
-	m.finish()
+	m.finish((*modelFeed).publishEvents)
+	m.checkAnswered(func(s *modelStream) int64 { return s.stream.wanted + 1 })
+	for _, s := range m.streams {
+		if !s.closed && len(s.asked) > 0 {
+			s.requestProgress()
+		}
+	}
+	m.finish((*modelFeed).publishEvents)
+	m.checkAnswered(func(*modelStream) int64 { return m.head + 1 })
+	m.finish((*modelFeed).publishAll)
 	m.checkNothingMissing()
 	m.checkNotified()
+	m.checkIdle()
 	m.hub.Close()
 	for _, s := range m.streams {
 		for _, w := range s.watchers {
@@ -194,12 +265,24 @@ func (m *model) settle() {
 			}
 		}
 	}
-	if len(m.hub.index.keys) != 0 || m.hub.index.ranges.root != nil || len(m.hub.queue.byKey) != 0 {
-		m.t.Errorf("the hub keeps something of watchers that are gone")
+	m.checkNothingKept()
+}
+
+// checkAnswered fails if progress that was asked for has not been told, although nobody but the Feeder's Sync has
+// published that there is no event. While a watcher starts in the future, there is none.
+func (m *model) checkAnswered(future func(*modelStream) int64) {
+	for _, s := range m.streams {
+		early := slices.ContainsFunc(s.watchers, func(w *modelWatcher) bool {
+			return !w.over && w.canceled == nil && w.watch.Start > future(s)
+		})
+		if len(s.asked) > 0 && !early && !s.closed {
+			m.t.Errorf("%d progress requests were not answered", len(s.asked))
+		}
 	}
 }
 
-func (m *model) finish() {
+func (m *model) finish(publish func(*modelFeed)) {
+	steps := 0
 	for busy := true; busy; {
 		busy = false
 		for _, s := range m.streams {
@@ -210,25 +293,29 @@ func (m *model) finish() {
 				busy = true
 			}
 		}
-		busy = m.broadcast() || busy
-		busy = m.resync() || busy
+		for _, f := range m.feeds {
+			publish(f)
+		}
+		busy = m.runTask() || busy
+		if steps++; steps > 20000 {
+			m.t.Fatal("the hub does not come to rest")
+		}
 	}
+	m.noticeDropped()
 }
 
 func (m *model) checkNothingMissing() {
 	for _, s := range m.streams {
-		early := false
 		for _, w := range s.watchers {
 			if w.over || w.canceled != nil {
 				continue
 			}
+			if w.store != m.store {
+				m.t.Errorf("watcher %d was not cancelled when the store was replaced", w.ID)
+			}
 			if want := m.wanted(w, m.head); len(w.got) != len(want) {
 				m.t.Errorf("watcher %d of %v: got %d events, want %d", w.ID, w.watch, len(w.got), len(want))
 			}
-			early = early || w.watch.Start > m.head+1
-		}
-		if len(s.asked) > 0 && !early && !s.closed {
-			m.t.Errorf("%d progress requests were not answered", len(s.asked))
 		}
 	}
 }
@@ -237,10 +324,9 @@ func (m *model) checkNothingMissing() {
 func (m *model) checkNotified() {
 	for range 2 {
 		for _, s := range m.streams {
-			s.notifies++
 			s.stream.NotifyProgress()
 		}
-		m.finish()
+		m.finish((*modelFeed).publishAll)
 	}
 	for _, s := range m.streams {
 		for _, w := range s.watchers {
@@ -252,16 +338,60 @@ func (m *model) checkNotified() {
 	}
 }
 
+// checkIdle fails if the hub counts more watchers than there are.
+func (m *model) checkIdle() {
+	open := map[*Feed]int{}
+	for _, s := range m.streams {
+		for _, w := range s.stream.watchers {
+			open[w.group.feed]++
+		}
+		if s.stream.behind != 0 || s.stream.served != 0 || s.stream.held.first != nil {
+			m.t.Errorf("a stream at rest has %d watchers behind and %d served", s.stream.behind, s.stream.served)
+		}
+	}
+	for _, f := range m.feeds {
+		if stats := f.feed.Stats(); stats.Watchers != open[f.feed] {
+			m.t.Errorf("a feed counts %d watchers and has %d", stats.Watchers, open[f.feed])
+		}
+		if closed := f.feed.CloseIdle(); closed != (f.closed || open[f.feed] == 0) {
+			m.t.Errorf("a feed with %d watchers is closed: %v", open[f.feed], closed)
+		}
+	}
+	m.finish((*modelFeed).publishAll)
+}
+
+func (m *model) checkNothingKept() {
+	h := m.hub
+	if len(h.cohorts) != 0 || h.lagging != [2]feedQueue{} || h.resyncing != [2]int{} {
+		m.t.Errorf("the hub keeps something of watchers that are gone")
+	}
+	for _, f := range m.feeds {
+		f := f.feed
+		kept := len(f.index.keys) + len(f.index.all) + f.index.heads + f.watchers + f.incoming +
+			len(f.asking) + len(f.notifying) + len(f.moves) + len(f.reads)
+		if kept != 0 || f.index.ranges.root != nil || f.waiting != [2]cohortList{} {
+			m.t.Errorf("a feed keeps something of watchers that are gone")
+		}
+	}
+	for _, s := range m.streams {
+		s := s.stream
+		if len(s.feeds) != 0 || s.waitsFor != nil || s.early.first != nil || s.held.first != nil || s.pending() != 0 {
+			m.t.Errorf("a stream keeps something of watchers that are gone")
+		}
+	}
+}
+
 // commit makes the next revision: a few events, or none, or a gap before it.
-func (m *model) commit() Batch {
+func (m *model) commit() {
 	if m.rnd.IntN(8) == 0 {
 		m.head += m.rnd.Int64N(4)
 	}
 	m.head++
+	m.highest = max(m.highest, m.head)
 	b := Batch{Revision: m.head}
 	for range m.rnd.IntN(4) {
 		key := m.key()
-		if slices.ContainsFunc(b.Events, func(e wire.Event) bool { return string(e.Key) == key }) {
+		if slices.Contains(keysOf(b), key) {
 			continue
 		}
 		if m.rnd.IntN(3) == 0 {
@@ -273,7 +403,13 @@ func (m *model) commit() Batch {
 	if len(b.Events) > 0 {
 		m.history = append(m.history, b)
 	}
-	return b
+}
+
+func keysOf(b Batch) (keys []string) {
+	for _, e := range b.Events {
+		keys = append(keys, string(e.Key))
+	}
+	return keys
 }
 
 func putEvent(key string, rev int64, valueSize int) wire.Event {
@@ -287,78 +423,31 @@ func putEvent(key string, rev int64, valueSize int) wire.Event {
 
 func (m *model) key() string { return string(rune('a' + m.rnd.IntN(6))) }
 
-func (m *model) stream() *modelStream {
-	if len(m.streams) == 0 || len(m.streams) < 4 && m.rnd.IntN(8) == 0 {
-		s := &modelStream{m: m, room: m.rnd.IntN(10)}
-		s.stream = m.hub.NewStream(s)
-		m.streams = append(m.streams, s)
-	}
-	if s := m.streams[m.rnd.IntN(len(m.streams))]; !s.closed {
-		return s
-	}
-	return nil
-}
-
-func (m *model) create() {
-	s := m.stream()
-	if s == nil {
-		return
-	}
-	w := &modelWatcher{sentAt: -1}
-	m.nextID++
-	w.ID = m.nextID
-	w.watch = Watch{
-		Key: []byte(m.key()), Start: max(1, m.head+1+m.rnd.Int64N(25)-20),
-		PrevKV: m.rnd.IntN(2) == 0, NoPut: m.rnd.IntN(5) == 0, NoDelete: m.rnd.IntN(5) == 0,
-		ProgressNotify: m.rnd.IntN(2) == 0,
-	}
+// aRange is a random one.
+func (m *model) aRange() Range {
+	r := Range{Key: []byte(m.key()), PrevKV: m.rnd.IntN(2) == 0}
 	switch m.rnd.IntN(4) {
 	case 0:
-		w.watch.End = []byte{0}
+		r.End = []byte{0}
 	case 1:
-		w.watch.End = []byte{w.watch.Key[0] + byte(1+m.rnd.IntN(4))}
+		r.End = []byte{r.Key[0] + byte(1+m.rnd.IntN(4))}
 	}
-	if m.rnd.IntN(2) == 0 {
-		w.watch.Start = m.head + 1
-	}
-	s.created++ // as a sink announces it to its client
-	for range 3 {
-		m.meanwhile()
-	}
-	if s.closed {
-		return
-	}
-	s.watchers = append(s.watchers, w)
-	below := w.watch.Start < m.compacted
-	s.stream.Watch(&w.Watcher, w.watch)
-	if below && w.canceled == nil && !w.over {
-		m.t.Fatalf("a watch from %d was accepted with compact revision %d", w.watch.Start, m.compacted)
-	}
+	return r
 }
 
-// wanted is what w must have been sent when it has been sent everything up to rev.
-func (m *model) wanted(w *modelWatcher, rev int64) (events []wire.Event) {
-	g := group{key: string(w.watch.Key), end: string(w.watch.End)}
-	for _, b := range m.history {
-		for _, e := range b.Events {
-			in := b.Revision >= w.watch.Start && b.Revision <= rev && g.contains(e.Key)
-			if in && !(e.Delete && w.watch.NoDelete) && !(!e.Delete && w.watch.NoPut) {
-				events = append(events, e)
-			}
+func (m *model) rangeInside(outer Range) Range {
+	for range 100 {
+		if r := m.aRange(); outer.Contains(r) {
+			return r
 		}
 	}
-	return events
+	return outer
 }
 
-// Prev is the value before rev. The model's store loses those that compaction may drop.
-func (m *model) Prev(key []byte, rev int64) []byte {
-	m.meanwhile()
-	return m.prev(key, rev)
-}
-
-func (m *model) prev(key []byte, rev int64) []byte {
-	for i := len(m.history) - 1; i >= 0; i-- {
-		b := m.history[i]
+// prev is the value of a key before a revision of the store.
+func prevIn(history []Batch, key []byte, rev int64) []byte {
+	for i := len(history) - 1; i >= 0; i-- {
+		b := history[i]
 		for _, e := range b.Events {
 			if b.Revision < rev && bytes.Equal(e.Key, key) {
 				if e.Delete {
@@ -369,24 +458,4 @@ func (m *model) prev(key []byte, rev int64) []byte {
 		}
 	}
 	return nil
-}
-
-func (m *model) History(_ context.Context, key, end []byte, from int64, yield func(Batch) bool) (int64, error) {
-	if from < m.compacted {
-		return 0, &CompactedError{CompactRevision: m.compacted}
-	}
-	g, newest := group{key: string(key), end: string(end)}, m.head
-	for _, b := range m.history {
-		m.meanwhile()
-		in := Batch{Revision: b.Revision}
-		for _, e := range b.Events {
-			if g.contains(e.Key) {
-				in.Events = append(in.Events, e)
-			}
-		}
-		if b.Revision >= from && len(in.Events) > 0 && !yield(in) {
-			return b.Revision + 1, nil
-		}
-	}
-	return newest + 1, nil
 }

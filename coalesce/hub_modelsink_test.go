@@ -2,13 +2,118 @@ package coalesce
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"slices"
 
 	"weir/grpcapi/wire"
 )
 
-// The methods of modelStream are what a client's stream does in the model; as a Sink it checks all that it is given.
+// modelStream is what a client's stream does in the model; as a Sink it checks all that it is given.
+type modelStream struct {
+	m        *model
+	stream   *Stream
+	watchers []*modelWatcher
+	created  int
+	room     int  // deliveries until it refuses
+	refused  bool // it owes Drained
+	closed   bool
+	ending   bool    // Ended is to come
+	told     int64   // the last progress of the stream
+	stale    bool    // the progress that is being told is of a store that was replaced
+	asked    []int64 // RequestProgress calls not answered: the revision at the time
+	dropped  int     // RequestProgress calls that need no answer, because no watcher was left
+}
+
+type modelWatcher struct {
+	Watcher
+	watch    Watch
+	created  bool
+	store    int // of which it was created
+	got      []wire.Event
+	progress int64 // that it was last notified of
+	over     bool  // cancelled or closed by the test, or refused
+	canceled error
+}
+
+func (m *model) stream() *modelStream {
+	if len(m.streams) == 0 || len(m.streams) < 4 && m.rnd.IntN(8) == 0 {
+		s := &modelStream{m: m, room: m.rnd.IntN(10)}
+		s.stream = m.hub.NewStream(s)
+		m.streams = append(m.streams, s)
+	}
+	if s := m.streams[m.rnd.IntN(len(m.streams))]; !s.closed && !s.ending {
+		return s
+	}
+	return nil
+}
+
+func (m *model) create() {
+	s := m.stream()
+	if s == nil {
+		return
+	}
+	w := &modelWatcher{}
+	m.nextID++
+	r := m.aRange()
+	w.ID = m.nextID
+	w.watch = Watch{
+		Key: r.Key, End: r.End, PrevKV: r.PrevKV, Start: max(1, m.head+1+m.rnd.Int64N(25)-20),
+		NoPut: m.rnd.IntN(5) == 0, NoDelete: m.rnd.IntN(5) == 0, ProgressNotify: m.rnd.IntN(2) == 0,
+	}
+	if m.rnd.IntN(2) == 0 {
+		w.watch.Start = 0
+	}
+	s.watchers = append(s.watchers, w)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if m.rnd.IntN(30) == 0 {
+		cancel()
+	}
+	since, store := m.Arrive(), m.store
+	m.meanwhile()
+	err := s.stream.Watch(ctx, &w.Watcher, w.watchAsked(m.reached(since), store), since)
+	switch {
+	case err == nil && !w.created:
+		m.t.Fatalf("watcher %d was not created and not refused", w.ID)
+	case err == nil:
+		return
+	case w.created:
+		m.t.Fatalf("watcher %d was created and refused: %v", w.ID, err)
+	}
+	known := w.over && errors.Is(err, context.Canceled) || ctx.Err() != nil && errors.Is(err, ctx.Err()) ||
+		(s.closed || s.ending) && (errors.Is(err, ErrStreamClosed) || errors.Is(err, errModelEnd))
+	if !known && !errors.Is(err, errModelRefused) {
+		m.t.Fatalf("watcher %d is refused: %v", w.ID, err)
+	}
+	w.over = true
+}
+
+// watchAsked remembers what Created is to be checked against.
+func (w *modelWatcher) watchAsked(head int64, store int) Watch {
+	w.progress, w.store = -head, store
+	return w.watch
+}
+
+// Created is part of Sink.
+func (s *modelStream) Created(watcher *Watcher, now int64) {
+	m := s.m
+	w := s.find(watcher)
+	if w.created {
+		m.t.Fatalf("watcher %d is created twice", w.ID)
+	}
+	since := -w.progress
+	w.progress, w.created = 0, true
+	if w.watch.Start == 0 {
+		if w.store == m.store && (now < since || now > m.head) {
+			m.t.Fatalf("watcher %d arrived at %d and is created at %d of %d", w.ID, since, now, m.head)
+		}
+		w.watch.Start = now + 1
+	}
+	w.store = m.store
+	s.created++
+	m.meanwhile()
+}
 
 func (s *modelStream) drain() {
 	s.room = s.m.rnd.IntN(10)
@@ -19,26 +124,32 @@ func (s *modelStream) drain() {
 }
 
 func (s *modelStream) requestProgress() {
-	if len(s.stream.watchers) > 0 && len(s.asked) < maxProgressRequests {
+	if len(s.stream.watchers) > 0 {
 		s.asked = append(s.asked, s.m.head)
 	}
-	s.stream.RequestProgress(s.m.head)
-}
-
-// dropAsked is called when a watcher may have gone.
-func (s *modelStream) dropAsked() {
-	if len(s.stream.watchers) == 0 {
-		s.dropped += len(s.asked)
-		s.asked = nil
-	}
+	s.stream.RequestProgress(s.m.Arrive())
 }
 
 func (s *modelStream) close() {
+	s.endAll()
+	s.stream.Close()
+}
+
+func (s *modelStream) endAll() {
 	s.closed = true
 	for _, w := range s.watchers {
 		w.over = true
 	}
-	s.stream.Close()
+}
+
+// Ended is part of Sink.
+func (s *modelStream) Ended(err error) {
+	if !s.ending || !errors.Is(err, errModelEnd) {
+		s.m.t.Fatalf("stream ended: %v", err)
+	}
+	s.ending = false
+	s.endAll()
+	s.m.meanwhile()
 }
 
 func (s *modelStream) find(w *Watcher) *modelWatcher {
@@ -51,15 +162,16 @@ func (s *modelStream) find(w *Watcher) *modelWatcher {
 	return nil
 }
 
+// Deliver is part of Sink.
 func (s *modelStream) Deliver(watcher *Watcher, msg *Message) bool {
 	m := s.m
 	m.meanwhile()
 	w := s.find(watcher)
-	if w.over {
+	if w.over || w.created && w.store != m.store && w.canceled == nil {
 		return true
 	}
-	if w.canceled != nil {
-		m.t.Fatalf("watcher %d is sent events after its cancellation", w.ID)
+	if !w.created || w.canceled != nil {
+		m.t.Fatalf("watcher %d is sent events before its creation or after its cancellation", w.ID)
 	}
 	if s.room <= 0 {
 		s.refused = true
@@ -72,7 +184,7 @@ func (s *modelStream) Deliver(watcher *Watcher, msg *Message) bool {
 	if len(msg.Events) == 0 || msg.Revision > m.head {
 		m.t.Fatalf("watcher %d is sent %d events up to %d of %d", w.ID, len(msg.Events), msg.Revision, m.head)
 	}
-	if !slices.EqualFunc(got, want, func(a, b wire.Event) bool { return bytes.Equal(a.Data, b.Data) && a.ModRev == b.ModRev }) {
+	if !slices.EqualFunc(got, want, isSameEvent) {
 		m.t.Fatalf("watcher %d of %v has %d events and gets %d more up to %d, want %d in all",
 			w.ID, w.watch, len(w.got), len(msg.Events), msg.Revision, len(want))
 	}
@@ -80,24 +192,25 @@ func (s *modelStream) Deliver(watcher *Watcher, msg *Message) bool {
 		m.t.Fatalf("watcher %d: PrevKV is %v", w.ID, msg.PrevKV)
 	}
 	for i := range msg.Events {
-		if e := &msg.Events[i]; msg.PrevKV && !bytes.Equal(e.Prev, m.prev(e.Key, e.ModRev)) {
+		if e := &msg.Events[i]; msg.PrevKV && !bytes.Equal(e.Prev, prevIn(m.history, e.Key, e.ModRev)) {
 			m.t.Fatalf("watcher %d: wrong previous value of %q at %d", w.ID, e.Key, e.ModRev)
 		}
 	}
-	w.got, w.sentAt = got, s.notifies
+	w.got = got
 	m.meanwhile()
 	return true
 }
 
+// Progress is part of Sink.
 func (s *modelStream) Progress(watcher *Watcher, rev int64, watches int) bool {
 	m := s.m
 	m.meanwhile()
-	if s.closed {
+	if s.closed || s.ending {
 		return true
 	}
 	if watcher != nil {
-		if w := s.find(watcher); !w.over && w.canceled == nil {
-			if !w.watch.ProgressNotify || s.notifies <= w.sentAt {
+		if w := s.find(watcher); !w.over && w.canceled == nil && w.store == m.store {
+			if !w.watch.ProgressNotify {
 				m.t.Fatalf("watcher %d is notified of progress it did not want", w.ID)
 			}
 			s.check(w, rev)
@@ -109,7 +222,7 @@ func (s *modelStream) Progress(watcher *Watcher, rev int64, watches int) bool {
 		return false
 	}
 	for _, w := range s.watchers {
-		if !w.over && w.canceled == nil {
+		if w.created && !w.over && w.canceled == nil {
 			s.check(w, rev)
 		}
 	}
@@ -120,8 +233,14 @@ func (s *modelStream) Progress(watcher *Watcher, rev int64, watches int) bool {
 	if len(s.asked) == 0 {
 		m.t.Fatalf("progress that nobody asked for")
 	}
-	if rev < s.asked[0] || rev > m.head {
+	if rev < s.asked[0] || rev > m.highest {
 		m.t.Fatalf("progress %d was asked for at %d and is told at %d", rev, s.asked[0], m.head)
+	}
+	if rev < s.told {
+		m.t.Fatalf("progress %d after %d", rev, s.told)
+	}
+	if !s.stale {
+		s.told = rev
 	}
 	s.asked = s.asked[1:]
 	return true
@@ -129,6 +248,9 @@ func (s *modelStream) Progress(watcher *Watcher, rev int64, watches int) bool {
 
 // check fails if w lacks something up to rev.
 func (s *modelStream) check(w *modelWatcher, rev int64) {
+	if w.store != s.m.store {
+		return // it will be cancelled
+	}
 	if want := s.m.wanted(w, rev); len(w.got) < len(want) {
 		s.m.t.Fatalf("progress %d overtakes %d events of watcher %d", rev, len(want)-len(w.got), w.ID)
 	}
@@ -137,22 +259,34 @@ func (s *modelStream) check(w *modelWatcher, rev int64) {
 	}
 }
 
+// Canceled is part of Sink.
 func (s *modelStream) Canceled(watcher *Watcher, reason error) {
-	s.m.meanwhile() // a progress told here would be taken for this watcher too
+	m := s.m
+	m.meanwhile() // a progress told here would be taken for this watcher too
 	w := s.find(watcher)
 	if w.over {
 		return
 	}
-	if w.canceled != nil {
-		s.m.t.Fatalf("watcher %d is cancelled twice", w.ID)
+	if !w.created || w.canceled != nil {
+		m.t.Fatalf("watcher %d is cancelled before its creation or twice", w.ID)
 	}
 	w.canceled = reason
 	var c *CompactedError
-	if errors.As(reason, &c) {
-		if c.CompactRevision > s.m.compacted || w.watch.Start >= c.CompactRevision {
-			s.m.t.Fatalf("watcher %d from %d is cancelled for compact revision %d", w.ID, w.watch.Start, c.CompactRevision)
+	switch {
+	case errors.As(reason, &c):
+		if w.store == m.store && (c.CompactRevision > m.compacted || w.watch.Start >= c.CompactRevision) {
+			m.t.Fatalf("watcher %d from %d is cancelled for compact revision %d", w.ID, w.watch.Start, c.CompactRevision)
 		}
-	} else if !errors.Is(reason, ErrHubClosed) {
-		s.m.t.Fatal(reason)
+	case errors.Is(reason, errModelReset):
+		if w.store == m.store {
+			m.t.Fatalf("watcher %d is cancelled because its store was replaced, which was not", w.ID)
+		}
+	case errors.Is(reason, ErrHubClosed):
+		if !m.hub.closed {
+			m.t.Fatal(reason)
+		}
+	case !errors.Is(reason, errModelFeed) && !errors.Is(reason, errModelHistory) && !errors.Is(reason, errModelRefused):
+		m.t.Fatal(reason)
 	}
+	m.meanwhile()
 }

@@ -1,80 +1,27 @@
 package coalesce
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"weir/grpcapi/wire"
 )
 
-// cohort is the waiting watchers of one group that lack the same revisions: they are read and encoded once.
-type cohort struct {
-	cohortKey
-	watchers     watcherList
-	ahead, after *cohort
-}
-
-type cohortKey struct {
-	group *group
-	next  int64
-}
-
-// cohorts is the queue of them. Each is served a chunk in its turn, so that those with much to read do not keep the
-// others waiting.
-type cohorts struct {
-	byKey       map[cohortKey]*cohort
-	first, last *cohort
-}
-
-func newCohorts() cohorts { return cohorts{byKey: map[cohortKey]*cohort{}} }
-
-// add puts w into its cohort, which goes to the end of the queue if it is new.
-func (q *cohorts) add(w *Watcher) {
-	key := cohortKey{w.group, w.next}
-	c := q.byKey[key]
-	if c == nil {
-		c = &cohort{cohortKey: key, ahead: q.last}
-		q.byKey[key] = c
-		if q.last == nil {
-			q.first = c
-		} else {
-			q.last.after = c
-		}
-		q.last = c
-	}
-	c.watchers.push(w)
-}
-
-// prune drops the cohort that w has been taken from, if it is empty.
-func (q *cohorts) prune(w *Watcher) {
-	if c := q.byKey[cohortKey{w.group, w.next}]; c.watchers.first == nil {
-		q.drop(c)
-	}
-}
-
-func (q *cohorts) drop(c *cohort) {
-	delete(q.byKey, c.cohortKey)
-	if c.ahead == nil {
-		q.first = c.after
-	} else {
-		c.ahead.after = c.after
-	}
-	if c.after == nil {
-		q.last = c.ahead
-	} else {
-		c.after.ahead = c.ahead
-	}
-}
-
-// resyncer brings waiting watchers up to date. In one round it serves one cohort that needs history, a chunk of it,
-// or many cohorts that only need the ring, which is then walked once for all of them: when ten thousand clients
-// come back after a broken connection, it matters that the ring is not walked ten thousand times.
+// resyncer brings waiting watchers up to date. In one round it serves cohorts of one feed: many that only need the ring,
+// which is then walked once for all of them (when ten thousand clients come back after a broken connection, it matters
+// that the ring is not walked ten thousand times), or those that need history: one, or many where the feed says that
+// one read for all of them is cheaper. A round ends when one of the cohorts has a chunk.
 //
-// Its fields belong to its goroutine and are kept only so that their memory is used again.
+// A resyncer is the memory for one round; between two it keeps nothing.
 type resyncer struct {
 	hub     *Hub
+	feed    *Feed
 	parts   []part
 	batches []Batch
 	groups  []*group
+	closed  []*Watcher // their feed was closed meanwhile
 }
 
 // part is one cohort in a round.
@@ -97,43 +44,27 @@ type serving struct {
 const (
 	// roundCohorts bounds the cohorts of one round.
 	roundCohorts = 512
-	// roundChunks bounds the events of one round that walks the ring, in chunks.
+	// roundChunks bounds the events of one round that are for anybody, in chunks.
 	roundChunks = 8
+	// roundWaste bounds all that is read of history in one round, in chunks: the cohorts wait until it is over.
+	roundWaste = 64
 )
 
 func newResyncer(h *Hub) *resyncer {
 	return &resyncer{hub: h, batches: make([]Batch, 0, turnBatches)}
 }
 
-func (h *Hub) runResyncer() {
-	r := newResyncer(h)
-	for h.awaitCohort() {
-		r.resync()
-	}
-}
-
-// awaitCohort returns false when the hub is closed.
-func (h *Hub) awaitCohort() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for h.queue.first == nil && !h.closed {
-		h.queued.Wait()
-	}
-	return !h.closed
-}
-
 // resync is one round. It returns false if no watcher waits.
-func (r *resyncer) resync() bool {
-	fromRing := r.take()
-	if len(r.parts) == 0 {
+func (h *Hub) resync(l lag) bool {
+	r := h.resyncers.Get().(*resyncer)
+	defer h.resyncers.Put(r)
+	if !r.take(l) {
 		return false
 	}
-	if fromRing {
+	if l == fromRing {
 		r.readRing()
-	} else if err := r.readHistory(&r.parts[0]); err != nil {
-		r.cancel(&r.parts[0], err)
-		r.parts[0].forget()
-		return true
+	} else if err := r.readHistory(); err != nil {
+		r.fail(err)
 	}
 	for i := range r.parts {
 		p := &r.parts[i]
@@ -146,6 +77,7 @@ func (r *resyncer) resync() bool {
 		r.place(p)
 		p.forget()
 	}
+	r.feed = nil
 	return true
 }
 
@@ -163,24 +95,32 @@ func (p *part) forget() {
 	*p = part{events: p.events[:0], served: p.served[:0]}
 }
 
-// take fills r.parts from the queue: with its first cohort, and, if the ring has all that this one lacks, with those
-// after it of which that is true as well.
-func (r *resyncer) take() (fromRing bool) {
+// take fills r.parts from the queue of the feed whose turn it is. It returns false, and counts the resyncer out, if
+// there is nothing to do.
+func (r *resyncer) take(l lag) bool {
 	h := r.hub
-	oldest := h.ring.oldest()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r.parts = r.parts[:0]
-	for c := h.queue.first; c != nil && len(r.parts) < roundCohorts; c = h.queue.first {
-		inRing := c.next >= oldest
-		if len(r.parts) > 0 && (!inRing || !fromRing) {
-			break
+	for r.feed = h.lagging[l].pop(l); r.feed != nil; r.feed = h.lagging[l].pop(l) {
+		most := roundCohorts
+		if l == fromHistory && !r.feed.mergeHistory {
+			most = 1
 		}
-		fromRing = inRing
-		h.queue.drop(c)
-		r.add(c)
+		queue := &r.feed.waiting[l]
+		for c := queue.first; c != nil && len(r.parts) < most; c = queue.first {
+			h.drop(c)
+			r.add(c)
+		}
+		if queue.first != nil {
+			h.lagging[l].push(r.feed, l)
+		}
+		if len(r.parts) > 0 {
+			return true
+		}
 	}
-	return fromRing
+	h.resyncing[l]--
+	return false
 }
 
 // add makes c a part. h.mu is held.
@@ -200,21 +140,11 @@ func (r *resyncer) add(c *cohort) {
 }
 
 // readRing walks the ring from the first revision that any part lacks. If the ring has moved on from there
-// meanwhile, nothing is read, and the queue will be told.
+// meanwhile, nothing is read, and the parts are queued for history.
 func (r *resyncer) readRing() {
-	next := r.parts[0].next
-	x := newIndex()
-	for i := range r.parts {
-		p := &r.parts[i]
-		next = min(next, p.next)
-		g := x.group([]byte(p.group.key), []byte(p.group.end), p.group.options)
-		if g.turn == 1 {
-			p.sibling = g.slot
-		}
-		g.turn, g.slot = 1, i
-	}
+	x, next := r.index()
 	for size, full := 0, false; !full; {
-		batches, after, ok := r.hub.ring.read(next, r.batches, r.hub.chunk)
+		batches, after, ok := r.feed.ring.read(next, r.batches, r.hub.chunk)
 		if !ok || after == next {
 			break
 		}
@@ -228,6 +158,27 @@ func (r *resyncer) readRing() {
 		clear(batches)
 		next = after
 	}
+	r.advance(next)
+}
+
+// index finds the parts that want an event, and the first revision that any of them lacks. groups in it have turn 1,
+// and slot is the first part of theirs.
+func (r *resyncer) index() (x index, next int64) {
+	next = r.parts[0].next
+	for i := range r.parts {
+		p := &r.parts[i]
+		next = min(next, p.next)
+		g := x.group([]byte(p.group.key), []byte(p.group.end), p.group.options)
+		if g.turn == 1 {
+			p.sibling = int(g.slot)
+		}
+		g.turn, g.slot = 1, int32(i)
+	}
+	return x, next
+}
+
+// advance records that all parts have what is before next.
+func (r *resyncer) advance(next int64) {
 	for i := range r.parts {
 		r.parts[i].next = max(r.parts[i].next, next)
 	}
@@ -239,7 +190,7 @@ func (r *resyncer) match(x *index, b *Batch) (size int, chunk bool) {
 		e := &b.Events[i]
 		r.groups = x.match(e, r.groups[:0])
 		for _, g := range r.groups {
-			for at := g.slot; at >= 0; at = r.parts[at].sibling {
+			for at := int(g.slot); at >= 0; at = r.parts[at].sibling {
 				if p := &r.parts[at]; b.Revision >= p.next {
 					size += p.add(e)
 					chunk = chunk || p.size >= r.hub.chunk
@@ -257,25 +208,84 @@ func (p *part) add(e *wire.Event) (size int) {
 	return n
 }
 
-func (r *resyncer) readHistory(p *part) error {
-	h, last := r.hub, int64(0)
-	next, err := h.source.History(h.ctx, []byte(p.group.key), []byte(p.group.end), p.next, func(b Batch) bool {
-		for i := range b.Events {
-			if e := &b.Events[i]; !p.group.options.skips(e) {
-				p.add(e)
-			}
-		}
+// historyRead is a read of a feed's Source that is under way.
+type historyRead struct{ cancel context.CancelFunc }
+
+// readHistory reads one range that holds those of all parts, from the first revision that any of them lacks. Nothing is
+// read, and the parts are placed again, if the feed is closed meanwhile.
+func (r *resyncer) readHistory() error {
+	h, f := r.hub, r.feed
+	ctx, cancel := context.WithCancel(h.ctx)
+	defer cancel()
+	read := &historyRead{cancel}
+	f.beginRead(read)
+	defer f.endRead(read)
+
+	x, from := r.index()
+	last, size, all := int64(0), 0, 0
+	next, err := f.source.History(ctx, hull(r.parts), from, func(b Batch) bool {
+		added, chunk := r.match(&x, &b)
+		size += added
+		all += batchBytes(&b)
 		last = b.Revision
-		return p.size < h.chunk
+		return !chunk && size < roundChunks*h.chunk && all < roundWaste*h.chunk
 	})
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		r.dropEvents()
+		return nil
+	case err != nil:
 		return err
+	case next <= from || next <= last:
+		return fmt.Errorf("history from revision %d to %d says to go on at %d", from, last, next)
 	}
-	if next <= p.next || next <= last {
-		return fmt.Errorf("history from revision %d to %d says to go on at %d", p.next, last, next)
-	}
-	p.next = next
+	r.advance(next)
 	return nil
+}
+
+func (f *Feed) beginRead(read *historyRead) {
+	f.hub.mu.Lock()
+	defer f.hub.mu.Unlock()
+	if f.reads = append(f.reads, read); f.closed != nil {
+		read.cancel()
+	}
+}
+
+func (f *Feed) endRead(read *historyRead) {
+	f.hub.mu.Lock()
+	defer f.hub.mu.Unlock()
+	f.reads = slices.DeleteFunc(f.reads, func(r *historyRead) bool { return r == read })
+}
+
+// dropEvents forgets what has been read for the parts.
+func (r *resyncer) dropEvents() {
+	for i := range r.parts {
+		p := &r.parts[i]
+		clear(p.events)
+		p.events, p.size = p.events[:0], 0
+	}
+}
+
+// fail cancels those whose history cannot be read. If it is compacted, these are the parts that need what is gone; the
+// others were read for only from too early on, and are placed again.
+func (r *resyncer) fail(err error) {
+	r.dropEvents()
+	_, from := r.index()
+	var compacted *CompactedError
+	if !errors.As(err, &compacted) {
+		compacted = nil
+	}
+	for i := range r.parts {
+		p := &r.parts[i]
+		if compacted != nil && p.next >= compacted.CompactRevision && p.next > from {
+			continue
+		}
+		for _, s := range p.served {
+			r.hub.cancelWatcher(s.watcher, err)
+		}
+		clear(p.served)
+		p.served = p.served[:0]
+	}
 }
 
 // findPrevs fills in previous values, until they make a chunk. The rest of the events is left for the next round.
@@ -290,7 +300,7 @@ func (r *resyncer) findPrevs(p *part) {
 		}
 		e := &p.events[i]
 		if e.Prev == nil && !e.Create {
-			e.Prev = r.hub.source.Prev(e.Key, e.ModRev)
+			e.Prev = r.feed.source.Prev(e.Key, e.ModRev)
 		}
 		size += eventBytes(e)
 	}
@@ -308,11 +318,13 @@ func (p *part) deliver() {
 }
 
 // place gives the watchers of a cohort to who is to serve them next, now that all who did not refuse have what is
-// before p.next.
+// before p.next. Some may have been moved to another feed meanwhile.
 func (r *resyncer) place(p *part) {
 	h := r.hub
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	if r.feed.closed == nil { // else the store may have been replaced
+		h.reached = max(h.reached, p.next-1)
+	}
 	for _, s := range p.served {
 		w := s.watcher
 		if w.state != reading {
@@ -323,32 +335,24 @@ func (r *resyncer) place(p *part) {
 		} else {
 			w.next = p.next
 		}
-		if w.next > h.pos {
+		f := w.group.feed
+		switch {
+		case f.closed != nil:
+			r.closed = append(r.closed, w)
+			continue
+		case w.next > f.pos:
 			h.place(w)
-		} else { // step back behind those of its stream that are held
+		default: // step back behind those of its stream that are held
 			w.stream.enter(w, held)
 			w.stream.held.push(w)
 		}
 		h.release(w.stream)
 	}
-}
+	h.mu.Unlock()
 
-// cancel ends a cohort. Watchers whose history could not be read because the hub closes are left to Close. Until a sink
-// knows of the end the watcher counts as behind, or the stream could be told a progress first that it never had.
-func (r *resyncer) cancel(p *part, reason error) {
-	h := r.hub
-	if h.ctx.Err() != nil {
-		return
+	for _, w := range r.closed {
+		h.cancelWatcher(w, w.group.feed.closed)
 	}
-	for _, s := range p.served {
-		h.mu.Lock()
-		over := s.watcher.state == ended // its client was faster
-		h.mu.Unlock()
-		if !over {
-			s.watcher.stream.sink.Canceled(s.watcher, reason)
-		}
-		h.mu.Lock()
-		h.end(s.watcher)
-		h.mu.Unlock()
-	}
+	clear(r.closed)
+	r.closed = r.closed[:0]
 }

@@ -1,6 +1,8 @@
 package coalesce
 
 import (
+	"context"
+	"errors"
 	"sync/atomic"
 )
 
@@ -8,6 +10,8 @@ import (
 // held, for one watcher by one goroutine at a time, for different watchers concurrently. They may call the Stream's
 // methods.
 type Sink interface {
+	// Created tells, once and before anything else about w, that the watch is accepted; now is the revision to state.
+	Created(w *Watcher, now int64)
 	// Deliver takes m for w, or returns false when the client has not yet taken enough of what it was sent. Then
 	// nothing of m was taken, and the Sink calls Stream.Drained as soon as there is room again. A watcher that
 	// was ended while the call was on its way is for the Sink to recognise; it takes m and drops it.
@@ -16,13 +20,16 @@ type Sink interface {
 	// watcher of the stream, of which there have ever been `watches`. If the Sink has announced more to its client,
 	// the client would take rev to hold for those as well: then it returns false and is asked again.
 	Progress(w *Watcher, rev int64, watches int) bool
-	// Canceled tells that w is ended by the hub: with a *CompactedError, ErrHubClosed or an error of Source. Nothing
-	// more is delivered to w. The Sink ignores it for a watcher that it has cancelled itself.
+	// Canceled tells that w is ended by the hub: with a *CompactedError, ErrHubClosed, the reason of Feed.Close or
+	// Hub.Reset, or an error of Source. Nothing more is delivered to w. The Sink ignores it for a watcher that it has
+	// cancelled itself.
 	Canceled(w *Watcher, reason error)
+	// Ended tells, once, that the stream is over, of which what comes after it is to be ignored.
+	Ended(err error)
 }
 
-// Stream is the watchers of one client's stream. All methods may be called concurrently, and none of them waits
-// for a client or for history.
+// Stream is the watchers of one client's stream. All methods may be called concurrently, and none of them but Watch
+// waits for a client, for history or for a network.
 type Stream struct {
 	hub  *Hub
 	sink Sink
@@ -31,77 +38,136 @@ type Stream struct {
 
 	// Guarded by hub.mu.
 	watchers []*Watcher
-	watches  int         // calls of Watch
-	behind   int         // watchers that may lack what live ones have been sent
-	served   int         // watchers that take part in resyncing
-	full     bool        // the Sink refused a message and has not drained since
-	held     watcherList // watchers that wait for room; if there are any, the stream is full or served == streamWindow
-	early    watcherList // live watchers whose next revision was in the future when they became live
-	asking   bool        // is in hub.asking
-	requests int         // of RequestProgress, not yet answered
-	wanted   int64       // the revision that the answer must have reached
-	notify   bool        // NotifyProgress was called
-	closed   bool
+	feeds    []streamFeed // that they are on
+	watches  int          // watchers that have ever come
+	behind   int          // watchers that may lack what live ones have been sent
+	served   int          // watchers that take part in resyncing
+	full     bool         // the Sink refused a message and has not drained since
+	held     watcherList  // watchers that wait for room; if there are any, the stream is full or served >= hub.window
+	early    watcherList  // live watchers that may start after the progress that is told next
+	progress
+	place  int32 // where it is in hub.streams
+	closed bool
+	reason error // why it is
 }
 
 // streamWindow is how many watchers of one stream take part in resyncing at a time. More would only be refused when the
 // stream is full again, over and over, and keep the resyncers from other streams.
 const streamWindow = 64
 
-// maxProgressRequests bounds the answers that a stream owes to RequestProgress. etcd, too, drops those that it
-// cannot store, and stores 128.
-const maxProgressRequests = 128
+// ErrStreamClosed is why a watch is refused on a stream that was closed.
+var ErrStreamClosed = errors.New("watch stream is closed")
+
+// errFeedClosed has Watch look for another feed.
+var errFeedClosed = errors.New("watch feed is closed")
 
 // NewStream registers a client's stream. It must be closed.
 func (h *Hub) NewStream(sink Sink) *Stream {
 	s := &Stream{hub: h, sink: sink}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.streams[s] = struct{}{}
+	s.place = int32(len(h.streams))
+	h.streams = append(h.streams, s)
 	return s
 }
 
-// Watch starts w, which must be new. Events may be delivered before it returns. A watcher that starts below the
-// compact revision is cancelled at once, by Sink.Canceled before Watch returns.
-func (s *Stream) Watch(w *Watcher, o Watch) {
-	reason := s.watch(w, o)
-	if reason == nil {
-		return
+// Watch starts w, which must be new: it waits until the Feeder has a feed for it. `since` is the moment at which the
+// client's request arrived. Without a start the watch is from the revision after now, as Sink.Created is told.
+//
+// An error is why the watch is refused (the Feeder's reason, ctx's error, ErrStreamClosed, ErrHubClosed or the error
+// of Hub.End; context.Canceled if w was cancelled meanwhile), and Sink.Created was not called. Otherwise it was, and
+// whatever happens to the watch then is told to the Sink, perhaps before Watch returns: events, and that it starts
+// below the compact revision.
+func (s *Stream) Watch(ctx context.Context, w *Watcher, o Watch, since Arrival) error {
+	find := s.hub.feeder.Find
+	f, now, err := find(ctx, o, since)
+	epoch := 0
+	for ; err == nil; f, now, err = find(ctx, o, since) {
+		if epoch, err = s.admit(w, f, now); !errors.Is(err, errFeedClosed) {
+			break
+		}
 	}
-	s.sink.Canceled(w, reason)
-	h := s.hub
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s.watches++ // only now: until then no progress is told that the Sink's client could take for this watch
-	h.ask(s)
+	if err != nil {
+		return err
+	}
+	if o.Start == 0 {
+		o.Start = now + 1
+	}
+	s.sink.Created(w, now)
+	for err = s.join(w, f, o, epoch); errors.Is(err, errFeedClosed); err = s.join(w, f, o, epoch) {
+		if f, _, err = find(ctx, o, since); err != nil {
+			break
+		}
+	}
+	if err != nil {
+		s.sink.Canceled(w, err)
+		s.pass(w)
+	}
+	return nil
 }
 
-// watch returns why w cannot be started, if it cannot.
-func (s *Stream) watch(w *Watcher, o Watch) error {
+// admit tells whether w may be started on f, and how often the store has been replaced until now.
+func (s *Stream) admit(w *Watcher, f *Feed, now int64) (epoch int, err error) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
+	case w.state == ended:
+		return 0, context.Canceled
 	case s.closed:
+		return 0, s.reason
+	case h.closed:
+		return 0, ErrHubClosed
+	case f.closed != nil:
+		return 0, errFeedClosed
+	}
+	h.reached = max(h.reached, now)
+	return h.epoch, nil
+}
+
+// join starts w on f, or returns why it cannot be. Nothing is wrong if its client has left already.
+func (s *Stream) join(w *Watcher, f *Feed, o Watch, epoch int) error {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case w.state == ended || s.closed:
+		s.watches++
+		h.ask(s)
 		return nil
 	case h.closed:
 		return ErrHubClosed
+	case epoch != h.epoch:
+		return h.reset
 	case o.Start < h.compacted:
 		return &CompactedError{CompactRevision: h.compacted}
+	case f.closed != nil:
+		return errFeedClosed
 	}
 	s.watches++
 	w.stream = s
-	w.group = h.index.group(o.Key, o.End, options{noPut: o.NoPut, noDelete: o.NoDelete, prevKV: o.PrevKV})
-	w.group.size++
 	w.notify = o.ProgressNotify
 	w.next = o.Start
 	w.member = int32(len(s.watchers))
 	s.watchers = append(s.watchers, w)
+	f.add(w, f.group(o.Key, o.End, options{noPut: o.NoPut, noDelete: o.NoDelete, prevKV: o.PrevKV}))
 	h.place(w)
 	return nil
 }
 
-// Cancel ends w, if it has not ended. A delivery that is under way is not waited for.
+// pass counts a watcher that was announced to the client, and cancelled before it came. Until now no progress was told
+// that the client could have taken for it.
+func (s *Stream) pass(w *Watcher) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w.state = ended
+	s.watches++
+	h.ask(s)
+}
+
+// Cancel ends w, if it has not ended. A delivery that is under way is not waited for. A Watch that still waits is
+// refused; its ctx must be ended too, or it goes on waiting.
 func (s *Stream) Cancel(w *Watcher) {
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
@@ -119,31 +185,39 @@ func (s *Stream) Drained() {
 }
 
 // RequestProgress asks for Sink.Progress of the whole stream, once for every call, as soon as every watcher has been
-// sent everything up to one same revision, which is at least rev and the newest that is published now. A watcher that
-// starts in the future has been from one revision before its start on. Without watchers there is no answer.
-func (s *Stream) RequestProgress(rev int64) {
+// sent everything up to one same revision, which the store had reached at `since`, when the client's request arrived,
+// or later. A watcher that starts in the future has been from one revision before its start on. Without watchers there
+// is no answer.
+func (s *Stream) RequestProgress(since Arrival) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(s.watchers) == 0 || s.pending() >= maxProgressRequests {
+		return
+	}
+	s.come++
+	s.since = max(s.since, since)
+	s.again = s.again || s.waitsFor != nil // a watcher that starts in the future may do so now
+	h.advance(s)
+}
+
+// NotifyProgress asks for Sink.Progress of each watcher that wants progress notifications, is up to date, and has
+// been sent no events since the last call. The stream's feeds are synced first.
+func (s *Stream) NotifyProgress() {
+	since := s.hub.feeder.Arrive()
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(s.watchers) == 0 {
 		return
 	}
-	s.requests = min(s.requests+1, maxProgressRequests)
-	s.wanted = max(s.wanted, rev, h.ring.revision())
-	h.ask(s)
+	s.notifies = true
+	s.since = max(s.since, since)
+	h.advance(s)
 }
 
-// NotifyProgress asks for Sink.Progress of each watcher that wants progress notifications, is up to date, and has
-// been sent no events since the last call.
-func (s *Stream) NotifyProgress() {
-	h := s.hub
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s.notify = true
-	h.ask(s)
-}
-
-// Close ends all watchers. Deliveries that are under way are not waited for.
+// Close ends all watchers. Deliveries that are under way are not waited for. A Watch that waits is for its caller to
+// end, by its ctx.
 func (s *Stream) Close() {
 	for !s.closeSome() {
 	}
@@ -151,13 +225,21 @@ func (s *Stream) Close() {
 
 // closeSome ends a few watchers, so that the lock is not held for long when there are a hundred thousand.
 func (s *Stream) closeSome() (done bool) {
-	const few = 256
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.closed = true
-	delete(h.streams, s)
-	for range few {
+	if !s.closed {
+		s.closed, s.reason = true, ErrStreamClosed
+		last := len(h.streams) - 1
+		moved := h.streams[last]
+		h.streams[s.place], moved.place = moved, s.place
+		h.streams[last] = nil
+		h.streams = h.streams[:last]
+	}
+	if s.stopSync != nil {
+		s.stopSync()
+	}
+	for range h.few {
 		if len(s.watchers) == 0 {
 			return true
 		}
@@ -190,16 +272,6 @@ func (s *Stream) remove(w *Watcher) {
 	s.watchers[last] = nil
 	s.watchers = s.watchers[:last]
 	if last == 0 {
-		s.requests = 0
+		s.forgetProgress()
 	}
-}
-
-// reached tells whether all watchers have been sent everything up to rev, which is what the broadcaster has
-// delivered. A watcher that starts in the future is not counted as such: a client takes progress as the revision to
-// resume from, and would be sent what is before its start.
-func (s *Stream) reached(rev int64) bool {
-	for s.early.first != nil && s.early.first.next <= rev+1 { // each is passed once, not at every turn
-		s.early.first.unlist()
-	}
-	return s.behind == 0 && s.early.first == nil
 }

@@ -35,18 +35,17 @@ func (l *log) append(keys ...string) Batch {
 	return b
 }
 
-func (l *log) History(_ context.Context, key, end []byte, from int64, yield func(Batch) bool) (int64, error) {
+func (l *log) History(_ context.Context, r Range, from int64, yield func(Batch) bool) (int64, error) {
 	l.mu.Lock()
 	batches, compacted := l.batches, l.compacted
 	l.mu.Unlock()
 	if from < compacted {
 		return 0, &CompactedError{CompactRevision: compacted}
 	}
-	g := group{key: string(key), end: string(end)}
 	for _, b := range batches[from-1:] {
 		in := Batch{Revision: b.Revision}
 		for _, e := range b.Events {
-			if g.contains(e.Key) {
+			if r.Contains(Range{Key: e.Key}) {
 				in.Events = append(in.Events, e)
 			}
 		}
@@ -55,6 +54,12 @@ func (l *log) History(_ context.Context, key, end []byte, from int64, yield func
 		}
 	}
 	return int64(len(batches)) + 1, nil
+}
+
+func (l *log) revision() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int64(len(l.batches))
 }
 
 func (l *log) Prev(key []byte, rev int64) []byte { return nil }
@@ -71,12 +76,14 @@ type collector struct {
 	last     int64                // the revision that ends the test
 	done     *sync.WaitGroup      // a watcher has got it
 	progress chan int64
+	created  map[*Watcher]int64
+	ended    []error
 }
 
 func newCollector(h *Hub, done *sync.WaitGroup) *collector {
 	c := &collector{
 		room: 1 << 30, got: map[*Watcher][]int64{}, done: done,
-		canceled: make(chan error, 100), progress: make(chan int64, 100),
+		canceled: make(chan error, 100), progress: make(chan int64, 100), created: map[*Watcher]int64{},
 	}
 	c.stream = h.NewStream(c)
 	return c
@@ -116,13 +123,61 @@ func (c *collector) Progress(_ *Watcher, rev int64, _ int) bool {
 
 func (c *collector) Canceled(_ *Watcher, reason error) { c.canceled <- reason }
 
+func (c *collector) Created(w *Watcher, now int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.created[w] = now
+}
+
+func (c *collector) Ended(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = append(c.ended, err)
+}
+
+// watch starts a watch that nobody refuses.
+func (c *collector) watch(t testing.TB, o Watch) *Watcher {
+	w := &Watcher{ID: o.Start}
+	if err := c.stream.Watch(t.Context(), w, o, c.stream.hub.Arrive()); err != nil {
+		t.Error(err)
+	}
+	return w
+}
+
+// stepped is the hub of a store whose goroutines run when the test says so.
+type stepped struct {
+	*Hub
+	feed  *Feed
+	tasks []func() bool
+}
+
+func newStepped(source Source, rev int64, ringBytes, chunk int) *stepped {
+	f := &storeFeeder{revision: func() int64 { return rev }}
+	h := &stepped{Hub: newHub(f, chunk, streamWindow, fewWatchers)}
+	h.start = func(step func() bool) { h.tasks = append(h.tasks, step) }
+	h.pause = func() {}
+	f.feed = h.NewFeed(FeedConfig{Source: source, Revision: rev, RingBytes: ringBytes})
+	h.feed = f.feed
+	return h
+}
+
+// run does all there is to do.
+func (h *stepped) run() {
+	for len(h.tasks) > 0 {
+		step := h.tasks[0]
+		h.tasks = h.tasks[1:]
+		for step() {
+		}
+	}
+}
+
 // TestConcurrentPublishersClientsAndHub lets everything run at once, for the race detector, with a ring that is too
 // short and clients that are too slow.
 func TestConcurrentPublishersClientsAndHub(t *testing.T) {
 	const streams, watchers, revisions, keys = 8, 10, 3000, 5
 	key := func(i int) string { return fmt.Sprintf("k%d", i%keys) }
 	l := &log{}
-	hub := NewHub(l, 0, 5000)
+	hub, feed := NewStoreHub(l, l.revision, 5000)
 	defer hub.Close()
 
 	var all, clients sync.WaitGroup
@@ -140,11 +195,10 @@ func TestConcurrentPublishersClientsAndHub(t *testing.T) {
 				if j%2 == 0 {
 					w.Key, w.End = []byte("k"), []byte("l")
 				}
-				c.stream.Watch(&Watcher{ID: w.Start}, w)
+				c.watch(t, w)
 				for range 3 { // and one that does not stay
-					other := &Watcher{}
-					c.stream.Watch(other, Watch{Key: []byte("z"), Start: 1})
-					c.stream.RequestProgress(0)
+					other := c.watch(t, Watch{Key: []byte("z"), Start: 1})
+					c.stream.RequestProgress(hub.Arrive())
 					c.stream.Cancel(other)
 				}
 			}
@@ -161,9 +215,9 @@ func TestConcurrentPublishersClientsAndHub(t *testing.T) {
 		})
 	}
 	for i := range revisions - 1 {
-		hub.Publish(l.append(key(i), key(i+1)))
+		feed.Publish(l.append(key(i), key(i+1)))
 	}
-	hub.Publish(l.append(key(0), key(1), key(2), key(3), key(4)))
+	feed.Publish(l.append(key(0), key(1), key(2), key(3), key(4)))
 	all.Wait()
 	close(stop)
 	clients.Wait()
@@ -174,7 +228,7 @@ func TestConcurrentPublishersClientsAndHub(t *testing.T) {
 			var want []int64
 			for _, b := range l.batches {
 				for _, e := range b.Events {
-					if b.Revision >= w.ID && w.group.contains(e.Key) {
+					if b.Revision >= w.ID && w.group.has(e.Key) {
 						want = append(want, b.Revision)
 					}
 				}
@@ -186,62 +240,64 @@ func TestConcurrentPublishersClientsAndHub(t *testing.T) {
 	}
 }
 
+// has tells whether key is in the group's range.
+func (g *group) has(key []byte) bool { return contains(g.key, g.end, string(key), "") }
+
 func TestPublisherFasterThanTheRingLosesNothing(t *testing.T) {
 	l := &log{}
-	hub := newHub(l, 0, 1, chunkBytes, streamWindow)
-	var all sync.WaitGroup
-	c := newCollector(hub, &all)
-	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 1})
-	c.last = 10
-	all.Add(1)
+	hub := newStepped(l, 0, 1, chunkBytes)
+	c := newCollector(hub.Hub, nil)
+	w := c.watch(t, Watch{Key: []byte("a"), Start: 1})
 	for range 10 {
-		hub.Publish(l.append("a"))
+		hub.feed.Publish(l.append("a"))
 	}
-	for hub.broadcast() {
+	hub.run()
+	if got := c.got[w]; len(got) != 10 {
+		t.Errorf("got %v", got)
 	}
-	for newResyncer(hub).resync() {
-	}
-	all.Wait()
 	hub.Close()
 }
 
-func TestWatchBelowTheCompactRevisionIsCanceledAtOnce(t *testing.T) {
-	hub := NewHub(&log{}, 10, 1000)
-	defer hub.Close()
+func TestWatchBelowTheCompactRevisionIsCreatedAndCanceled(t *testing.T) {
+	hub := newStepped(&log{}, 10, 1000, chunkBytes)
 	hub.Compacted(7)
-	c := newCollector(hub, nil)
-	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 6})
+	c := newCollector(hub.Hub, nil)
+	w := c.watch(t, Watch{Key: []byte("a"), Start: 6})
+	if now, ok := c.created[w]; !ok || now != 10 {
+		t.Errorf("created: %v at %d", ok, now)
+	}
 	if err, ok := (<-c.canceled).(*CompactedError); !ok || err.CompactRevision != 7 {
 		t.Errorf("cancelled with %v", err)
 	}
+	hub.Close()
 }
 
 func TestWatcherWhoseHistoryWasCompactedIsCanceled(t *testing.T) {
 	l := &log{compacted: 3}
-	hub := NewHub(l, 0, 1) // the ring keeps only the newest
+	hub, feed := NewStoreHub(l, l.revision, 1) // the ring keeps only the newest
 	defer hub.Close()
 	for range 5 {
-		hub.Publish(l.append("a"))
+		feed.Publish(l.append("a"))
 	}
 	c := newCollector(hub, nil)
-	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 2})
+	c.watch(t, Watch{Key: []byte("a"), Start: 2})
 	if err, ok := (<-c.canceled).(*CompactedError); !ok || err.CompactRevision != 3 {
 		t.Errorf("cancelled with %v", err)
 	}
 }
 
 func TestProgressOfAStreamWithoutWatchersIsNotAnswered(t *testing.T) {
-	hub := newHub(&log{}, 4, 1000, chunkBytes, streamWindow)
-	c := newCollector(hub, nil)
-	c.stream.RequestProgress(0)
-	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 5})
-	hub.broadcast()
+	hub := newStepped(&log{}, 4, 1000, chunkBytes)
+	c := newCollector(hub.Hub, nil)
+	c.stream.RequestProgress(hub.Arrive())
+	c.watch(t, Watch{Key: []byte("a")})
+	hub.run()
 	if len(c.progress) != 0 {
 		t.Error("answered")
 	}
-	c.stream.RequestProgress(0)
-	hub.broadcast()
-	if len(c.progress) != 1 {
+	c.stream.RequestProgress(hub.Arrive())
+	hub.run()
+	if len(c.progress) != 1 || <-c.progress != 4 {
 		t.Error("not answered with a watcher")
 	}
 	hub.Close()
@@ -249,18 +305,18 @@ func TestProgressOfAStreamWithoutWatchersIsNotAnswered(t *testing.T) {
 
 func TestPrevIsAskedOncePerEvent(t *testing.T) {
 	src := &prevCounter{}
-	hub := newHub(src, 0, 1<<20, chunkBytes, streamWindow)
-	c := newCollector(hub, nil)
+	hub := newStepped(src, 0, 1<<20, chunkBytes)
+	c := newCollector(hub.Hub, nil)
 	for _, w := range []Watch{
 		{Key: []byte("a"), Start: 1, PrevKV: true},
 		{Key: []byte("a"), Start: 1, PrevKV: true},
 		{Key: []byte("a"), End: []byte("b"), Start: 1, PrevKV: true},
 		{Key: []byte("b"), Start: 1},
 	} {
-		c.stream.Watch(&Watcher{}, w)
+		c.watch(t, w)
 	}
-	hub.Publish(src.append("a", "b"))
-	hub.broadcast()
+	hub.feed.Publish(src.append("a", "b"))
+	hub.run()
 	if src.asked != 1 {
 		t.Errorf("asked %d times", src.asked)
 	}
@@ -271,17 +327,16 @@ func TestPrevIsAskedOncePerEvent(t *testing.T) {
 func TestWatcherThatRefusesPartOfATurnIsSentNoMoreOfIt(t *testing.T) {
 	const chunk = 500
 	l := &largePrev{size: chunk}
-	hub := newHub(l, 0, 1<<20, chunk, streamWindow)
+	hub := newStepped(l, 0, 1<<20, chunk)
 	c := &refusesOnce{}
 	c.stream = hub.NewStream(c)
-	c.stream.Watch(&Watcher{}, Watch{Key: []byte("a"), Start: 1, PrevKV: true})
+	if err := c.stream.Watch(t.Context(), &Watcher{}, Watch{Key: []byte("a"), Start: 1, PrevKV: true}, 0); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
-		hub.Publish(l.append("a"))
+		hub.feed.Publish(l.append("a"))
 	}
-	for hub.broadcast() {
-	}
-	for newResyncer(hub).resync() {
-	}
+	hub.run()
 	if want := []int64{1, 2, 3}; !slices.Equal(c.got, want) {
 		t.Errorf("got %v, want %v", c.got, want)
 	}
@@ -320,6 +375,8 @@ func (c *refusesOnce) Deliver(_ *Watcher, m *Message) bool {
 
 func (c *refusesOnce) Progress(*Watcher, int64, int) bool { return true }
 func (c *refusesOnce) Canceled(*Watcher, error)           {}
+func (c *refusesOnce) Created(*Watcher, int64)            {}
+func (c *refusesOnce) Ended(error)                        {}
 
 type prevCounter struct {
 	log

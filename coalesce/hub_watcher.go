@@ -10,7 +10,7 @@ import (
 // Watch says what a watcher is to be sent.
 type Watch struct {
 	Key, End []byte // as in etcd's requests: no end is the single key, an end of one zero byte is no end
-	Start    int64  // the first revision to send; it may be in the future
+	Start    int64  // the first revision to send; it may be in the future; 0 is the one after now
 
 	PrevKV          bool // with the value before each event
 	NoPut, NoDelete bool // without events of that kind
@@ -29,12 +29,12 @@ type Watcher struct {
 	stream *Stream
 	group  *group
 
-	// next is the first revision that the watcher has not been sent. While it is live, the broadcaster's position
-	// tells that, and next is only a bound below which it wants no events.
+	// next is the first revision that the watcher has not been sent. While it is live, the position of its feed's
+	// broadcaster tells that, and next is only a bound below which it wants no events.
 	next int64
 
 	member   int32 // where it is in stream.watchers
-	slot     int32 // where it is in group.live
+	slot     int32 // where it is in group.members
 	list     *watcherList
 	ahead    *Watcher // in list
 	followed *Watcher // in list
@@ -44,11 +44,12 @@ type Watcher struct {
 type state uint8
 
 const (
-	ended   state = iota // nobody: not yet watching, cancelled, or its stream has closed
-	live                 // the broadcaster; in group.live, and in stream.early if it starts in the future
+	fresh   state = iota // nobody: not yet watching
+	live                 // its feed's broadcaster; in stream.early if it starts beyond what may be told as progress
 	waiting              // a resyncer will; in the cohort of its group and next revision
-	reading              // a resyncer does
+	reading              // a resyncer does, or somebody who cancels it
 	held                 // nobody until its stream has room; in stream.held
+	ended                // nobody: cancelled, or its stream has closed
 )
 
 // isBehind tells whether a watcher may lack revisions that have been delivered to live ones.

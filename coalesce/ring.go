@@ -14,15 +14,15 @@ import (
 // It has a lock of its own, which is never held for longer than a short copy, so that a publisher does not even wait
 // for the matching of events with watchers.
 type ring struct {
-	limit int // bytes
-
 	mu      sync.Mutex // guards the fields below
+	limit   int        // bytes
 	batches []Batch    // a circle; the newest `count` revisions that have events, ascending
 	first   int        // index of the oldest
 	count   int
 	bytes   int
 	from    int64 // every event of revision `from` and later, up to head, is here
 	head    int64 // the newest revision published
+	closed  bool  // takes no more
 }
 
 // What a Batch and an Event take besides the bytes that they point to.
@@ -31,8 +31,8 @@ const (
 	eventOverhead = 88
 )
 
-func newRing(rev int64, limit int) *ring {
-	return &ring{limit: limit, from: rev + 1, head: rev}
+func newRing(rev int64, limit int) ring {
+	return ring{limit: limit, from: rev + 1, head: rev}
 }
 
 func batchBytes(b *Batch) int {
@@ -45,36 +45,54 @@ func batchBytes(b *Batch) int {
 
 func eventBytes(e *wire.Event) int { return eventOverhead + len(e.Data) + len(e.Prev) }
 
-// append adds the newest revision, and drops the oldest ones until the rest fits. The newest always stays.
-func (r *ring) append(b Batch) {
-	size := batchBytes(&b)
+// append adds the newest revisions, makes them the hub's newest, and drops the oldest ones until the rest fits. The
+// newest always stays. It returns false if there was nothing new.
+func (r *ring) append(h *Hub, batches []Batch) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if b.Revision <= r.head {
+	before := r.head
+	if r.closed {
+		return false
+	}
+	for i := range batches {
+		r.add(&batches[i])
+	}
+	h.raise(r.head)
+	return r.head > before
+}
+
+func (r *ring) add(b *Batch) {
+	switch {
+	case b.Revision > r.head:
+		r.head = b.Revision
+	case len(b.Events) > 0:
 		panic(fmt.Sprintf("coalesce: revision %d published after %d", b.Revision, r.head))
 	}
-	r.head = b.Revision
 	if len(b.Events) == 0 {
 		return
 	}
 	if r.count == len(r.batches) {
-		r.grow()
+		r.resize(max(minRing, 2*r.count))
 	}
-	*r.at(r.count) = b
+	*r.at(r.count) = *b
 	r.count++
-	r.bytes += size
+	r.bytes += batchBytes(b)
 	for r.bytes > r.limit && r.count > 1 {
 		r.dropOldest()
 	}
 }
 
+// minRing is how many revisions a ring has room for at first.
+const minRing = 8
+
 func (r *ring) at(i int) *Batch { return &r.batches[(r.first+i)%len(r.batches)] }
 
-func (r *ring) grow() {
-	bigger := make([]Batch, max(64, 2*r.count))
-	n := copy(bigger, r.batches[r.first:])
-	copy(bigger[n:], r.batches[:r.first])
-	r.batches, r.first = bigger, 0
+func (r *ring) resize(n int) {
+	batches := make([]Batch, n)
+	for i := range r.count {
+		batches[i] = *r.at(i)
+	}
+	r.batches, r.first = batches, 0
 }
 
 func (r *ring) dropOldest() {
@@ -84,6 +102,40 @@ func (r *ring) dropOldest() {
 	*oldest = Batch{}
 	r.first = (r.first + 1) % len(r.batches)
 	r.count--
+}
+
+// trim drops the oldest revisions up to `passed`, the newest too, until the rest fits.
+func (r *ring) trim(passed int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.bytes > r.limit && r.count > 0 && r.at(0).Revision <= passed {
+		r.dropOldest()
+	}
+	if n := len(r.batches); n > minRing && r.count <= n/4 {
+		r.resize(max(minRing, 2*r.count))
+	}
+}
+
+func (r *ring) setLimit(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limit = n
+}
+
+// close lets go of everything. Who reads is told that it is gone.
+func (r *ring) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.batches, r.first, r.count, r.bytes = nil, 0, 0, 0
+	r.from = r.head + 1
+}
+
+// size is the memory taken by what is kept.
+func (r *ring) size() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes
 }
 
 // revision is the newest revision published.

@@ -24,6 +24,7 @@ type applier struct {
 	leases *lease.Lessor
 	alarms *alarms
 	hub    *coalesce.Hub
+	feed   *coalesce.Feed // of the hub
 	header func(revision int64) wire.Header
 }
 
@@ -237,7 +238,7 @@ func (a *applier) commit(tx *mvcc.Txn) (int64, error) {
 	}
 	rev, events := tx.Commit()
 	if len(events) > 0 {
-		a.hub.Publish(coalesce.Batch{Revision: rev, Events: events})
+		a.feed.Publish(coalesce.Batch{Revision: rev, Events: events})
 	}
 	return rev, nil
 }

@@ -109,8 +109,9 @@ func Open(cfg Config) (_ *Node, err error) {
 	n.committed.Store(n.raft.hardState.GetCommit())
 	n.applied.Store(applied.Index)
 	n.reads = newReadGate(applied.Index)
-	n.hub = coalesce.NewHub(history{n.store}, n.store.Revision(), cfg.HistoryBytes)
-	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, hub: n.hub, header: n.headerAt}
+	var feed *coalesce.Feed
+	n.hub, feed = coalesce.NewStoreHub(history{n.store}, n.store.Revision, cfg.HistoryBytes)
+	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, hub: n.hub, feed: feed, header: n.headerAt}
 	n.logger.Info("opened member", "name", cfg.Name, "member-id", idString(n.member.ID), "cluster-id", idString(n.member.ClusterID),
 		"data-dir", cfg.DataDir, "revision", n.store.Revision(), "applied-index", applied.Index, "entries-to-replay", len(entries))
 	for _, goroutine := range []func(){n.run, n.apply, n.expire, n.cut, n.watchStore} {

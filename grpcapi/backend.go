@@ -80,6 +80,22 @@ type Forwarder interface {
 	Stream(method string, stream grpc.ServerStream) error
 }
 
+// WatchSharer is what a forwarding server needs to serve watches itself, many of its clients' from one of upstream's.
+// proxy.Proxy satisfies it. All methods may be called concurrently.
+type WatchSharer interface {
+	// Hub is the watch engine that upstream's watches feed. Before it serves a stream no longer that it has
+	// served, because what Share says has changed, it ends the stream with an error that has clients connect again.
+	Hub() *coalesce.Hub
+	// Header is that of the member from which the hub is fed, as last seen. Its revision may be old, or 0.
+	Header() wire.Header
+	// Share tells whether a stream that carries no identity may be served from the hub; if not, it is forwarded. It waits
+	// until that is known, or fails with the error to answer: upstream cannot be reached, or ctx has ended.
+	Share(ctx context.Context) (bool, error)
+	// Leader waits until it is known whether upstream has a leader. If it has none, the error is
+	// rpctypes.ErrGRPCNoLeader; else lost is closed when there has been none for three election timeouts.
+	Leader(ctx context.Context) (lost <-chan struct{}, err error)
+}
+
 // Upstream is a Forwarder that knows whether it can forward. proxy.Proxy satisfies it.
 type Upstream interface {
 	Forwarder

@@ -3,15 +3,17 @@
 // The nouns:
 //
 //   - Server: one port or several, each with gRPC and HTTP/1 on it. NewBackendServer answers from data that the
-//     process holds, NewForwardServer passes every RPC on.
+//     process holds, NewForwardServer passes RPCs on.
 //   - Backend: what the core gives. By the time a request reaches it, it is decoded and has been checked for all
 //     that can be checked without the data.
 //   - Forwarder: what the proxy gives. It sees encoded messages.
+//   - WatchSharer: the proxy's hub of watches, from which a forwarding server serves streams that carry no identity.
+//   - watchService, watchStream: the Watch service over a hub, the same for core and proxy, and one RPC of it.
 //
 // Invariants: a request that etcd refuses is refused with etcd's code and text, in etcd's order of checks; nothing
 // is decoded that is not needed to route or check it; every error that leaves here is a gRPC status; Stop returns
 // only when every goroutine that the Server started has ended.
 //
-// Callers: cmd/core and cmd/proxy make Servers; core and proxy implement Backend and Forwarder without importing
-// this package.
+// Callers: cmd/core and cmd/proxy make Servers; core and proxy implement Backend, Forwarder and WatchSharer without
+// importing this package.
 package grpcapi

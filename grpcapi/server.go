@@ -33,6 +33,8 @@ type Server struct {
 	grpc *grpc.Server
 	http *http.Server
 
+	watches *watchService // nil if there is none
+
 	life     lifetimes
 	stopping context.CancelFunc // of life.undivided, when Stop begins
 	cut      context.CancelFunc // of life.cut, when Stop may not wait any longer
@@ -54,6 +56,9 @@ type Config struct {
 	// WatchProgressInterval is after how long without events a watcher that asked for it is told its progress: 10 min
 	// by default, at least 100 ms.
 	WatchProgressInterval time.Duration
+	// SlowClientTimeout is after how long a watch stream is ended whose client has taken nothing although something waits
+	// for it, at least 1 s. 0 is never: a slow client costs only itself.
+	SlowClientTimeout time.Duration
 	// MaxConcurrentStreams bounds the RPCs in flight on one connection, 2^32-1 by default.
 	MaxConcurrentStreams uint32
 
@@ -95,6 +100,9 @@ func (c Config) withDefaults() Config {
 	defaultTo(&c.MaxTxnOps, 128)
 	defaultTo(&c.WatchProgressInterval, defaultProgressInterval)
 	c.WatchProgressInterval = max(c.WatchProgressInterval, minProgressInterval)
+	if c.SlowClientTimeout > 0 {
+		c.SlowClientTimeout = max(c.SlowClientTimeout, minSlowClientTimeout)
+	}
 	defaultTo(&c.MaxConcurrentStreams, math.MaxUint32)
 	defaultTo(&c.KeepAliveMinTime, 5*time.Second)
 	defaultTo(&c.KeepAliveInterval, 2*time.Hour)
@@ -128,20 +136,33 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 	registerLease(s.grpc, b)
 	registerCluster(s.grpc, b)
 	registerMaintenance(s.grpc, b)
-	newWatchService(b.Hub(), b.Header, watchConfig{
-		maxResponseBytes: s.cfg.MaxRequestBytes + frameOverhead,
-		progressInterval: s.cfg.WatchProgressInterval,
-		after:            afterFunc,
-	}).register(s.grpc, b)
+	s.watches = newWatchService(b.Hub(), b.Header, s.watchConfig(false))
+	s.watches.register(s.grpc, b)
 	healthpb.RegisterHealthServer(s.grpc, health.NewServer())
 	return s
 }
 
-// NewForwardServer makes a server that passes every RPC to f, those of services it has never heard of included.
-func NewForwardServer(cfg Config, f Forwarder) *Server {
+// NewForwardServer makes a server that passes every RPC to f, those of services it has never heard of included. Only watch
+// streams without an identity are served from w's hub, as far as w lets them; w may be nil.
+func NewForwardServer(cfg Config, f Forwarder, w WatchSharer) *Server {
 	s := newServer(cfg, grpc.UnknownServiceHandler(forwardStream(f)))
 	registerForward(s.grpc, f)
+	if w != nil {
+		s.watches = newWatchService(w.Hub(), w.Header, s.watchConfig(true))
+		(&sharedWatches{service: s.watches, sharer: w, forward: f}).register(s.grpc)
+	}
 	return s
+}
+
+func (s *Server) watchConfig(waits bool) watchConfig {
+	return watchConfig{
+		maxResponseBytes: s.cfg.MaxRequestBytes + frameOverhead,
+		progressInterval: s.cfg.WatchProgressInterval,
+		slowTimeout:      s.cfg.SlowClientTimeout,
+		waits:            waits,
+		after:            afterFunc,
+		log:              s.cfg.Logger,
+	}
 }
 
 func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
@@ -276,4 +297,7 @@ func (s *Server) Stop(ctx context.Context) {
 	s.http.Close()
 	s.handling.Wait()
 	s.serving.Wait()
+	if s.watches != nil {
+		s.watches.wait()
+	}
 }

@@ -43,10 +43,10 @@ func undecodable(err error) error {
 
 // admit checks what etcd checks of an RPC's metadata before it looks at the request.
 func admit(ctx context.Context, b Maintenance) error {
-	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 && !utf8.ValidString(v[0]) {
-		return rpctypes.ErrGRPCInvalidClientAPIVersion
+	if err := checkAPIVersion(ctx); err != nil {
+		return err
 	}
-	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey); len(v) > 0 && v[0] == rpctypes.MetadataHasLeader {
+	if requiresLeader(ctx) {
 		s, err := b.Status(ctx, &pb.StatusRequest{})
 		if err != nil {
 			return toStatus(err)
@@ -56,6 +56,18 @@ func admit(ctx context.Context, b Maintenance) error {
 		}
 	}
 	return nil
+}
+
+func checkAPIVersion(ctx context.Context) error {
+	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 && !utf8.ValidString(v[0]) {
+		return rpctypes.ErrGRPCInvalidClientAPIVersion
+	}
+	return nil
+}
+
+func requiresLeader(ctx context.Context) bool {
+	v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	return len(v) > 0 && v[0] == rpctypes.MetadataHasLeader
 }
 
 // header is h as the generated type.

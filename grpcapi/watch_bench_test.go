@@ -49,7 +49,7 @@ func BenchmarkWatchDelivery(b *testing.B) {
 				s := newWatchStream(service, x)
 				b.Cleanup(s.close)
 				for j := range l.perStream {
-					s.create(l.request(i*l.perStream + j))
+					s.create(l.request(i*l.perStream+j), 0)
 				}
 			}
 			<-x.done
@@ -58,7 +58,7 @@ func BenchmarkWatchDelivery(b *testing.B) {
 			for b.Loop() {
 				x.want = int64(l.matched)
 				x.sent.Store(0)
-				r.hub.Publish(e())
+				r.feed.Publish(e())
 				<-x.done
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(l.matched), "ns/watcher")
@@ -129,7 +129,7 @@ func BenchmarkWatchLoopback(b *testing.B) {
 			for b.Loop() {
 				want.Store(int64(l.matched))
 				got.Store(0)
-				s.hub.Publish(e())
+				s.feed.Publish(e())
 				<-done
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(l.matched), "ns/watcher")
@@ -161,7 +161,7 @@ func BenchmarkWatchMemory(b *testing.B) {
 				for i := range streams {
 					streams[i] = newWatchStream(service, x)
 					for j := range l.perStream {
-						streams[i].create(l.request(i*l.perStream + j))
+						streams[i].create(l.request(i*l.perStream+j), 0)
 					}
 				}
 				<-x.done

@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -22,17 +23,29 @@ type watchServer struct {
 	t       testing.TB
 	address string
 	clock   *manualTimers
+	slow    time.Duration // Config.SlowClientTimeout
+	log     *slog.Logger
 }
 
 const testMaxResponse = 4000
 
+func newWatchServer(t testing.TB, ringBytes int) *watchServer {
+	return &watchServer{revisions: newRevisions(t, ringBytes), t: t, clock: &manualTimers{}, log: quiet()}
+}
+
 func startWatchServer(t testing.TB, ringBytes int) *watchServer {
-	s := &watchServer{revisions: newRevisions(t, ringBytes), t: t, clock: &manualTimers{}}
+	s := newWatchServer(t, ringBytes)
+	s.start()
+	return s
+}
+
+func (s *watchServer) start() {
 	gs := grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec{}), grpc.WaitForHandlers(true))
-	s.service().register(gs, &fakeBackend{})
+	service := s.service()
+	service.register(gs, &fakeBackend{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	s.address = l.Addr().String()
 	done := make(chan struct{})
@@ -40,18 +53,20 @@ func startWatchServer(t testing.TB, ringBytes int) *watchServer {
 		defer close(done)
 		_ = gs.Serve(l)
 	}()
-	t.Cleanup(func() {
+	s.t.Cleanup(func() {
 		gs.Stop()
 		<-done
+		service.wait()
 	})
-	return s
 }
 
 func (s *watchServer) service() *watchService {
 	return newWatchService(s.hub, s.header, watchConfig{
 		maxResponseBytes: testMaxResponse,
 		progressInterval: time.Hour,
+		slowTimeout:      s.slow,
 		after:            s.clock.after,
+		log:              s.log,
 	})
 }
 

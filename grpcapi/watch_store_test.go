@@ -12,8 +12,9 @@ import (
 
 // revisions is a store that is no more than its history: what a watch service needs of one.
 type revisions struct {
-	t   testing.TB
-	hub *coalesce.Hub
+	t    testing.TB
+	hub  *coalesce.Hub
+	feed *coalesce.Feed
 
 	write sync.Mutex // one write at a time, until it is published
 
@@ -24,7 +25,7 @@ type revisions struct {
 
 func newRevisions(t testing.TB, ringBytes int) *revisions {
 	r := &revisions{t: t}
-	r.hub = coalesce.NewHub(r, 1, ringBytes)
+	r.hub, r.feed = coalesce.NewStoreHub(r, r.revision, ringBytes)
 	t.Cleanup(r.hub.Close)
 	return r
 }
@@ -66,7 +67,7 @@ func (r *revisions) commit(changes ...change) {
 	r.mu.Lock()
 	r.history = append(r.history, b)
 	r.mu.Unlock()
-	r.hub.Publish(b)
+	r.feed.Publish(b)
 }
 
 func (r *revisions) compact(rev int64) {
@@ -136,7 +137,7 @@ func kvOfPut(t testing.TB, e wire.Event, kv *wire.KeyValue) []byte {
 }
 
 // History is part of coalesce.Source.
-func (r *revisions) History(_ context.Context, key, end []byte, from int64, yield func(coalesce.Batch) bool) (int64, error) {
+func (r *revisions) History(_ context.Context, in coalesce.Range, from int64, yield func(coalesce.Batch) bool) (int64, error) {
 	r.mu.RLock()
 	history, compacted := r.history, r.compacted
 	r.mu.RUnlock()
@@ -144,13 +145,13 @@ func (r *revisions) History(_ context.Context, key, end []byte, from int64, yiel
 		return 0, &coalesce.CompactedError{CompactRevision: compacted}
 	}
 	for _, b := range history[max(from-2, 0):] {
-		in := coalesce.Batch{Revision: b.Revision}
+		part := coalesce.Batch{Revision: b.Revision}
 		for _, e := range b.Events {
-			if isIn(e.Key, key, end) {
-				in.Events = append(in.Events, e)
+			if isIn(e.Key, in.Key, in.End) {
+				part.Events = append(part.Events, e)
 			}
 		}
-		if len(in.Events) > 0 && !yield(in) {
+		if len(part.Events) > 0 && !yield(part) {
 			return b.Revision + 1, nil
 		}
 	}

@@ -15,42 +15,42 @@ import (
 //
 // Responses come from the hub's goroutines and from the RPC's own, and grpc allows one SendMsg at a time. Who finds
 // nobody sending, sends; who finds the stream busy leaves its response in the queue, in order, for the sender in
-// progress. So there is no goroutine and no channel for each stream, which would cost more than the sending.
+// progress. So there is no goroutine and no channel to send for each stream, which would cost more than the sending.
 //
 // SendMsg hands a message to the transport, and blocks only when about 64 KiB of the stream have not been written
 // yet. To never block in it, bytes in flight are counted, and at inflightLimit nobody sends any more. Then
 //
 //   - events are refused: their watchers fall behind, keep their revision and are brought up to date by the hub when
 //     half of it has been written;
-//   - the client's requests are no longer read, so that answers to them cannot pile up;
+//   - the client's requests are no longer read and handled, so that answers to them cannot pile up;
 //   - the few answers of others wait in the queue, and a goroutine is started for them when there is room.
 //
-// That bounds what a slow client can pin in memory to inflightLimit and one more response.
+// That bounds what a slow client can pin in memory to inflightLimit and one more response, and maxQueuedRequests and one
+// more request.
 type watchStream struct {
 	service *watchService
 	grpc    grpc.ServerStream
 	hub     *coalesce.Stream
-	limit   int           // of bytes in flight
-	room    chan struct{} // has an element when there may be room again
-	nextID  int64         // of the RPC's goroutine
+	limit   int        // of bytes in flight
+	over    chan error // has an element when the stream is ended from within
+	nextID  int64      // of whoever handles requests
 
-	mu          sync.Mutex // guards the fields below
-	watches     map[int64]watchEntry
-	watchBytes  int       // of all watches
-	announced   int       // watches ever announced to the client
-	first, last *outgoing // the queue
-	queued      int       // bytes in the queue
-	inflight    int       // bytes given to the transport and not yet written
-	sending     bool      // somebody is in SendMsg, and will send what is queued
-	refused     bool      // the hub waits for Drained
-	closed      bool
-	idle        *sync.Cond // !sending
-	stopTicking func() bool
-}
-
-type watchEntry struct {
-	watcher *coalesce.Watcher
-	bytes   int
+	mu           sync.Mutex // guards the fields below
+	changed      sync.Cond  // of mu: there is room, sending has become false or closed true, or a request has been handled
+	watches      watchSet
+	watchBytes   int // of all watches
+	announced    int // watches ever announced to the client
+	requests     []watchRequest
+	requestBytes int       // of requests, and of the one that is being handled
+	first, last  *outgoing // the queue
+	queued       int       // bytes in the queue
+	inflight     int       // bytes given to the transport and not yet written
+	taken        stall
+	sending      bool // somebody is in SendMsg, and will send what is queued
+	refused      bool // the hub waits for Drained
+	handling     bool // there is a goroutine that handles requests
+	closed       bool // nothing is sent any more
+	stopTicking  func() bool
 }
 
 // inflightLimit leaves 16 KiB to grpc's 64, because one more response is sent when it is nearly reached.
@@ -64,29 +64,74 @@ func newWatchStream(w *watchService, gs grpc.ServerStream) *watchStream {
 		service: w,
 		grpc:    gs,
 		limit:   inflightLimit,
-		room:    make(chan struct{}, 1),
-		watches: map[int64]watchEntry{},
+		over:    make(chan error, 1),
 	}
-	s.idle = sync.NewCond(&s.mu)
+	s.changed.L = &s.mu
 	s.hub = w.hub.NewStream(s)
+	if w.slow != nil {
+		w.slow.add(s)
+	}
 	return s
 }
 
-// close ends all watches and waits for the sender in progress.
+// end has the RPC end with err, unless it is ending already. Nothing more is sent.
+func (s *watchStream) end(err error) {
+	select {
+	case s.over <- err:
+	default:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.changed.Broadcast()
+}
+
+// close ends all watches and waits for the sender in progress. A request that is being handled finds the stream closed.
 func (s *watchStream) close() {
+	if s.service.slow != nil {
+		s.service.slow.remove(s)
+	}
 	s.hub.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	s.changed.Broadcast()
 	s.service.watchBytes.Add(int64(-s.watchBytes))
-	s.watchBytes, s.watches = 0, nil
+	s.watchBytes, s.watches = 0, watchSet{}
 	if s.stopTicking != nil {
 		s.stopTicking()
 	}
 	for s.sending {
-		s.idle.Wait()
+		s.changed.Wait()
 	}
 }
+
+// headerNow is the header of a response that is not about events. Its revision is not below any that this stream
+// has been sent.
+func (s *watchStream) headerNow() wire.Header {
+	h := s.service.header()
+	h.Revision = max(h.Revision, s.service.hub.Revision())
+	return h
+}
+
+// Created is part of coalesce.Sink. The announcement is on its way before any event is.
+func (s *watchStream) Created(w *coalesce.Watcher, now int64) {
+	h := s.service.header()
+	h.Revision = now
+	s.mu.Lock()
+	if !s.watches.has(w) { // the stream is closed
+		s.mu.Unlock()
+		return
+	}
+	s.announced++
+	o := s.response(h, w.ID)
+	o.head = wire.AppendWatchCreated(o.head)
+	s.enqueue(o.add(nil, 0))
+	s.send()
+}
+
+// Ended is part of coalesce.Sink.
+func (s *watchStream) Ended(err error) { s.end(err) }
 
 // Deliver is part of coalesce.Sink.
 func (s *watchStream) Deliver(w *coalesce.Watcher, m *coalesce.Message) bool {
@@ -96,7 +141,7 @@ func (s *watchStream) Deliver(w *coalesce.Watcher, m *coalesce.Message) bool {
 
 	s.mu.Lock()
 	switch {
-	case s.closed || s.watches[w.ID].watcher != w:
+	case s.closed || !s.watches.has(w):
 		s.mu.Unlock()
 		return true
 	case !s.hasRoom():
@@ -152,7 +197,7 @@ func (s *watchStream) Progress(w *coalesce.Watcher, rev int64, watches int) bool
 	case w == nil && s.announced != watches:
 		s.mu.Unlock()
 		return false
-	case w != nil && (s.watches[w.ID].watcher != w || !s.hasRoom()):
+	case w != nil && (!s.watches.has(w) || !s.hasRoom()):
 		s.mu.Unlock()
 		return true // nobody waits for this one; the next will do
 	case w != nil:
@@ -168,7 +213,7 @@ func (s *watchStream) Progress(w *coalesce.Watcher, rev int64, watches int) bool
 func (s *watchStream) Canceled(w *coalesce.Watcher, reason error) {
 	h := s.headerNow()
 	s.mu.Lock()
-	if s.watches[w.ID].watcher != w {
+	if !s.watches.has(w) {
 		s.mu.Unlock()
 		return
 	}
@@ -195,27 +240,21 @@ func (s *watchStream) post(head []byte) {
 	s.send()
 }
 
-// awaitRoom waits until less than the limit is in flight or queued. It returns false when the RPC has ended.
-func (s *watchStream) awaitRoom() bool {
-	for {
-		s.mu.Lock()
-		ok := s.hasRoom()
-		s.mu.Unlock()
-		if ok {
-			return true
-		}
-		select {
-		case <-s.room:
-		case <-s.grpc.Context().Done():
-			return false
-		}
+// await waits until the stream is ready, which is called with s.mu held. It returns false when the stream has ended.
+func (s *watchStream) await(ready func() bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.closed && !ready() {
+		s.changed.Wait()
 	}
+	return !s.closed
 }
 
 // written is called by the transport, which must not be kept, when n bytes are no longer in flight.
 func (s *watchStream) written(n int) {
 	s.mu.Lock()
 	s.inflight -= n
+	s.taken.count++
 	low := s.inflight+s.queued <= s.limit/2
 	drained := low && s.refused
 	if drained {
@@ -225,14 +264,11 @@ func (s *watchStream) written(n int) {
 	if resume {
 		s.sending = true
 	}
+	if low {
+		s.changed.Broadcast()
+	}
 	s.mu.Unlock()
 
-	if low {
-		select {
-		case s.room <- struct{}{}:
-		default:
-		}
-	}
 	if drained {
 		s.hub.Drained()
 	}
@@ -247,8 +283,7 @@ func (s *watchStream) hasRoom() bool { return s.inflight+s.queued < s.limit }
 
 // forget takes a watch away and returns it, or nil if there is none.
 func (s *watchStream) forget(id int64) *coalesce.Watcher {
-	e := s.watches[id]
-	delete(s.watches, id)
+	e := s.watches.remove(id)
 	s.watchBytes -= e.bytes
 	s.service.watchBytes.Add(int64(-e.bytes))
 	return e.watcher
@@ -303,7 +338,7 @@ func (s *watchStream) sendQueue() {
 		}
 	}
 	s.sending = false
-	s.idle.Broadcast()
+	s.changed.Broadcast()
 }
 
 // outgoing is one response on its way. Its last buffer is an empty one, of which it is the pool: grpc gives that
@@ -333,6 +368,9 @@ func (s *watchStream) response(h wire.Header, id int64) *outgoing {
 // add ends a response with its events.
 func (o *outgoing) add(body mem.BufferSlice, size int) *outgoing {
 	o.size = frameHeader + len(o.head) + size
+	if size > takenStep && o.stream.service.slow != nil {
+		body = o.stream.inSteps(body)
+	}
 	o.message = append(append(o.buffers[:0], &o.head), body...)
 	o.message = append(o.message, mem.NewBuffer(&o.stream.service.marker, o))
 	return o

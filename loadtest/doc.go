@@ -1,6 +1,7 @@
 // Command loadtest measures weir beside a real etcd on this machine, and compares their answers for as long as wanted.
 //
 //	go run . bench         throughput, latency and processor time per operation, beside etcd's
+//	go run . bench watch   delivery of events to thousands of watchers: processor time, latency and memory for each
 //	go run . differential  the same random requests to etcd and to weir, all answers compared
 //
 // It builds what it starts, and must be run in this module's folder. Each takes flags; see -help.

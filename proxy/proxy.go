@@ -11,13 +11,16 @@ import (
 	"sync"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"weir/grpcapi/wire"
+	"weir/proxy/feed"
 )
 
 // Proxy forwards RPCs to the current one of its upstream members. All methods may be called concurrently, Close
@@ -29,6 +32,7 @@ import (
 // know whether it is still worth it.
 type Proxy struct {
 	upstream *upstream
+	feeds    *feed.Set
 	pumps    sync.WaitGroup // one for each open stream, see Stream
 }
 
@@ -48,6 +52,10 @@ type Config struct {
 	PermitWithoutStream bool
 	// MaxRecvBytes bounds an answer from upstream; 0 means 2 GiB - 1.
 	MaxRecvBytes int
+	// Feeds are prefixes of keys for which there is always one upstream watch; "" is the whole key space.
+	Feeds []string
+	// WatchHistoryBytes bounds the recent events that all feeds together keep in memory.
+	WatchHistoryBytes int
 	// Dial replaces the network, for a member in this process. It is given an element of Endpoints.
 	Dial func(ctx context.Context, endpoint string) (net.Conn, error)
 	// Logger is slog.Default() when nil.
@@ -69,11 +77,15 @@ func New(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Proxy{upstream: u}, nil
+	feeds := feed.NewSet(feed.Config{
+		Upstream: feedUpstream{u}, Fixed: cfg.Feeds, HistoryBytes: cfg.WatchHistoryBytes, Logger: cfg.Logger,
+	})
+	return &Proxy{upstream: u, feeds: feeds}, nil
 }
 
 // Close ends the connections and waits for everything that the Proxy started.
 func (p *Proxy) Close() error {
+	p.feeds.Close()
 	p.upstream.close()
 	p.pumps.Wait()
 	return nil
@@ -103,6 +115,12 @@ func (p *Proxy) Unary(ctx context.Context, method string, req wire.Raw) (wire.Ra
 	}
 	if err != nil {
 		return nil, err
+	}
+	if method == pb.KV_Compact_FullMethodName {
+		var r pb.CompactionRequest
+		if proto.Unmarshal(req, &r) == nil { // upstream could
+			p.feeds.Compacted(r.Revision) // who is told must not find older watches possible here
+		}
 	}
 	return resp, nil
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"weir/grpcapi/wire"
@@ -22,12 +25,18 @@ const (
 	streamMethod = "/test.Service/Stream"
 )
 
-// serve runs handler for every method that comes to l until the test ends or the server is stopped.
+// serve runs handler for every method of the tests that comes to l until the test ends or the server is stopped. What
+// the proxy's feeds ask is not there.
 func serve(t testing.TB, l net.Listener, handler func(grpc.ServerStream) error) *grpc.Server {
 	s := grpc.NewServer(
 		grpc.ForceServerCodecV2(wire.Codec{}),
 		grpc.WaitForHandlers(true),
-		grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error { return handler(s) }),
+		grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+			if method, _ := grpc.MethodFromServerStream(s); !strings.HasPrefix(method, "/test.Service/") {
+				return status.Error(codes.Unimplemented, method)
+			}
+			return handler(s)
+		}),
 	)
 	served := make(chan struct{})
 	go func() {

@@ -25,13 +25,19 @@ import (
 type upstream struct {
 	log     *slog.Logger
 	members []*member
-	current atomic.Pointer[member] // nil when none is connected; written under mu
+	current atomic.Pointer[tenure] // nil when none is connected; written under mu
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change of a member's state
 
 	cancel   context.CancelFunc
 	watchers sync.WaitGroup
+}
+
+// tenure is one member's time as the current one.
+type tenure struct {
+	member *member
+	over   chan struct{} // closed at its end
 }
 
 func newUpstream(cfg Config) (*upstream, error) {
@@ -93,8 +99,10 @@ func (u *upstream) update(ctx context.Context, m *member, state connectivity.Sta
 	case connectivity.TransientFailure:
 		m.failed = true
 	}
-	if c := u.current.Load(); c == nil || c.state != connectivity.Ready {
-		u.current.Store(u.next(c))
+	if t := u.current.Load(); t == nil {
+		u.appoint(u.next(nil))
+	} else if t.member.state != connectivity.Ready {
+		u.appoint(u.next(t.member))
 	}
 	close(u.changed)
 	u.changed = make(chan struct{})
@@ -110,6 +118,18 @@ func (u *upstream) update(ctx context.Context, m *member, state connectivity.Sta
 	case m.failed && !hadFailed:
 		u.log.Warn("upstream member cannot be reached", "endpoint", m.endpoint, "error", fmt.Sprint(m.cause(ctx)))
 	}
+}
+
+// appoint ends the current tenure and begins that of m, if it is not nil. It needs mu.
+func (u *upstream) appoint(m *member) {
+	if t := u.current.Load(); t != nil {
+		close(t.over)
+	}
+	if m == nil {
+		u.current.Store(nil)
+		return
+	}
+	u.current.Store(&tenure{member: m, over: make(chan struct{})})
 }
 
 // next returns the first connected member after m, or nil. It needs mu.
@@ -131,10 +151,11 @@ func (u *upstream) next(m *member) *member {
 // try calls f with the current member. If f fails without having sent anything, because the connection was just
 // lost, it goes on with the other connected members, each once.
 func (u *upstream) try(ctx context.Context, f func(*member) (sent bool, err error)) error {
-	m, err := u.pick(ctx)
+	t, err := u.pick(ctx)
 	if err != nil {
 		return err
 	}
+	m := t.member
 	for range u.members {
 		sent, err := f(m)
 		if err == nil || sent || status.Code(err) != codes.Unavailable || ctx.Err() != nil {
@@ -154,23 +175,23 @@ func (u *upstream) try(ctx context.Context, f func(*member) (sent bool, err erro
 // unnoticed, and slows down clients that try again at once when they are told that nothing was sent, as client/v3 does.
 const outageWait = 250 * time.Millisecond
 
-// pick returns the current member. When there is none it waits for members of which it is not yet known whether they
+// pick returns the tenure of the current member. When there is none it waits for members of which it is not yet known whether they
 // can be reached, which is known within connectTimeout, and for others for outageWait.
-func (u *upstream) pick(ctx context.Context) (*member, error) {
+func (u *upstream) pick(ctx context.Context) (*tenure, error) {
 	var giveUp <-chan time.Time
 	for {
-		if m := u.current.Load(); m != nil {
-			return m, nil
+		if t := u.current.Load(); t != nil {
+			return t, nil
 		}
 		u.mu.Lock()
 		changed, settled := u.changed, true
 		for _, m := range u.members {
 			settled = settled && m.failed
 		}
-		m := u.current.Load() // again: a change before this lock is not in changed
+		t := u.current.Load() // again: a change before this lock is not in changed
 		u.mu.Unlock()
-		if m != nil {
-			return m, nil
+		if t != nil {
+			return t, nil
 		}
 		if settled && giveUp == nil {
 			giveUp = time.After(outageWait)

@@ -130,7 +130,7 @@ func TestOneMemberIsUsedUntilItsConnectionIsLost(t *testing.T) {
 		}
 	}
 	servers[first].Stop()
-	await(t, p.upstream, func() bool { return p.upstream.current.Load().endpoint != first })
+	await(t, p.upstream, func() bool { return p.upstream.current.Load().member.endpoint != first })
 	second := ask(false)
 	if second == first || ask(true) != second {
 		t.Fatalf("got %s after %s", second, first)
@@ -181,7 +181,7 @@ func TestWriteThatMayHaveArrivedIsNotSentAgain(t *testing.T) {
 		failed <- err
 	}()
 	<-received
-	if p.upstream.current.Load().endpoint == endpoints[0] {
+	if p.upstream.current.Load().member.endpoint == endpoints[0] {
 		servers[0].Stop()
 	} else {
 		servers[1].Stop()
@@ -238,7 +238,7 @@ func TestWhatWasNotSentGoesToTheNextMember(t *testing.T) {
 		for _, name := range []string{"a", "b", "c"} {
 			u.members = append(u.members, &member{endpoint: name, state: connectivity.Ready})
 		}
-		u.current.Store(u.members[0])
+		u.appoint(u.members[0])
 		tried := ""
 		err := u.try(t.Context(), func(m *member) (sent bool, err error) {
 			tried += m.endpoint

@@ -82,10 +82,11 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 
 func serveAPI(ctx context.Context, o options, node *core.Node, listeners []net.Listener, logger *slog.Logger) error {
 	server := grpcapi.NewBackendServer(grpcapi.Config{
-		MaxRequestBytes: o.maxRequestBytes,
-		MaxTxnOps:       o.maxTxnOps,
-		HTTP:            grpcapi.BackendHTTP(node),
-		Logger:          logger,
+		MaxRequestBytes:       o.maxRequestBytes,
+		MaxTxnOps:             o.maxTxnOps,
+		WatchProgressInterval: o.progressInterval,
+		HTTP:                  grpcapi.BackendHTTP(node),
+		Logger:                logger,
 	}, node)
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {

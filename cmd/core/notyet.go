@@ -98,5 +98,4 @@ var notThereYet = []string{
 	"wal-dir",
 	"warning-apply-duration",
 	"warning-unary-request-duration",
-	"watch-progress-notify-interval",
 }

@@ -20,6 +20,7 @@ type options struct {
 	core             core.Config
 	maxTxnOps        int
 	maxRequestBytes  int
+	progressInterval time.Duration
 	listenClientURLs []*url.URL
 	logLevel         string
 	logOutputs       []string
@@ -60,6 +61,7 @@ func parseOptions(args, environ []string) (options, error) {
 		maxRequest      = f.Uint("max-request-bytes", 3<<19, "Maximum client request size in bytes the server will accept.")
 		heartbeat       = f.Uint("heartbeat-interval", 100, "Time in milliseconds of a heartbeat interval.")
 		election        = f.Uint("election-timeout", 1000, "Time in milliseconds for an election to time out.")
+		progress        = f.Duration("watch-progress-notify-interval", 10*time.Minute, "Duration of periodic watch progress notifications (0 is 10m).")
 		version         = f.Bool("version", false, "Print the version and exit.")
 	)
 	o := options{usage: f.Usage}
@@ -68,7 +70,7 @@ func parseOptions(args, environ []string) (options, error) {
 		return o, err
 	}
 	o.version, o.logLevel, o.maxTxnOps = *version, *logLevel, int(*maxTxnOps)
-	o.maxRequestBytes = int(*maxRequest)
+	o.maxRequestBytes, o.progressInterval = int(*maxRequest), *progress
 	o.logOutputs = splitList(*logOutputs)
 
 	var err error
@@ -107,6 +109,9 @@ func parseOptions(args, environ []string) (options, error) {
 	}
 	if *election > maxElectionTimeout {
 		return o, fmt.Errorf("--election-timeout=%d is too long: at most %d", *election, maxElectionTimeout)
+	}
+	if *progress < 0 {
+		return o, fmt.Errorf("--watch-progress-notify-interval=%v is not possible: it must not be negative", *progress)
 	}
 	if *heartbeat == 0 || *election == 0 {
 		return o, errors.New("--heartbeat-interval and --election-timeout must be positive")

@@ -16,7 +16,7 @@ func TestDefaultsAreEtcds(t *testing.T) {
 	c := o.core
 	if c.Name != "default" || c.DataDir != "default.weir" || c.PeerURLs[0] != defaultPeerURL || c.ClientURLs[0] != defaultClientURL ||
 		c.ClusterToken != "etcd-cluster" || c.CheckToken || c.JoinExisting || c.SnapshotCount != 10_000 || c.QuotaBytes != 0 ||
-		o.maxRequestBytes != 1572864 || o.maxTxnOps != 128 || c.HeartbeatInterval != 100*time.Millisecond || c.ElectionTimeout != time.Second {
+		o.progressInterval != 10*time.Minute || o.maxRequestBytes != 1572864 || o.maxTxnOps != 128 || c.HeartbeatInterval != 100*time.Millisecond || c.ElectionTimeout != time.Second {
 		t.Errorf("got %+v", o)
 	}
 }
@@ -49,6 +49,7 @@ func TestMistakesAreNamedInOneLine(t *testing.T) {
 		"--initial-cluster=default":                            "name=http://host:port",
 		"--initial-cluster-state=old":                          "use new or existing",
 		"--heartbeat-interval=0":                               "must be positive",
+		"--watch-progress-notify-interval=-1s":                 "must not be negative",
 		"--no-such-flag":                                       "--no-such-flag",
 		"--max-txn-ops=-1":                                     "--max-txn-ops",
 		"--advertise-client-urls=http://127.0.0.1:2379/a/path": "malformed URL",

@@ -41,8 +41,10 @@ func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slo
 		return nil, err
 	}
 	e := &embedded{
-		node:   node,
-		server: grpcapi.NewBackendServer(grpcapi.Config{MaxRequestBytes: o.maxSendBytes, Logger: logger}, node),
+		node: node,
+		server: grpcapi.NewBackendServer(grpcapi.Config{
+			MaxRequestBytes: o.maxSendBytes, WatchProgressInterval: o.progressInterval, Logger: logger,
+		}, node),
 		pipes:  bufconn.Listen(64 << 10),
 		served: make(chan error, 1),
 	}

@@ -82,15 +82,17 @@ func httpHandler(o options, p *proxy.Proxy) http.Handler {
 func newServers(o options, p *proxy.Proxy, logger *slog.Logger) (*grpcapi.Server, *http.Server) {
 	handler := httpHandler(o, p)
 	clients := grpcapi.NewForwardServer(grpcapi.Config{
-		MaxRequestBytes:      o.maxSendBytes,
-		MaxConcurrentStreams: uint32(o.maxConcurrentStreams),
-		KeepAliveMinTime:     offIfZero(o.keepAliveMinTime),
-		KeepAliveInterval:    offIfZero(o.keepAliveInterval),
-		KeepAliveTimeout:     o.keepAliveTimeout,
-		TLS:                  o.listenTLS,
-		HTTP:                 handler,
-		Logger:               logger,
-	}, p)
+		MaxRequestBytes:       o.maxSendBytes,
+		WatchProgressInterval: o.progressInterval,
+		SlowClientTimeout:     o.slowClientTimeout,
+		MaxConcurrentStreams:  uint32(o.maxConcurrentStreams),
+		KeepAliveMinTime:      offIfZero(o.keepAliveMinTime),
+		KeepAliveInterval:     offIfZero(o.keepAliveInterval),
+		KeepAliveTimeout:      o.keepAliveTimeout,
+		TLS:                   o.listenTLS,
+		HTTP:                  handler,
+		Logger:                logger,
+	}, p, p)
 	return clients, &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
 }
 

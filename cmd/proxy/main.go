@@ -73,6 +73,8 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		KeepAliveTimeout:    o.dialKeepAliveTimeout,
 		PermitWithoutStream: o.permitWithoutStream,
 		MaxRecvBytes:        o.maxRecvBytes,
+		Feeds:               o.feeds,
+		WatchHistoryBytes:   o.watchHistoryBytes,
 		Logger:              logger,
 	}
 	var coreFailed <-chan struct{} // nil without a core

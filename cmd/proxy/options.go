@@ -32,6 +32,9 @@ type options struct {
 	maxSendBytes         int
 	maxRecvBytes         int
 
+	feeds             []string // prefixes; the empty one is the whole key space
+	watchHistoryBytes int
+
 	listenAddr           string
 	metricsURLs          []*url.URL
 	listenTLS            *tls.Config // nil without any of its flags
@@ -39,6 +42,8 @@ type options struct {
 	keepAliveMinTime     time.Duration
 	keepAliveInterval    time.Duration
 	keepAliveTimeout     time.Duration
+	progressInterval     time.Duration
+	slowClientTimeout    time.Duration
 	enablePprof          bool
 
 	version     bool
@@ -112,6 +117,11 @@ func parseOptions(args, environ []string) (options, error) {
 	f.BoolVar(&o.permitWithoutStream, "permit-without-stream", false, "Ping connections to the cluster without active RPCs too.")
 	f.IntVar(&o.maxSendBytes, "max-send-bytes", 3<<19, "Limit in bytes of a request to the cluster. As at etcd, 512 KiB more are passed on, for the cluster to refuse.")
 	f.IntVar(&o.maxRecvBytes, "max-recv-bytes", math.MaxInt32, "Limit in bytes of an answer from the cluster.")
+
+	f.Func("feed", "Prefix of keys that are always watched with one watch of the cluster, which serves all watches below it; \"\" is every key. Comma separated, and may be given several times. Other watches are put together as they come.", o.addFeeds)
+	f.IntVar(&o.watchHistoryBytes, "watch-history-bytes", 64<<20, "Limit in bytes of the recent events that all feeds together keep in memory, for watches that start in the past or fall behind.")
+	f.DurationVar(&o.progressInterval, "watch-progress-notify-interval", 10*time.Minute, "Duration of periodic watch progress notifications (0 is 10m).")
+	f.DurationVar(&o.slowClientTimeout, "slow-client-timeout", 0, "End a watch stream whose client has taken nothing for this long while something waits for it (0 to disable).")
 
 	f.StringVar(&o.listenAddr, "listen-addr", "127.0.0.1:23790", "Address to listen on. With an embedded core the default is 127.0.0.1:2379.")
 	f.StringVar(&metrics, "metrics-addr", "", "Comma separated URLs to serve the HTTP endpoints on additionally: http://host:port, https://host:port.")
@@ -190,6 +200,7 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 	for name, d := range map[string]time.Duration{
 		"dial-keepalive-time": o.dialKeepAliveTime, "dial-keepalive-timeout": o.dialKeepAliveTimeout,
 		"grpc-keepalive-min-time": o.keepAliveMinTime, "grpc-keepalive-interval": o.keepAliveInterval, "grpc-keepalive-timeout": o.keepAliveTimeout,
+		"slow-client-timeout": o.slowClientTimeout, "watch-progress-notify-interval": o.progressInterval,
 	} {
 		if d < 0 {
 			return fmt.Errorf("--%s=%v is not possible: it must not be negative", name, d)
@@ -212,6 +223,9 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 			return fmt.Errorf("--%s=%d is not possible: it must be positive and below 2 GiB", name, n)
 		}
 	}
+	if o.watchHistoryBytes < 0 {
+		return fmt.Errorf("--watch-history-bytes=%d is not possible: it must not be negative", o.watchHistoryBytes)
+	}
 	if o.maxConcurrentStreams == 0 || o.maxConcurrentStreams > math.MaxUint32 {
 		return fmt.Errorf("--max-concurrent-streams=%d is not possible: it must be positive and fit into 32 bits", o.maxConcurrentStreams)
 	}
@@ -224,6 +238,29 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 	for _, u := range o.metricsURLs {
 		if u.Scheme == "https" && o.listenTLS == nil {
 			return fmt.Errorf("--metrics-addr=%s needs --cert-file and --key-file", u)
+		}
+	}
+	return nil
+}
+
+// wholeKeySpace is how --feed says the empty prefix where it cannot be said by nothing at all: an empty variable counts
+// as none, and an empty element of a list is more likely a slip than the wish to watch every key.
+const wholeKeySpace = `""`
+
+// addFeeds is one --feed, or the variable. An empty flag is the empty prefix.
+func (o *options) addFeeds(list string) error {
+	if list == "" {
+		list = wholeKeySpace
+	}
+	for prefix := range strings.SplitSeq(list, ",") {
+		switch prefix = strings.TrimSpace(prefix); prefix {
+		case "":
+			return fmt.Errorf("it has an empty element: leave the comma out, or write %s for every key", wholeKeySpace)
+		case wholeKeySpace:
+			prefix = ""
+		}
+		if !slices.Contains(o.feeds, prefix) {
+			o.feeds = append(o.feeds, prefix)
 		}
 	}
 	return nil

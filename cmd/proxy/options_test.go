@@ -74,8 +74,38 @@ func TestDefaultsAreThoseOfEtcdsProxy(t *testing.T) {
 	if o.maxSendBytes != 1572864 || o.maxRecvBytes != math.MaxInt32 || o.maxConcurrentStreams != math.MaxUint32 ||
 		o.dialKeepAliveTime != 10*time.Second || o.dialKeepAliveTimeout != 5*time.Second || o.permitWithoutStream ||
 		o.keepAliveMinTime != 5*time.Second || o.keepAliveInterval != 2*time.Hour || o.keepAliveTimeout != 20*time.Second ||
+		o.progressInterval != 10*time.Minute || o.slowClientTimeout != 0 || o.feeds != nil || o.watchHistoryBytes != 64<<20 ||
 		o.upstreamTLS != nil || o.listenTLS != nil || o.metricsURLs != nil || o.enablePprof || o.logLevel != "info" || o.unused != nil {
 		t.Errorf("got %+v", o)
+	}
+}
+
+func TestFeedsAreGivenByFlagsAndByTheVariable(t *testing.T) {
+	cases := []struct {
+		name    string
+		args    []string
+		environ []string
+		want    []string
+	}{
+		{name: "none"},
+		{name: "one", args: []string{"--feed=/a/"}, want: []string{"/a/"}},
+		{name: "several", args: []string{"--feed", "/a/", "--feed=/b/,/c/", "--feed=/a/"}, want: []string{"/a/", "/b/", "/c/"}},
+		{name: "every key", args: []string{"--feed="}, want: []string{""}},
+		{name: "every key, written out", args: []string{`--feed=""`}, want: []string{""}},
+		{name: "every key among others", args: []string{"--feed=/a/", "--feed="}, want: []string{"/a/", ""}},
+		{name: "variable", environ: []string{"WEIR_PROXY_FEED=/a/, /b/"}, want: []string{"/a/", "/b/"}},
+		{name: "empty variable", environ: []string{"WEIR_PROXY_FEED="}},
+		{name: "every key by variable", environ: []string{`WEIR_PROXY_FEED=""`}, want: []string{""}},
+		{name: "both", args: []string{"--feed=/a/"}, environ: []string{"WEIR_PROXY_FEED=/b/"}, want: []string{"/a/"}},
+	}
+	for _, c := range cases {
+		o, err := parseOptions(append([]string{"--endpoints=a:1"}, c.args...), c.environ)
+		if err != nil || !slices.Equal(o.feeds, c.want) {
+			t.Errorf("%s: got %q, %v", c.name, o.feeds, err)
+		}
+	}
+	if _, err := parseOptions([]string{"--endpoints=a:1"}, []string{"WEIR_PROXY_FEED=/a/,"}); err == nil || !strings.Contains(err.Error(), "empty element") {
+		t.Errorf("empty element in the variable: got %v", err)
 	}
 }
 
@@ -125,6 +155,10 @@ func TestBadValuesAreOneLine(t *testing.T) {
 		"--max-send-bytes=0":              {"--max-send-bytes=0"},
 		"--max-recv-bytes=-1":             {"--max-recv-bytes=-1"},
 		"--max-concurrent-streams=0":      {"--max-concurrent-streams=0"},
+		"--watch-history-bytes=-1":        {"--watch-history-bytes=-1"},
+		"--slow-client-timeout=-1s":       {"--slow-client-timeout=-1s"},
+		"--watch-progress-notify-interva": {"--watch-progress-notify-interval=-1s"},
+		"has an empty element":            {"--feed=/a/,,/b/"},
 		"invalid value":                   {"--dial-keepalive-time=5"},
 		"unexpected argument \"grpc\"":    {"grpc"},
 		"--cert and --key go together":    {"--cert=" + garbage},

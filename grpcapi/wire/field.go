@@ -111,6 +111,13 @@ func sizeVarint(v uint64) int {
 	return 1 + protowire.SizeVarint(v)
 }
 
+func sizeBool(v bool) int {
+	if !v {
+		return 0
+	}
+	return 2
+}
+
 func sizeBytes(n int) int {
 	if n == 0 {
 		return 0

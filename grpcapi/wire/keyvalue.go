@@ -10,6 +10,11 @@ type KeyValue struct {
 // Unmarshal decodes b into kv, which keeps b; see RangeRequest.Unmarshal.
 func (kv *KeyValue) Unmarshal(b []byte) error {
 	*kv = KeyValue{}
+	return kv.merge(b)
+}
+
+// merge decodes b into kv, which keeps b, and leaves the fields that b does not have.
+func (kv *KeyValue) merge(b []byte) error {
 	var v uint64
 	for at, i := 0, 0; i < len(b); at = i {
 		v, i = readVarint(b, i)

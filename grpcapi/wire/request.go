@@ -93,6 +93,23 @@ func (r *RangeRequest) Unmarshal(b []byte) error {
 	return nil
 }
 
+// AppendRangeRequest appends the encoded etcdserverpb.RangeRequest r to dst. Raw is not looked at.
+func AppendRangeRequest(dst []byte, r *RangeRequest) []byte {
+	dst = appendBytes(dst, 1, r.Key)
+	dst = appendBytes(dst, 2, r.RangeEnd)
+	dst = appendVarint(dst, 3, uint64(r.Limit))
+	dst = appendVarint(dst, 4, uint64(r.Revision))
+	dst = appendVarint(dst, 5, uint64(r.SortOrder))
+	dst = appendVarint(dst, 6, uint64(r.SortTarget))
+	dst = appendBool(dst, 7, r.Serializable)
+	dst = appendBool(dst, 8, r.KeysOnly)
+	dst = appendBool(dst, 9, r.CountOnly)
+	dst = appendVarint(dst, 10, uint64(r.MinModRevision))
+	dst = appendVarint(dst, 11, uint64(r.MaxModRevision))
+	dst = appendVarint(dst, 12, uint64(r.MinCreateRevision))
+	return appendVarint(dst, 13, uint64(r.MaxCreateRevision))
+}
+
 // Unmarshal decodes b into r, which keeps b; see RangeRequest.Unmarshal.
 func (r *PutRequest) Unmarshal(b []byte) error {
 	*r = PutRequest{Raw: b}

@@ -2,27 +2,6 @@ package wire
 
 import "google.golang.org/grpc/mem"
 
-// Header is an etcdserverpb.ResponseHeader.
-type Header struct {
-	ClusterID, MemberID uint64
-	Revision            int64
-	RaftTerm            uint64
-}
-
-const maxHeaderSize = 2 + 4*maxVarintFieldSize
-
-// Append appends h as field 1 (tag, length, message) of a response. Every etcd response has its header there.
-func (h Header) Append(dst []byte) []byte {
-	dst = append(dst, 1<<3|bytesType, 0)
-	start := len(dst)
-	dst = appendVarint(dst, 1, h.ClusterID)
-	dst = appendVarint(dst, 2, h.MemberID)
-	dst = appendVarint(dst, 3, uint64(h.Revision))
-	dst = appendVarint(dst, 4, h.RaftTerm)
-	dst[start-1] = byte(len(dst) - start) // below 128, so it is a varint of one byte
-	return dst
-}
-
 // EncodePut returns an encoded PutResponse. prev is the encoded KeyValue before the put, which the response keeps;
 // nil when there was none or nobody asked.
 func EncodePut(h Header, prev []byte) mem.BufferSlice {

@@ -9,15 +9,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 )
 
-func TestHeaderIsWrittenAsProtobufDoes(t *testing.T) {
-	rnd := newRand()
-	for range 500 {
-		h := randomHeader(rnd)
-		want := append([]byte("x"), mustMarshal(t, &pb.CompactionResponse{Header: h.proto()})...)
-		checkEncoded(t, "Header.Append", h.Append([]byte("x")), want)
-	}
-}
-
 func TestWriteResponsesAreWrittenAsProtobufDoes(t *testing.T) {
 	rnd := newRand()
 	for range 500 {

@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -9,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"weir/loadtest/proc"
@@ -29,13 +31,16 @@ const (
 	ProxyEtcd36   Kind = "proxy-over-etcd-3.6"
 	ProxyEtcd35   Kind = "proxy-over-etcd-3.5"
 
+	// ProxyProxyCore is two proxies, the second before the first.
+	ProxyProxyCore Kind = "proxy-over-proxy-over-core"
+
 	// GRPCProxyEtcd37 is etcd's own proxy over etcd: to measure beside weir's, not to learn from.
 	GRPCProxyEtcd37 Kind = "grpc-proxy-over-etcd-3.7"
 )
 
 // Kinds is every kind that must keep the promises of etcd's API, plain etcds first.
 func Kinds() []Kind {
-	return []Kind{Etcd37, Etcd36, Etcd35, Core, ProxyCore, ProxyEmbedded, ProxyEtcd37, ProxyEtcd36, ProxyEtcd35}
+	return []Kind{Etcd37, Etcd36, Etcd35, Core, ProxyCore, ProxyProxyCore, ProxyEmbedded, ProxyEtcd37, ProxyEtcd36, ProxyEtcd35}
 }
 
 // API is the minor version of etcd 3 whose API the kind answers.
@@ -61,7 +66,7 @@ func (k Kind) programs() (member, proxy proc.Program) {
 		return proc.Etcd35, ""
 	case Core:
 		return proc.Core, ""
-	case ProxyCore:
+	case ProxyCore, ProxyProxyCore:
 		return proc.Core, proc.Proxy
 	case ProxyEmbedded:
 		return "", proc.Proxy
@@ -84,14 +89,15 @@ type Target struct {
 	// Endpoint is host:port, where clients go.
 	Endpoint string
 
-	store     *server // holds the data
+	tls       *TLS    // that clients use
+	store     *Server // holds the data
 	processes []*proc.Process
 }
 
-// server is a process that answers etcd's API at an address.
-type server struct {
+// Server is a process that answers etcd's API.
+type Server struct {
 	*proc.Process
-	addr string
+	Addr string // host:port
 }
 
 // Build builds what Start needs for a kind, which Start does too: this takes the time of the build out of Start's.
@@ -111,14 +117,26 @@ func Build(ctx context.Context, bin *proc.Bin, kind Kind) error {
 // Start starts the processes of a kind and returns when they serve. Their data is in the directory data, which need not
 // exist. memberArgs are added to the command line of the process that holds the data.
 func Start(ctx context.Context, bin *proc.Bin, kind Kind, data string, memberArgs ...string) (*Target, error) {
-	t := &Target{Kind: kind}
-	if err := t.start(ctx, bin, data, memberArgs); err != nil {
+	return StartWith(ctx, bin, kind, data, Options{MemberArgs: memberArgs})
+}
+
+// Options are how a target is started. The zero value is as plain as can be.
+type Options struct {
+	MemberArgs []string // added to the command line of the process that holds the data
+	ProxyArgs  []string // added to the command line of the proxy before it, if there is one
+	TLS        *TLS     // for clients; between proxy and member there is none. A core serves without only
+}
+
+// StartWith is Start with options.
+func StartWith(ctx context.Context, bin *proc.Bin, kind Kind, data string, o Options) (*Target, error) {
+	t := &Target{Kind: kind, tls: o.TLS}
+	if err := t.start(ctx, bin, data, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", kind, err), t.Close())
 	}
 	return t, nil
 }
 
-func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, memberArgs []string) error {
+func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, o Options) error {
 	member, proxy := t.Kind.programs()
 	if member == "" && proxy == "" {
 		return errors.New("there is no such target")
@@ -128,14 +146,27 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, memberAr
 		if err != nil {
 			return err
 		}
-		args := append(MemberArgs("m1", data, addr, peer), memberArgs...)
-		if t.store, err = t.add(ctx, bin, member, addr, args); err != nil {
+		args := append(MemberArgs("m1", data, addr, peer), o.MemberArgs...)
+		var own *TLS
+		if proxy == "" && o.TLS != nil {
+			own = o.TLS
+			args = append(args, "--listen-client-urls=https://"+addr, "--advertise-client-urls=https://"+addr)
+		}
+		if t.store, err = t.add(ctx, bin, member, addr, args, own); err != nil {
 			return err
 		}
 		t.Endpoint = addr
 	}
 	if proxy == "" {
 		return nil
+	}
+	if t.Kind == ProxyProxyCore {
+		inner, err := StartProxy(ctx, bin, []string{t.Endpoint}, o.ProxyArgs...)
+		if err != nil {
+			return err
+		}
+		t.processes = append(t.processes, inner.Process)
+		t.Endpoint = inner.Addr
 	}
 	addr, err := proc.FreeAddr()
 	if err != nil {
@@ -148,9 +179,9 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, memberAr
 	if member != "" {
 		args = append(args, "--endpoints="+t.Endpoint)
 	} else {
-		args = append(append(args, "--embedded", "--data-dir="+data), memberArgs...)
+		args = append(append(args, "--embedded", "--data-dir="+data), o.MemberArgs...)
 	}
-	s, err := t.add(ctx, bin, proxy, addr, args)
+	s, err := t.add(ctx, bin, proxy, addr, append(args, o.ProxyArgs...), o.TLS)
 	if err != nil {
 		return err
 	}
@@ -161,17 +192,17 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, memberAr
 	return nil
 }
 
-func (t *Target) add(ctx context.Context, bin *proc.Bin, program proc.Program, addr string, args []string) (*server, error) {
+func (t *Target) add(ctx context.Context, bin *proc.Bin, program proc.Program, addr string, args []string, tls *TLS) (*Server, error) {
 	path, err := bin.Build(ctx, program)
 	if err != nil {
 		return nil, err
 	}
-	p, err := proc.Start(string(program), path, args, nil)
+	p, err := proc.Start(string(program), path, append(args, tls.args()...), nil)
 	if err != nil {
 		return nil, err
 	}
 	t.processes = append(t.processes, p)
-	return &server{Process: p, addr: addr}, p.WaitReady(ctx, Serves(addr))
+	return &Server{Process: p, Addr: addr}, p.WaitReady(ctx, serves(addr, tls))
 }
 
 func twoFreeAddrs() (a, b string, err error) {
@@ -201,9 +232,11 @@ func MemberArgs(name, dataDir, clientAddr, peerAddr string) []string {
 }
 
 // Serves asks for a linearizable read at addr, which is answered only when the whole path to a leader works.
-func Serves(addr string) func(context.Context) error {
+func Serves(addr string) func(context.Context) error { return serves(addr, nil) }
+
+func serves(addr string, tls *TLS) func(context.Context) error {
 	return func(ctx context.Context) error {
-		conn, err := Dial(addr)
+		conn, err := dial(addr, tls)
 		if err != nil {
 			return err
 		}
@@ -217,9 +250,15 @@ func Serves(addr string) func(context.Context) error {
 
 // Dial opens a connection for raw requests. It reconnects quickly, since the tests stop and start servers, and takes
 // answers of any size.
-func Dial(addr string) (*grpc.ClientConn, error) {
+func Dial(addr string) (*grpc.ClientConn, error) { return dial(addr, nil) }
+
+func dial(addr string, t *TLS) (*grpc.ClientConn, error) {
+	creds := insecure.NewCredentials()
+	if t != nil {
+		creds = credentials.NewTLS(t.Client.Clone())
+	}
 	conn, err := grpc.NewClient("passthrough:///"+addr,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
@@ -242,10 +281,24 @@ func (t *Target) RestartStore(ctx context.Context) error {
 	if err := t.StartStore(); err != nil {
 		return err
 	}
-	return t.store.WaitReady(ctx, Serves(t.Endpoint))
+	return t.store.WaitReady(ctx, serves(t.Endpoint, t.tls))
 }
 
-// Processes are all processes behind the endpoint.
+// StoreAddr is host:port of the process that holds the data. It is the endpoint if there is no proxy.
+func (t *Target) StoreAddr() string { return t.store.Addr }
+
+// ClientTLS is how clients connect to the endpoint; nil for plaintext.
+func (t *Target) ClientTLS() *tls.Config {
+	if t.tls == nil {
+		return nil
+	}
+	return t.tls.Client
+}
+
+// Dial is a connection to the endpoint.
+func (t *Target) Dial() (*grpc.ClientConn, error) { return dial(t.Endpoint, t.tls) }
+
+// Processes are all processes behind the endpoint, the one that holds the data first.
 func (t *Target) Processes() []*proc.Process { return t.processes }
 
 // Log is what all processes printed.

@@ -92,7 +92,68 @@ func Client(t testing.TB, tg *target.Target) *clientv3.Client {
 // Conn is a connection for raw requests that is closed when the test ends.
 func Conn(t testing.TB, tg *target.Target) *grpc.ClientConn {
 	t.Helper()
-	conn, err := target.Dial(tg.Endpoint)
+	return Dial(t, tg.Endpoint)
+}
+
+// StartCluster starts members with empty stores, which are stopped when the test ends.
+func StartCluster(t testing.TB, bin *proc.Bin, program proc.Program, o target.ClusterOptions) *target.Cluster {
+	t.Helper()
+	if _, err := bin.Build(t.Context(), program); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	c, err := target.StartCluster(ctx, bin, program, t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, m := range c.Members {
+			showLog(t, m.Process)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// StartProxy starts weir's proxy before the servers at endpoints. It is stopped when the test ends.
+func StartProxy(t testing.TB, bin *proc.Bin, endpoints []string, args ...string) *target.Server {
+	t.Helper()
+	if _, err := bin.Build(t.Context(), proc.Proxy); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	s, err := target.StartProxy(ctx, bin, endpoints, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := s.Stop()
+		showLog(t, s.Process)
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// showLog fails the test if the process had a data race, and shows what it printed if the test failed.
+func showLog(t testing.TB, p *proc.Process) {
+	t.Helper()
+	if strings.Contains(p.Log(), "WARNING: DATA RACE") {
+		t.Errorf("%s has a data race:\n%s", p.Name(), p.Log())
+	} else if t.Failed() && testing.Verbose() {
+		t.Logf("log of %s:\n%s", p.Name(), p.Log())
+	}
+}
+
+// Dial is a connection to addr for raw requests that is closed when the test ends.
+func Dial(t testing.TB, addr string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := target.Dial(addr)
 	if err != nil {
 		t.Fatal(err)
 	}

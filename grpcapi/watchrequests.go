@@ -1,0 +1,227 @@
+package grpcapi
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/proto"
+
+	"weir/coalesce"
+	"weir/grpcapi/wire"
+)
+
+// watchRequest is an encoded WatchRequest, and when it arrived.
+//
+// The requests of a stream are done one after another in their order, as at etcd. Where creating a watch may have to wait
+// for upstream, they are queued, so that those behind it are read, and so have arrived, meanwhile: one answer from
+// upstream then serves all that arrived before it was asked. Otherwise a client that creates ten thousand watches would
+// wait ten thousand times. A goroutine does what is in the queue, and ends when it is empty.
+type watchRequest struct {
+	raw   wire.Raw
+	since coalesce.Arrival
+}
+
+// maxQueuedRequests is the size in bytes of a stream's queue from which no further requests are read.
+const maxQueuedRequests = 64 << 10
+
+// size is what a request counts in the queue.
+func (r watchRequest) size() int { return len(r.raw) + 64 }
+
+// mayRead is called with s.mu held.
+func (s *watchStream) mayRead() bool { return s.hasRoom() && s.requestBytes < maxQueuedRequests }
+
+func (s *watchStream) queueRequest(r watchRequest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests = append(s.requests, r)
+	s.requestBytes += r.size()
+	if !s.handling {
+		s.handling = true
+		s.service.tasks.Go(s.handleQueued)
+	}
+}
+
+// handleQueued does what is in the queue. While the client does not take the answers, it waits.
+func (s *watchStream) handleQueued() {
+	for {
+		open := s.await(s.hasRoom)
+		s.mu.Lock()
+		if !open || len(s.requests) == 0 {
+			s.requests, s.handling = nil, false
+			s.mu.Unlock()
+			return
+		}
+		r := s.requests[0]
+		s.requests = s.requests[1:]
+		s.mu.Unlock()
+
+		s.handle(r)
+
+		s.mu.Lock()
+		s.requestBytes -= r.size()
+		s.changed.Broadcast()
+		s.mu.Unlock()
+	}
+}
+
+// handle does what one request asks. It is called for one request at a time. Requests of an unknown kind are ignored, as
+// at etcd.
+func (s *watchStream) handle(r watchRequest) {
+	var req pb.WatchRequest
+	if err := proto.Unmarshal(r.raw, &req); err != nil {
+		s.end(undecodable(err))
+		return
+	}
+	switch u := req.RequestUnion.(type) {
+	case *pb.WatchRequest_CreateRequest:
+		if u.CreateRequest != nil {
+			s.create(u.CreateRequest, r.since)
+		}
+	case *pb.WatchRequest_CancelRequest:
+		if u.CancelRequest != nil {
+			s.cancel(u.CancelRequest.WatchId)
+		}
+	case *pb.WatchRequest_ProgressRequest:
+		if u.ProgressRequest != nil {
+			s.hub.RequestProgress(r.since)
+		}
+	}
+}
+
+// The watches of one stream may take maxStreamWatchBytes, a quarter of a million of short keys, and those of all streams
+// maxWatchBytes; more are refused. etcd has no such bounds.
+const (
+	maxStreamWatchBytes = 128 << 20
+	maxWatchBytes       = 1 << 30
+	watchBytes          = 512 // at most, of one besides its key and range end; see BenchmarkWatchMemory
+)
+
+// Reasons for which etcd refuses a watch. They are not among rpctypes' errors.
+const (
+	reasonEmptyRange  = "mvcc: watcher range is empty"
+	reasonDuplicateID = "mvcc: duplicate watch ID provided on the WatchStream"
+)
+
+// noWatchID is in responses that are not about one watch.
+const noWatchID = -1
+
+// create starts a watch, or refuses it. That it has been created is announced by Created, which the hub calls.
+func (s *watchStream) create(r *pb.WatchCreateRequest, since coalesce.Arrival) {
+	if len(r.Key) == 0 {
+		r.Key = []byte{0} // the smallest key
+	}
+	w, reason := s.newWatch(r)
+	if reason == "" {
+		o := coalesce.Watch{
+			Key: r.Key, End: r.RangeEnd, Start: r.StartRevision,
+			PrevKV: r.PrevKv, ProgressNotify: r.ProgressNotify,
+		}
+		for _, f := range r.Filters {
+			o.NoPut = o.NoPut || f == pb.WatchCreateRequest_NOPUT
+			o.NoDelete = o.NoDelete || f == pb.WatchCreateRequest_NODELETE
+		}
+		ctx := s.grpc.Context()
+		err := s.hub.Watch(ctx, w, o, since)
+		if err == nil {
+			if o.ProgressNotify {
+				s.startTicking()
+			}
+			return
+		}
+		s.mu.Lock()
+		s.forget(w.ID)
+		if r.WatchId == 0 {
+			s.nextID = w.ID // a refused watch has no id
+		}
+		s.mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		reason = err.Error()
+	}
+	head := wire.AppendWatchCreated(wire.AppendWatchHead(nil, s.headerNow(), noWatchID))
+	s.post(wire.AppendWatchCanceled(head, 0, reason))
+}
+
+// newWatch gives a watch its id, or says why it cannot be, in etcd's order of precedence.
+func (s *watchStream) newWatch(r *pb.WatchCreateRequest) (w *coalesce.Watcher, reason string) {
+	if r.StartRevision < 0 {
+		return nil, rpctypes.ErrCompacted.Error()
+	}
+	if isEmptyRange(r.Key, r.RangeEnd) {
+		return nil, reasonEmptyRange
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, rpctypes.ErrGRPCWatchCanceled.Error() // which nobody is told any more
+	}
+	size := watchBytes + 2*(len(r.Key)+len(r.RangeEnd)) // the request is there while the watch is made of it
+	if s.watchBytes+size > maxStreamWatchBytes || s.service.watchBytes.Load()+int64(size) > maxWatchBytes {
+		return nil, rpctypes.ErrTooManyRequests.Error()
+	}
+	id := r.WatchId
+	if id == 0 {
+		for s.watches.get(s.nextID).watcher != nil {
+			s.nextID++
+		}
+		id = s.nextID
+		s.nextID++
+	} else if s.watches.get(id).watcher != nil {
+		return nil, reasonDuplicateID
+	}
+	w = &coalesce.Watcher{ID: id, Fragment: r.Fragment}
+	s.watches.add(watchEntry{watcher: w, bytes: size})
+	s.watchBytes += size
+	s.service.watchBytes.Add(int64(size))
+	return w, ""
+}
+
+func isEmptyRange(key, end []byte) bool {
+	return len(end) > 0 && !bytes.Equal(end, []byte{0}) && bytes.Compare(key, end) >= 0
+}
+
+// cancel ends a watch at the client's wish. An unknown id has no answer. One that was compacted away is known until
+// the client cancels it, as at etcd.
+//
+// The answer is on its way before the hub knows: when a watch has left the hub, the stream may be told a progress that
+// the watch was not sent up to.
+func (s *watchStream) cancel(id int64) {
+	h := s.headerNow()
+	s.mu.Lock()
+	w := s.forget(id)
+	if w == nil {
+		s.mu.Unlock()
+		return
+	}
+	o := s.response(h, id)
+	o.head = wire.AppendWatchCanceled(o.head, 0, "")
+	s.enqueue(o.add(nil, 0))
+	s.send()
+	s.hub.Cancel(w)
+}
+
+// startTicking begins the periodic progress notifications of the stream.
+func (s *watchStream) startTicking() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopTicking == nil && !s.closed {
+		interval := s.service.cfg.progressInterval
+		s.tick(interval + rand.N(interval/10+1))
+	}
+}
+
+// tick is called with s.mu held.
+func (s *watchStream) tick(interval time.Duration) {
+	s.stopTicking = s.service.cfg.after(interval, func() {
+		s.hub.NotifyProgress()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.closed {
+			s.tick(interval)
+		}
+	})
+}

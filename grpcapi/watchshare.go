@@ -1,0 +1,84 @@
+package grpcapi
+
+import (
+	"context"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+)
+
+// sharedWatches is the Watch method of a forwarding server whose watches share upstream's: a stream without an identity
+// is served here, while upstream lets that be, and every other is forwarded.
+type sharedWatches struct {
+	service *watchService
+	sharer  WatchSharer
+	forward Forwarder
+}
+
+func (w *sharedWatches) register(gs *grpc.Server) {
+	gs.RegisterService(watchDesc(grpc.StreamDesc{
+		StreamName:    "Watch",
+		ServerStreams: true,
+		ClientStreams: true,
+		Handler:       func(_ any, gs grpc.ServerStream) error { return w.serve(gs) },
+	}), nil)
+}
+
+func (w *sharedWatches) serve(gs grpc.ServerStream) error {
+	ctx := gs.Context()
+	if carriesIdentity(ctx) {
+		return w.pass(gs)
+	}
+	// The hub must know of the stream before it is asked whether watches are shared: when they no longer are, it ends
+	// the streams that it knows.
+	s := newWatchStream(w.service, gs)
+	shared, err := w.sharer.Share(ctx)
+	if err != nil || !shared {
+		s.close()
+		if err != nil {
+			return toStatus(err)
+		}
+		return w.pass(gs)
+	}
+	lost, err := w.admit(ctx)
+	if err != nil {
+		s.close()
+		return toStatus(err)
+	}
+	return toStatus(s.serve(lost))
+}
+
+func (w *sharedWatches) pass(gs grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(gs)
+	return w.forward.Stream(method, gs)
+}
+
+// admit checks what etcd checks of an RPC's metadata. lost is nil for a client that does not ask for a leader.
+func (w *sharedWatches) admit(ctx context.Context) (lost <-chan struct{}, err error) {
+	if err := checkAPIVersion(ctx); err != nil {
+		return nil, err
+	}
+	if !requiresLeader(ctx) {
+		return nil, nil
+	}
+	return w.sharer.Leader(ctx)
+}
+
+// carriesIdentity tells whether upstream may take the RPC for somebody's: it has a token, or the client has shown a
+// certificate.
+func carriesIdentity(ctx context.Context) bool {
+	for _, key := range []string{rpctypes.TokenFieldNameGRPC, rpctypes.TokenFieldNameSwagger} {
+		if len(metadata.ValueFromIncomingContext(ctx, key)) > 0 {
+			return true
+		}
+	}
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return false
+	}
+	t, ok := p.AuthInfo.(credentials.TLSInfo)
+	return ok && len(t.State.PeerCertificates) > 0
+}
