@@ -10,6 +10,8 @@
 //     of a range to encoded KeyValues.
 //   - KeyValue: the fields of an encoded mvccpb.KeyValue that a server filters and sorts by.
 //   - Event: one change of one key, encoded where it was made and shared by every watcher.
+//   - WatchResponse: what a proxy receives from upstream, decoded by hand into events that share its bytes.
+//   - WatchCreate: what a proxy asks upstream to watch.
 //   - Header: the ResponseHeader, the only part of most answers that differs from client to client.
 //
 // A response is joined from a header and encoded KeyValues. The Encode functions return one that is ready to send;

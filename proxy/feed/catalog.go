@@ -101,17 +101,55 @@ func (c *catalog) replaceFixed(old, f *feed) { c.fixed[slices.Index(c.fixed, old
 // many; the events of a wide range that nobody wants are not.
 const widenFrom = 8
 
-// wider returns the prefix over which a feed is to be opened instead of one over r, or "" if there are too few feeds
-// near r. It is the longest prefix that makes one feed of widenFrom, cut back to a separator so that the next ones are
-// likely to be below it too, and none that isBad.
+// wider returns the range over which a feed is to be opened instead of one over r, if there are enough feeds near r. It
+// is that of the longest prefix that makes one feed of widenFrom, cut back to a separator so that the next ones are
+// likely to be below it too, and of none that isBad.
 //
 // The feeds that have the longest prefix in common with r are its neighbours in the order of keys, so that only
 // these have to be looked at. Because each level of prefixes has at most widenFrom-1 feeds left, their number
 // grows with the length of the keys, not with the number of watches.
-func (c *catalog) wider(r coalesce.Range, isBad func(prefix string) bool) string {
-	tree := c.tree(r.PrevKV)
+func (c *catalog) wider(r coalesce.Range, isBad func(prefix string) bool) (wide coalesce.Range, ok bool) {
+	near := c.near(r)
+	best := ""
+	for i := 0; i+widenFrom <= len(near); i++ {
+		if p := commonPrefix(near[i : i+widenFrom]); len(p) > len(best) {
+			best = p
+		}
+	}
+	if at := strings.LastIndexByte(best, '/'); at > 0 && !isBad(best[:at+1]) {
+		best = best[:at+1]
+	} else if best == "" || isBad(best) {
+		return coalesce.Range{}, false
+	}
+	wide = prefixRange(best)
+	wide.PrevKV = r.PrevKV
+	return wide, true
+}
+
+// hull returns the smallest range that contains r and its neighbours, whatever they have in common. It is for when
+// there are too many feeds: a client can ask for any number of ranges that no prefix holds.
+func (c *catalog) hull(r coalesce.Range) coalesce.Range {
+	near := c.near(r)
+	wide := near[0]
+	wide.PrevKV = r.PrevKV
+	for _, n := range near {
+		end := n.End
+		if len(end) == 0 {
+			end = append(slices.Clone(n.Key), 0)
+		}
+		if isNoEnd(end) || !isNoEnd(wide.End) && string(end) > string(wide.End) {
+			wide.End = end
+		}
+	}
+	return wide
+}
+
+func isNoEnd(end []byte) bool { return len(end) == 1 && end[0] == 0 }
+
+// near returns r among its neighbours, at most widenFrom-1 on each side, sorted.
+func (c *catalog) near(r coalesce.Range) []coalesce.Range {
+	tree, at := c.tree(r.PrevKV), &feed{span: r}
 	var near []coalesce.Range
-	at := &feed{span: r}
 	tree.Descend(at, func(f *feed) bool {
 		near = append(near, f.span)
 		return len(near) < widenFrom-1
@@ -120,23 +158,13 @@ func (c *catalog) wider(r coalesce.Range, isBad func(prefix string) bool) string
 	near = append(near, r)
 	after := 0
 	tree.Ascend(at, func(f *feed) bool {
-		near = append(near, f.span)
-		after++
+		if string(f.span.Key) != string(r.Key) { // that one is before r already
+			near = append(near, f.span)
+			after++
+		}
 		return after < widenFrom-1
 	})
-	best := ""
-	for i := 0; i+widenFrom <= len(near); i++ {
-		if p := commonPrefix(near[i : i+widenFrom]); len(p) > len(best) {
-			best = p
-		}
-	}
-	if at := strings.LastIndexByte(best, '/'); at > 0 && !isBad(best[:at+1]) {
-		return best[:at+1]
-	}
-	if isBad(best) {
-		return ""
-	}
-	return best
+	return near
 }
 
 // commonPrefix is the longest prefix of which all ranges, which are sorted by their beginnings, are part; "" if

@@ -3,6 +3,7 @@ package feed
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -85,25 +86,37 @@ func TestCatalogFindsAFeedThatContains(t *testing.T) {
 
 func never(string) bool { return false }
 
+func widerPrefix(c catalog, r coalesce.Range, isBad func(string) bool) string {
+	wide, ok := c.wider(r, isBad)
+	switch p := string(wide.Key); {
+	case !ok:
+		return ""
+	case !reflect.DeepEqual(wide, coalesce.Range{Key: wide.Key, End: prefixRange(p).End, PrevKV: r.PrevKV}):
+		return "not a prefix"
+	default:
+		return p
+	}
+}
+
 func TestManyNarrowFeedsBelowOnePrefixBecomeOne(t *testing.T) {
 	c := newCatalog()
 	for i := range widenFrom - 1 {
 		r := span(fmt.Sprintf("/jobs/%d", i), "")
-		if p := c.wider(r, never); p != "" {
+		if p := widerPrefix(c, r, never); p != "" {
 			t.Fatalf("widened to %q after %d feeds", p, i)
 		}
 		c.add(&feed{span: r})
 	}
-	for _, r := range []coalesce.Range{span("/other", ""), withPrev(span("/jobs/8", "")), span("/jobs/8", "/z")} {
-		if p := c.wider(r, never); p != "" && p != "/" {
+	for _, r := range []coalesce.Range{withPrev(span("/jobs/8", "")), span("/jobs/8", "z"), span("jobs", "")} {
+		if p := widerPrefix(c, r, never); p != "" {
 			t.Errorf("%v is widened to %q", r, p)
 		}
 	}
-	if p := c.wider(span("/jobs/8", ""), never); p != "/jobs/" {
+	if p := widerPrefix(c, span("/jobs/8", ""), never); p != "/jobs/" {
 		t.Errorf("widened to %q", p)
 	}
 	bad := func(p string) bool { return p == "/jobs/" }
-	if p := c.wider(span("/jobs/8", ""), bad); p != "" {
+	if p := widerPrefix(c, span("/jobs/8", ""), bad); p != "" {
 		t.Errorf("widened to %q although it has not paid", p)
 	}
 }
@@ -114,8 +127,25 @@ func TestWideningTakesTheLongestPrefix(t *testing.T) {
 		c.add(&feed{span: span(fmt.Sprintf("a%d", i), "")})
 		c.add(&feed{span: span(fmt.Sprintf("abc%d", i), "")})
 	}
-	if p := c.wider(span("abcx", ""), never); p != "abc" {
+	if p := widerPrefix(c, span("abcx", ""), never); p != "abc" {
 		t.Errorf("widened to %q", p)
+	}
+}
+
+func TestHullContainsTheNeighbours(t *testing.T) {
+	c := newCatalog()
+	for _, r := range []coalesce.Range{span("b", ""), span("c", "k"), span("d", "x")} {
+		c.add(&feed{span: r})
+	}
+	if r := c.hull(span("a", "")); string(r.Key) != "a" || string(r.End) != "x" {
+		t.Errorf("hull is %v", r)
+	}
+	if r := c.hull(span("z", "\x00")); string(r.Key) != "b" || string(r.End) != "\x00" {
+		t.Errorf("hull is %v", r)
+	}
+	empty := newCatalog()
+	if r := empty.hull(span("a", "")); string(r.Key) != "a" || string(r.End) != "a\x00" {
+		t.Errorf("hull is %v", r)
 	}
 }
 
@@ -132,8 +162,8 @@ func TestFeedsStayFew(t *testing.T) {
 			if c.find(r) != nil {
 				continue
 			}
-			if p := c.wider(r, never); p != "" {
-				r = prefixRange(p)
+			if wide, ok := c.wider(r, never); ok {
+				r = wide
 			}
 			feeds += 1 - len(c.add(&feed{span: r}))
 			most = max(most, feeds)

@@ -50,7 +50,11 @@ func (s *Set) connect() {
 		if errors.Is(err, errResume) {
 			continue
 		}
-		_ = sleep(s.ctx, retryInterval)
+		pause := retryInterval
+		if s.isUnshared() {
+			pause = probeInterval // it is the probe that is repeated
+		}
+		_ = sleep(s.ctx, pause)
 	}
 }
 
@@ -365,6 +369,12 @@ func (s *Set) share() {
 		s.tellChange()
 		s.log.Info("watches are shared")
 	}
+}
+
+func (s *Set) isUnshared() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sharing == unshared
 }
 
 // unshare ends everything that is shared. Watches are forwarded from now on.

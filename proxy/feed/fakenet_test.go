@@ -179,7 +179,7 @@ func (c *fakeConn) end() {
 }
 
 // keepAlive is how long it takes until a connection is found to be dead.
-const keepAlive = 15 * time.Second
+const keepAlive = 5 * time.Second
 
 // halfOpen lets nothing pass any more, in either direction, until the keepalive ends the connection.
 func (c *fakeConn) halfOpen() {

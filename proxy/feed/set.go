@@ -216,10 +216,13 @@ func (s *Set) find(ctx context.Context, r coalesce.Range) (*coalesce.Feed, error
 
 // open makes a feed for a range, or for a wider one. s.mu is held.
 func (s *Set) open(r coalesce.Range) *feed {
-	span, widened := r, false
-	if p := s.catalog.wider(r, s.isSetBack); p != "" {
-		span, widened = prefixRange(p), true
-		span.PrevKV = r.PrevKV
+	span, widened := s.catalog.wider(r, s.isSetBack)
+	switch {
+	case widened:
+	case s.isCrowded():
+		span, widened = s.catalog.hull(r), true
+	default:
+		span = r
 	}
 	f := s.newFeed(span)
 	f.widened = widened
@@ -229,6 +232,12 @@ func (s *Set) open(r coalesce.Range) *feed {
 	}
 	return f
 }
+
+// maxFeeds is from how many feeds on new ones take in their neighbours at any price, which is the whole key space at
+// worst.
+const maxFeeds = 1000
+
+func (s *Set) isCrowded() bool { return len(s.feeds) >= maxFeeds }
 
 // newFeed is called with s.mu held, or before others know of s.
 func (s *Set) newFeed(span coalesce.Range) *feed {

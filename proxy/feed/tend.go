@@ -55,7 +55,7 @@ func (s *Set) review() {
 		switch {
 		case wasIdle && f.idle && f.out.CloseIdle():
 			s.drop(f)
-		case f.waste.exceeds(stats) && f.canBeDivided():
+		case f.waste.exceeds(stats) && !s.isCrowded() && f.canBeDivided():
 			s.log.Info("a watch brings too many events that nobody wants, and is divided", "range", rangeText(f.span))
 			s.setBack(f)
 			s.retire(f)
