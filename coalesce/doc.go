@@ -2,16 +2,21 @@
 //
 // The nouns:
 //
-//   - Hub: one ordered stream of revisions, fanned out to any number of watchers.
-//   - Batch: all events of one revision, which is what the hub is given.
-//   - Source: the store behind the hub, for what is older than the hub remembers.
+//   - Feed: an ordered stream of the revisions that touch a range, fanned out to any number of watchers.
+//   - Hub: feeds, and the clients' streams of watchers that are served from them.
+//   - Batch: all events of one revision, which is what a feed is given.
+//   - Feeder: who knows which feed serves a watch, and what is now.
+//   - Source: the store behind a feed, for what is older than the feed remembers.
 //   - Watcher: one watch and the next revision that it is to be sent.
 //   - Stream and Sink: the watchers of one client and the way to that client.
 //   - Message: events that several watchers are sent, encoded once.
 //
 // Invariants: a watcher is sent every event of its range from its start on once and in order, or is cancelled with
-// the reason; a revision is never split over two messages; progress never overtakes an event; no lock is held while
-// a Sink or Source is called; nobody who publishes waits for somebody who reads.
+// the reason, whatever feeds it is served from; a revision is never split over two messages; progress never overtakes
+// an event, and does not fall; no lock is held while a Sink, Source or Feeder is called; nobody who publishes waits for
+// somebody who reads; who waits for a network keeps nobody waiting who does not need it.
 //
-// Callers: core publishes what its store commits and gives the hub to grpcapi, whose watch streams are the sinks.
+// Callers: core publishes what its store commits to the one feed of a store's hub; proxy/feed opens feeds on demand,
+// fills each from an upstream watch, and moves watchers between them. Both give the hub to grpcapi, whose watch streams
+// are the sinks.
 package coalesce

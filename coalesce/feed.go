@@ -6,7 +6,7 @@ import (
 )
 
 // Feed is an ordered stream of the revisions that touch a range of keys, and the watchers that are served from it. It
-// has the newest revisions in a ring, an index of its watchers, and a broadcaster, a goroutine that exists while there
+// has the newest revisions in a ring, an index of its watchers, and a broadcaster, a goroutine that it has while there
 // is something new. At rest a feed takes about 1 KiB and what is in its ring.
 //
 // The hub does not know a feed's range: its Feeder does, and only sends watchers here that it covers.

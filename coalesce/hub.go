@@ -70,8 +70,9 @@ const chunkBytes = 128 << 10
 // until it is where the broadcaster is. A watcher has only one of them serving it at a time, so that it is sent every
 // event once and in order. Nothing but its next revision is taken along when it changes to another feed.
 //
-// Clients are reached through their Sink, which never waits. Nobody holds a lock meanwhile. Every goroutine is started
-// when it has something to do, and ends when it has not: a hub at rest has none, however many feeds there are.
+// Clients are reached through their Sink, which never waits. Nobody holds a lock meanwhile. Whatever has to be done is
+// done by a goroutine that is started when there is something to do; a few stay when there is nothing, however many
+// feeds there are.
 //
 // Tried by others and rejected: a goroutine and a channel for each watcher (costs more than the sending itself, and
 // a full channel has to be waited for or dropped), and sending under the lock of the store (a slow client is then
@@ -96,7 +97,9 @@ type Hub struct {
 	resyncers    sync.Pool    // theirs
 	newest       atomic.Int64 // published to any feed; changed with the lock of the feed's ring held
 
-	starting sync.Mutex // guards that no goroutine starts once ctx has ended
+	starting sync.Mutex       // guards that no goroutine starts once ctx has ended
+	spare    chan func() bool // to a goroutine that has nothing to do
+	spares   atomic.Int32     // of these
 	ctx      context.Context
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup
@@ -128,6 +131,7 @@ func newHub(feeder Feeder, chunk, window, few int) *Hub {
 		chunk:   chunk,
 		window:  window,
 		few:     few,
+		spare:   make(chan func() bool),
 		cohorts: map[cohortKey]*cohort{},
 	}
 	h.store, _ = feeder.(*storeFeeder)
@@ -137,15 +141,38 @@ func newHub(feeder Feeder, chunk, window, few int) *Hub {
 	return h
 }
 
+// maxSpares is how many goroutines are kept that have nothing to do. To wake one costs less than to start another, whose
+// stack has to grow first.
+const maxSpares = 4
+
 // run is Hub.start outside of tests.
 func (h *Hub) run(step func() bool) {
+	select {
+	case h.spare <- step:
+		return
+	default:
+	}
 	h.starting.Lock()
 	defer h.starting.Unlock()
 	if h.ctx.Err() == nil {
-		h.tasks.Go(func() {
-			for h.ctx.Err() == nil && step() {
-			}
-		})
+		h.tasks.Go(func() { h.work(step) })
+	}
+}
+
+func (h *Hub) work(step func() bool) {
+	for {
+		for h.ctx.Err() == nil && step() {
+		}
+		if h.spares.Add(1) > maxSpares {
+			h.spares.Add(-1)
+			return
+		}
+		select {
+		case step = <-h.spare:
+			h.spares.Add(-1)
+		case <-h.ctx.Done():
+			return
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // clients, feeds and the store can do, also while the hub is calling a Sink, a Source or the Feeder. After each call it
 // checks what was delivered against the list of all revisions, and at the end that nothing is missing.
 func TestWatchersSeeEveryEventOnceInOrder(t *testing.T) {
-	runs := 100000
+	runs := 2000
 	if testing.Short() {
 		runs = 200
 	}

@@ -3,6 +3,7 @@ package feed
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
@@ -58,8 +59,8 @@ const bigResponse = 64 << 10
 
 // add takes a response and returns the revisions that it completes. A response completes the revision of its last
 // event unless it says that it is a fragment; one in the middle is complete when the next one begins. The memory of the
-// response is kept.
-func (a *assembler) add(r *wire.WatchResponse, size int) []coalesce.Batch {
+// response is kept. Revisions that go back are an error.
+func (a *assembler) add(r *wire.WatchResponse, size int) ([]coalesce.Batch, error) {
 	var done []coalesce.Batch
 	flush := func() {
 		if len(a.partial) > 0 {
@@ -76,7 +77,9 @@ func (a *assembler) add(r *wire.WatchResponse, size int) []coalesce.Batch {
 			continue
 		}
 		if len(a.partial) > 0 && a.partial[0].ModRev != rev {
-			flush()
+			if flush(); rev < a.reached {
+				return nil, fmt.Errorf("upstream sends revision %d after %d", rev, a.reached)
+			}
 		}
 		if i+1 == len(r.Events) || r.Events[i+1].ModRev != rev {
 			a.partial = append(a.partial, r.Events[start:i+1]...)
@@ -91,7 +94,7 @@ func (a *assembler) add(r *wire.WatchResponse, size int) []coalesce.Batch {
 			detach(b.Events)
 		}
 	}
-	return done
+	return done, nil
 }
 
 // detach moves the events of one revision into memory of their own.

@@ -44,7 +44,10 @@ func TestRevisionsArePutTogetherWhole(t *testing.T) {
 			for _, e := range r.Events {
 				size += len(e.Data)
 			}
-			done := a.add(&r, size)
+			done, err := a.add(&r, size)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if size >= bigResponse && len(done) > 1 && len(a.partial) == 0 {
 				for _, e := range r.Events { // what was given out must not be in it
 					clear(e.Data)
@@ -86,4 +89,12 @@ func bytesOfTheirOwn(events []wire.Event) []wire.Event {
 		own[i] = e
 	}
 	return own
+}
+
+func TestRevisionsThatGoBackAreAnError(t *testing.T) {
+	a := assembler{reached: 3}
+	r := wire.WatchResponse{Events: []wire.Event{putAt(t, "a", 5, 1), putAt(t, "b", 4, 1)}}
+	if done, err := a.add(&r, 100); err == nil {
+		t.Fatalf("got %v", done)
+	}
 }

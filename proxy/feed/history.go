@@ -180,7 +180,9 @@ func (c *cursor) next(ctx context.Context) (b coalesce.Batch, ok bool, err error
 			c.created = true
 			c.askProgress()
 		case len(r.Events) > 0:
-			c.ready = c.events.add(&r, len(raw))
+			if c.ready, err = c.events.add(&r, len(raw)); err != nil {
+				return b, false, err
+			}
 		case !r.Fragment && len(c.events.partial) == 0:
 			c.reached = max(c.reached, r.Header.Revision)
 			c.events.reached = c.reached

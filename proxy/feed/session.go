@@ -202,7 +202,7 @@ func (x *session) receive() error {
 	case r.Canceled:
 		return x.canceled(r)
 	case len(r.Events) > 0:
-		x.publish(r, len(raw))
+		return x.publish(r, len(raw))
 	case !r.Fragment:
 		x.progressed(r)
 	}
@@ -316,17 +316,19 @@ func (x *session) compacted(f *feed, compact int64) error {
 }
 
 // publish passes events on.
-func (x *session) publish(r *wire.WatchResponse, size int) {
+func (x *session) publish(r *wire.WatchResponse, size int) error {
 	s := x.set
 	s.mu.Lock()
 	f := x.feeds[r.WatchID]
 	s.mu.Unlock()
 	if f == nil || !f.isOpen() {
-		return
+		return nil
 	}
-	if done := f.events.add(r, size); len(done) > 0 {
+	done, err := f.events.add(r, size)
+	if err == nil && len(done) > 0 {
 		f.out.Publish(done...)
 	}
+	return err
 }
 
 // progressed takes a progress notification, which says that all feeds have been sent everything up to its revision.
