@@ -39,11 +39,10 @@ type Arrival uint64
 // values are found. Its methods are called concurrently, without locks held.
 type Source interface {
 	// History calls yield with each revision from `from` on, in order, that touched r, whole and with only the events
-	// of that range, until yield returns false or the newest is reached. It may wait for a network, and returns when
-	// ctx ends. It returns the next revision to ask from: one more than the last it yielded if it was stopped, else
-	// one more than the newest, which is at least the newest that had been published to the feed when it was called.
-	// Below the compact revision it returns a *CompactedError, also when compaction overtakes it. Any other error is
-	// the end of the watchers that needed the history.
+	// of that range, until yield returns false, the feed's ring has the rest, or the newest is reached. It may wait for a
+	// network, and returns when ctx ends. It returns the next revision to ask from, which is above `from`: everything
+	// before it has been yielded. Below the compact revision it returns a *CompactedError, also when compaction
+	// overtakes it. Any other error is the end of the watchers that needed the history.
 	History(ctx context.Context, r Range, from int64, yield func(Batch) bool) (next int64, err error)
 	// Prev returns the encoded KeyValue that key had just before revision rev, or nil when there was none or it is compacted.
 	Prev(key []byte, rev int64) []byte

@@ -131,6 +131,7 @@ func (c *broadcaster) match(batches []Batch, next int64) {
 				}
 				d := &c.deliveries[used]
 				d.group, d.events = g, d.events[:0]
+				g.sortLive()
 				d.members = append(d.members[:0], g.members[:g.live]...)
 				used++
 			}
@@ -166,7 +167,7 @@ func (c *broadcaster) deliver(d *delivery, rev int64) {
 		if done < len(events) {
 			upTo = events[done].ModRev - 1
 		}
-		c.message = Message{Revision: upTo, Events: rest[:n], PrevKV: prevKV}
+		c.message = Message{Revision: upTo, Events: rest[:n], PrevKV: prevKV, Fanout: len(d.members)}
 		d.members = c.send(&c.message, d.members)
 	}
 	clear(events)

@@ -307,7 +307,7 @@ func (r *resyncer) findPrevs(p *part) {
 }
 
 func (p *part) deliver() {
-	m := &Message{Revision: p.next - 1, Events: p.events, PrevKV: p.group.options.prevKV}
+	m := &Message{Revision: p.next - 1, Events: p.events, PrevKV: p.group.options.prevKV, Fanout: len(p.served)}
 	for i := range p.served {
 		s := &p.served[i]
 		stream := s.watcher.stream

@@ -100,6 +100,12 @@ type Message struct {
 	Events []wire.Event
 	PrevKV bool
 
+	// Fanout is how many watchers it is delivered to, about.
+	Fanout int
+	// Made is what a Sink has made of the message for other Sinks to use as well: nil at first, and for the Sinks alone.
+	// One goroutine delivers a message, so that it needs no lock.
+	Made any
+
 	body mem.BufferSlice
 	size int
 }

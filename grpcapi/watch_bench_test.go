@@ -78,7 +78,7 @@ type sinkhole struct {
 func (x *sinkhole) Context() context.Context { return x.ctx }
 
 func (x *sinkhole) SendMsg(m any) error {
-	m.(mem.BufferSlice).Free()
+	m.(*mem.BufferSlice).Free()
 	if x.sent.Add(1) == x.want {
 		x.done <- struct{}{}
 	}

@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -44,7 +45,8 @@ type watchStream struct {
 	requestBytes int       // of requests, and of the one that is being handled
 	first, last  *outgoing // the queue
 	queued       int       // bytes in the queue
-	inflight     int       // bytes given to the transport and not yet written
+	inflight     int       // bytes given to the transport and not known to be written
+	unmarked     int       // how many of them have no marker behind them yet
 	taken        stall
 	sending      bool // somebody is in SendMsg, and will send what is queued
 	refused      bool // the hub waits for Drained
@@ -135,10 +137,7 @@ func (s *watchStream) Ended(err error) { s.end(err) }
 
 // Deliver is part of coalesce.Sink.
 func (s *watchStream) Deliver(w *coalesce.Watcher, m *coalesce.Message) bool {
-	h := s.service.header()
-	h.Revision = m.Revision
-	body, size := m.Body()
-
+	shared := s.service.shared(w, m)
 	s.mu.Lock()
 	switch {
 	case s.closed || !s.watches.has(w):
@@ -149,6 +148,16 @@ func (s *watchStream) Deliver(w *coalesce.Watcher, m *coalesce.Message) bool {
 		s.mu.Unlock()
 		return false
 	}
+	if shared != nil && !s.sending && s.first == nil {
+		s.sending = true
+		s.transmit(&shared.message, shared.size)
+		s.sendQueue()
+		s.mu.Unlock()
+		return true
+	}
+	h := s.service.header()
+	h.Revision = m.Revision
+	body, size := m.Body()
 	if o := s.response(h, w.ID); !w.Fragment || len(o.head)+size < s.service.cfg.maxResponseBytes {
 		o.add(body, size)
 		s.enqueue(o)
@@ -328,22 +337,54 @@ func (s *watchStream) sendQueue() {
 			s.last = nil
 		}
 		s.queued -= o.size
-		s.inflight += o.size
 		sent += o.size
-		s.mu.Unlock()
-		err := s.grpc.SendMsg(o.message)
-		s.mu.Lock()
-		if err != nil { // the RPC has ended, as its own goroutine will notice
-			s.closed = true
-		}
+		s.transmit(&o.message, o.size)
 	}
 	s.sending = false
 	s.changed.Broadcast()
 }
 
-// outgoing is one response on its way. Its last buffer is an empty one, of which it is the pool: grpc gives that
-// back when it has written the message, and so tells how much is in flight. grpc does so only for buffers of more
-// than 1 KiB capacity, hence the marker, which all share.
+// transmit gives a message to the transport. s.sending has been set. It releases s.mu meanwhile.
+func (s *watchStream) transmit(message *mem.BufferSlice, size int) {
+	s.inflight += size
+	if s.unmarked += size; s.unmarked >= s.markStep() {
+		marked := append(slices.Clip(*message), mem.NewBuffer(&s.service.marker, &mark{s, s.unmarked}))
+		message, s.unmarked = &marked, 0
+	}
+	s.mu.Unlock()
+	err := s.grpc.SendMsg(message)
+	s.mu.Lock()
+	if err != nil { // the RPC has ended, as its own goroutine will notice
+		s.closed = true
+	}
+}
+
+// markStep is after how many bytes in flight a marker is put. They cost more than a small response, and what is in
+// flight need not be known exactly, unless it is to be known whether the client takes anything at all.
+func (s *watchStream) markStep() int {
+	if s.service.slow != nil {
+		return 0
+	}
+	return s.limit / 8
+}
+
+// mark is the pool of an empty buffer at the end of a message: grpc gives the buffer back when it has written the
+// message, and so tells how much is in flight. grpc does so only for buffers of more than 1 KiB capacity, hence the
+// marker, which all share.
+type mark struct {
+	stream *watchStream
+	bytes  int // that have been written when it has been
+}
+
+const markerCap = 2 << 10
+
+// Get is part of mem.BufferPool. Nobody calls it.
+func (m *mark) Get(int) *[]byte { return &m.stream.service.marker }
+
+// Put is part of mem.BufferPool: what is before the marker has been written, or never will be.
+func (m *mark) Put(*[]byte) { m.stream.written(m.bytes) }
+
+// outgoing is one response on its way.
 type outgoing struct {
 	stream  *watchStream
 	next    *outgoing // in the queue
@@ -355,8 +396,6 @@ type outgoing struct {
 	buffers [3]mem.Buffer
 	room    [48]byte // for head
 }
-
-const markerCap = 2 << 10
 
 // response begins a response with a header and a watch id.
 func (s *watchStream) response(h wire.Header, id int64) *outgoing {
@@ -372,12 +411,5 @@ func (o *outgoing) add(body mem.BufferSlice, size int) *outgoing {
 		body = o.stream.inSteps(body)
 	}
 	o.message = append(append(o.buffers[:0], &o.head), body...)
-	o.message = append(o.message, mem.NewBuffer(&o.stream.service.marker, o))
 	return o
 }
-
-// Get is part of mem.BufferPool. Nobody calls it.
-func (o *outgoing) Get(int) *[]byte { return &o.stream.service.marker }
-
-// Put is part of mem.BufferPool: the message has been written, or never will be.
-func (o *outgoing) Put(*[]byte) { o.stream.written(o.size) }

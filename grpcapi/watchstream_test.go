@@ -46,7 +46,7 @@ func newTransport(t *testing.T) *transport {
 func (x *transport) Context() context.Context { return x.ctx }
 
 func (x *transport) SendMsg(m any) error {
-	msg := m.(mem.BufferSlice)
+	msg := *m.(*mem.BufferSlice)
 	x.mu.Lock()
 	if x.sending {
 		x.t.Error("two SendMsg at a time")
@@ -286,7 +286,7 @@ type broken struct {
 
 func (x *broken) SendMsg(m any) error {
 	x.calls++
-	m.(mem.BufferSlice).Free()
+	m.(*mem.BufferSlice).Free()
 	return io.EOF
 }
 

@@ -34,13 +34,15 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		command = args[0]
 	}
-	switch command {
-	case "bench":
+	switch {
+	case command == "bench" && len(args) > 1 && args[1] == "watch":
+		return runBenchWatch(ctx, args[2:])
+	case command == "bench":
 		return runBench(ctx, args[1:])
-	case "differential":
+	case command == "differential":
 		return runDifferential(ctx, args[1:])
 	default:
-		return fmt.Errorf("what to do? give bench or differential, not %q", command)
+		return fmt.Errorf("what to do? give bench, bench watch or differential, not %q", command)
 	}
 }
 

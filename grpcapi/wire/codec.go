@@ -25,7 +25,7 @@ type Raw []byte
 // Name is the content-subtype, "proto".
 func (Codec) Name() string { return "proto" }
 
-// Marshal returns the encoded form of v, which is a mem.BufferSlice, Raw, *Raw or proto.Message.
+// Marshal returns the encoded form of v, which is a mem.BufferSlice, a pointer to one, Raw, *Raw or proto.Message.
 //
 // The references that the caller holds on a mem.BufferSlice pass to gRPC, which frees each of them once when the
 // message is written: a slice made of pooled buffers can be sent once for each reference, one made of
@@ -34,6 +34,8 @@ func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
 	case mem.BufferSlice:
 		return m, nil
+	case *mem.BufferSlice: // as an argument it costs no allocation
+		return *m, nil
 	case *Raw:
 		return oneBuffer(*m), nil
 	case Raw:

@@ -4,4 +4,7 @@
 // [Run] starts every target as processes of its own, and loads them in turns, A B C A B C, so that what else happens on
 // the machine happens to all of them. Clients and servers share the machine: throughput tells what a machine that is
 // shared so gives, processor time per operation what a server costs.
+//
+// For watches they are the [Scenario], who watches what, and the [WatchResult]; [RunWatches] measures what it costs to
+// deliver an event, and to keep a watcher, at a fixed rate of writes.
 package bench

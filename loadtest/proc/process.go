@@ -155,11 +155,21 @@ func (p *Process) tail() string {
 
 // FreeAddr is an address on the loopback interface on which nobody listens. The kernel does not use its port for outgoing
 // connections either, so it stays free while a process that listens there is down.
-func FreeAddr() (string, error) {
+func FreeAddr() (string, error) { return freeAddr(func() string { return "127.0.0.1" }) }
+
+// OwnAddr is FreeAddr with an IP address that hardly anybody else has, for who starts many servers at the same time: the
+// address is still free when its server listens there at last. All of 127.0.0.0/8 is loopback, on Linux.
+func OwnAddr() (string, error) {
+	return freeAddr(func() string {
+		return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	})
+}
+
+func freeAddr(ip func() string) (string, error) {
 	// Outgoing connections take their ports from 32768 on, see ip_local_port_range in ip(7).
 	const lowest, highest = 10000, 32000
 	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(highest-lowest))
+		addr := fmt.Sprintf("%s:%d", ip(), lowest+rand.IntN(highest-lowest))
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue

@@ -3,6 +3,8 @@ package proc
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 )
@@ -90,5 +92,44 @@ func waitForLog(t *testing.T, p *Process, text string) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestPausedProcessGoesOnWhenResumed(t *testing.T) {
+	p := shell(t, `while :; do echo tick; sleep 0.01; done`)
+	waitForLog(t, p, "tick")
+	if err := p.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	waitForState(t, p, "T")
+	if err := p.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	waitForLog(t, p, p.Log()+"tick")
+}
+
+// waitForState waits until the process is in a state of proc(5).
+func waitForState(t *testing.T, p *Process, state string) {
+	t.Helper()
+	if err := p.WaitReady(t.Context(), func(context.Context) error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
+		if err != nil {
+			return err
+		}
+		if _, rest, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(rest, state+" ") {
+			return fmt.Errorf("it is in state %.1q", rest)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMemoryIsThatOfTheProcess(t *testing.T) {
+	p := shell(t, `echo ready; exec sleep 1000`)
+	waitForLog(t, p, "ready")
+	n, err := p.Memory()
+	if err != nil || n < 100<<10 || n > 100<<20 {
+		t.Errorf("a shell has %d bytes in memory: %v", n, err)
 	}
 }

@@ -53,7 +53,10 @@ func (c *Cluster) start(ctx context.Context, bin *proc.Bin, program proc.Program
 	)
 	for i := range n {
 		m := &Member{Name: fmt.Sprintf("m%d", i+1), DataDir: filepath.Join(dir, fmt.Sprintf("m%d", i+1)), Server: &Server{}}
-		if m.Addr, m.Peer, err = twoFreeAddrs(); err != nil {
+		if m.Addr, err = proc.OwnAddr(); err != nil {
+			return err
+		}
+		if m.Peer, err = proc.OwnAddr(); err != nil {
 			return err
 		}
 		own := append(MemberArgs(m.Name, m.DataDir, m.Addr, m.Peer), o.Args...)
@@ -122,7 +125,7 @@ func StartProxy(ctx context.Context, bin *proc.Bin, endpoints []string, args ...
 	if err != nil {
 		return nil, err
 	}
-	addr, err := proc.FreeAddr()
+	addr, err := proc.OwnAddr()
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,149 @@
+package coalesce
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/metadata"
+
+	"weir/loadtest/proc"
+	"weir/loadtest/target"
+)
+
+// requireLeader asks for the stream to end when there is no leader.
+func (s *site) requireLeader() context.Context {
+	return metadata.AppendToOutgoingContext(s.ctx, rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
+}
+
+// A member that is cut off from the others loses its leader. Streams that require one end, the others stay, and go on
+// when there is a leader again.
+func TestStreamsThatRequireALeaderEndWithoutOne(t *testing.T) {
+	t.Parallel()
+	for _, p := range []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Etcd37, 2}} {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, place{p.member, 0}, config{members: 3})
+			s.place = p
+			s.startProxies([]string{s.cluster.Members[0].Addr}, nil)
+			requireLeader(s)
+		})
+	}
+}
+
+func requireLeader(s *site) {
+	st := s.store()
+	conn := s.dial()
+	var ends, stays []*watch
+	for range 5 {
+		ends = append(ends, s.open(s.requireLeader(), conn).create(prefix("/a/"), spec{key: "/a/1"})...)
+		stays = append(stays, s.open(s.ctx, conn).create(prefix("/a/"), spec{key: "/a/1"})...)
+	}
+	st.put("/a/1", "1")
+	for _, w := range append(ends, stays...) {
+		w.awaitEvents(1)
+	}
+	others := s.cluster.Members[1:]
+	for _, m := range others {
+		s.must(m.Pause())
+	}
+	for _, w := range ends {
+		want(s, "end of a stream that requires a leader", fmt.Sprint(w.stream.end()), rpctypes.ErrGRPCNoLeader.Error())
+	}
+	refused := s.open(s.requireLeader(), conn)
+	_, _ = refused.tryAsk(prefix("/a/")) // it may have ended before
+	want(s, "end of a new stream that requires a leader", fmt.Sprint(refused.end()), rpctypes.ErrGRPCNoLeader.Error())
+	for _, m := range others {
+		s.must(m.Resume())
+	}
+	s.must(s.cluster.Members[0].WaitReady(s.ctx, target.Serves(s.cluster.Members[0].Addr)))
+	st.put("/a/1", "2")
+	// It is allowed again as soon as it is known that there is a leader.
+	var again []*watch
+	s.eventually(waitBound, "a stream that requires a leader", func() error {
+		on := s.open(s.requireLeader(), conn)
+		w, err := on.tryAsk(prefix("/a/"))
+		if err == nil {
+			err = on.wait(s.ctx, func() bool { return w.created != nil })
+		}
+		if err == nil {
+			again = append(again, w)
+		}
+		return err
+	})
+	st.put("/a/1", "3")
+	s.checkAll(append(stays, again...))
+}
+
+// A member is cut off from the others while it serves the feeds. Nobody who watches through a proxy that knows the
+// others notices: the watches go on at another, and end nowhere.
+func TestMemberCutOffFromTheOthersIsReplacedUnnoticed(t *testing.T) {
+	t.Parallel()
+	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd36, 1}} {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, p, config{members: 3, relayPeers: true})
+			w := s.watchThroughOutages()
+			w.writeSome(30)
+			w.awaitNewest()
+			for range 2 {
+				mend := s.cutOff(s.serving())
+				w.writeSome(30)
+				w.awaitNewest()
+				mend()
+				s.must(s.cluster.WaitReady(s.ctx))
+			}
+			w.finish()
+		})
+	}
+}
+
+// With no other member to go to, streams that require a leader end, and the others wait until it is back.
+func TestMemberCutOffWithoutAnotherEndsStreamsThatRequireALeader(t *testing.T) {
+	t.Parallel()
+	for _, p := range []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd35, 1}} {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, place{p.member, 0}, config{members: 3, relayPeers: true})
+			s.place = p
+			s.startProxies(s.cluster.Endpoints()[:1], nil)
+			conn := s.dial()
+			ends := s.open(s.requireLeader(), conn).create(prefix("/a/"))[0]
+			stays := s.open(s.ctx, conn).create(prefix("/a/"))
+			mend := s.cutOff(s.cluster.Members[0])
+			other := &store{s, pb.NewKVClient(s.dialTo(s.cluster.Members[1].Addr))}
+			s.eventually(waitBound, "a write without the member", func() error {
+				_, err := other.kv.Put(s.ctx, &pb.PutRequest{Key: []byte("/a/1"), Value: []byte("behind its back")})
+				return err
+			})
+			want(s, "end of a stream that requires a leader", fmt.Sprint(ends.stream.end()), rpctypes.ErrGRPCNoLeader.Error())
+			mend()
+			s.must(s.cluster.WaitReady(s.ctx))
+			s.checkAll(stays)
+		})
+	}
+}
+
+// cutOff keeps a member from talking to the others, until mend is called.
+func (s *site) cutOff(m *target.Member) (mend func()) {
+	s.Helper()
+	r, err := pb.NewMaintenanceClient(s.dialTo(m.Addr)).Status(s.ctx, &pb.StatusRequest{})
+	s.must(err)
+	id := strconv.FormatUint(r.Header.MemberId, 16)
+	for i, other := range s.cluster.Members {
+		if other == m {
+			s.peers[i].cut()
+		} else {
+			s.peers[i].cutOff(id)
+		}
+	}
+	return func() {
+		for i := range s.peers {
+			s.peers[i].cutOff("")
+			s.peers[i].mend()
+		}
+	}
+}

@@ -1,0 +1,163 @@
+package coalesce
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"weir/loadtest/proc"
+)
+
+const (
+	bigValues    = 400
+	bigValueSize = 20 << 10
+)
+
+// writeBig writes 8 MiB below /a/.
+func (s *store) writeBig() {
+	s.Helper()
+	for i := range bigValues {
+		s.put(fmt.Sprintf("/a/%d", i%10), strings.Repeat("x", bigValueSize)+fmt.Sprint(i))
+	}
+}
+
+// A client that does not read delays nobody, costs a bounded amount of memory, and loses nothing: when it reads again it
+// is given every event.
+func TestStalledClientCostsOnlyItself(t *testing.T) {
+	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd37, 2}, {proc.Core, 1}}, func(s *site) {
+		const stalled = 24
+		st := s.store()
+		live := s.open(s.ctx, s.dialAgain()).create(prefix("/a/"), spec{key: "/a/3"})
+		var (
+			behind []*watch
+			goOn   []func()
+		)
+		for i := range stalled {
+			conn := s.dialAgain() // the same connection as the one that reads
+			if i%2 == 0 {
+				conn = s.dial()
+			}
+			on, receive := s.openStalled(s.ctx, conn)
+			sp := prefix("/a/")
+			sp.prevKV = i%10 == 0
+			behind = append(behind, on.ask(sp, spec{key: "/a/3"}, prefix("/quiet/"))...)
+			goOn = append(goOn, receive)
+		}
+		before := s.memory()
+		st.writeBig()
+		live[0].awaitEvents(bigValues)
+		// Each of them holds 8 MiB if nothing bounds it.
+		if grown := s.memory() - before; len(s.proxies) > 0 && grown > stalled*bigValueSize*bigValues/4 {
+			s.Errorf("the proxy grew by %d MiB for %d clients that do not read", grown>>20, stalled)
+		}
+		for _, receive := range goOn {
+			receive()
+		}
+		for _, w := range behind {
+			w.stream.created([]*watch{w})
+		}
+		s.checkAll(append(behind, live...))
+	}, "--watch-history-bytes=1048576")
+}
+
+// memory is that of the server that clients talk to.
+func (s *site) memory() int64 {
+	s.Helper()
+	p := s.cluster.Members[0].Process
+	if len(s.proxies) > 0 {
+		p = s.proxies[len(s.proxies)-1].Process
+	}
+	n, err := p.Memory()
+	s.must(err)
+	return n
+}
+
+func TestSlowClientTimeoutEndsOnlyStreamsThatDoNotRead(t *testing.T) {
+	at(t, []place{{proc.Etcd37, 1}}, func(s *site) {
+		st := s.store()
+		conn := s.dial()
+		live := s.open(s.ctx, conn).create(prefix("/a/"))
+		quiet := s.open(s.ctx, conn).create(prefix("/a/quiet/"))
+		slow, receive := s.openStalled(s.ctx, conn)
+		slow.ask(prefix("/a/"), prefix("/only the slow one/"))
+		s.awaitUpstream(2, "for the two ranges")
+		st.writeBig()
+		live[0].awaitEvents(bigValues)
+		s.awaitUpstream(1, "after the slow client's stream was ended")
+		receive()
+		// The code after which etcd's client begins its watches again.
+		if err := slow.end(); status.Code(err) != codes.Unavailable {
+			s.Errorf("the slow client's stream ended with %v", err)
+		}
+		st.put("/a/quiet/1", "1")
+		s.checkAll(append(live, quiet...))
+	}, "--slow-client-timeout=1s")
+}
+
+// What a client that does not read lacks may be compacted. It is told so when it reads again, after what it was given
+// before, and only it is.
+func TestStalledClientIsToldOfACompaction(t *testing.T) {
+	t.Parallel()
+	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Core, 1}, {proc.Core, 2}}, func(s *site) {
+		st := s.store()
+		conn := s.dial()
+		live := s.open(s.ctx, conn).create(prefix("/a/"))
+		slow, receive := s.openStalled(s.ctx, conn)
+		behind := slow.ask(prefix("/a/"))[0]
+		truth := s.follow(s.cluster.Members[0].Addr, 1)
+		st.writeBig()
+		live[0].awaitEvents(bigValues)
+		h := truth.history(st.revision())
+		compacted := st.revision() - 3
+		st.compact(compacted)
+		// Until it is known everywhere, what is in a ring may still be given.
+		if len(s.proxies) > 0 {
+			s.eventually(settleWithin, "the cancel of a watch from a compacted revision", func() error {
+				sp := prefix("/a/")
+				sp.start = compacted - 1
+				w := s.open(s.ctx, conn).create(sp)[0]
+				defer w.stream.cancel()
+				w.stream.await("an answer", func() bool { return w.canceled != nil || len(w.events) > 0 })
+				if w.canceled == nil {
+					return errors.New("it was served from a ring")
+				}
+				return nil
+			})
+		}
+		receive()
+		want(s, "compact revision", behind.awaitCancel().CompactRevision, compacted)
+		slow.check()
+		for i, e := range h.of(behind.spec, behind.next)[:len(behind.events)] {
+			if behind.events[i] != e {
+				s.Fatalf("event %d is %v, not %v", i+1, behind.events[i], e)
+			}
+		}
+		st.put("/a/1", "after the compaction")
+		live[0].awaitEvents(bigValues + 1)
+		live[0].stream.check()
+	}, "--watch-history-bytes=1048576")
+}
+
+// Events larger than anything that gRPC takes by default.
+func TestLargeEventsPass(t *testing.T) {
+	t.Parallel()
+	for _, p := range []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd37, 2}} {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, p, config{memberArgs: []string{"--max-request-bytes=16777216"}, proxyArgs: []string{smallRing}})
+			st := s.store()
+			withPrev, inFragments, fromPast := prefix("/a/"), prefix("/a/"), prefix("/a/")
+			withPrev.prevKV, inFragments.prevKV, inFragments.fragment, fromPast.start = true, true, true, 1
+			conn := s.dial()
+			all := s.open(s.ctx, conn).create(prefix("/a/"), withPrev, inFragments)
+			for i := range 4 {
+				st.put("/a/1", strings.Repeat(string(rune('a'+i)), 6<<20))
+			}
+			s.checkAll(append(all, s.open(s.ctx, conn).create(fromPast)...))
+		})
+	}
+}
