@@ -135,6 +135,8 @@ func (s *switchboard) Find(context.Context, Watch, Arrival) (*Feed, int64, error
 	return s.feeds[rand.IntN(len(s.feeds))], s.log.revision(), nil
 }
 
+func (s *switchboard) Now(context.Context, Arrival) int64 { return s.log.revision() }
+
 func (s *switchboard) Sync(ctx context.Context, f *Feed, since Arrival) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -35,6 +35,8 @@ func (r *router) Find(context.Context, Watch, Arrival) (*Feed, int64, error) {
 	return f, r.now, nil
 }
 
+func (r *router) Now(context.Context, Arrival) int64 { return 0 }
+
 func (r *router) Sync(_ context.Context, f *Feed, _ Arrival) (int64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

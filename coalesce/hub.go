@@ -23,10 +23,13 @@ type Feeder interface {
 	// Arrive marks the moment at which a request arrived. It never waits.
 	Arrive() Arrival
 	// Find waits for the feed that serves w, and for a revision ("now") that the store had reached when the request
-	// arrived or later. Only a watch without Start needs it; for others it is any revision known. Error: there is
-	// none and why (the watch is refused with its text), or ctx's. A feed that was closed before the call is not
+	// arrived or later. A watch with a Start can do with the newest that is known. Error: there is no feed
+	// and why (the watch is refused with its text), or ctx's. A feed that was closed before the call is not
 	// returned; one that is closed after it is asked for again.
 	Find(ctx context.Context, w Watch, since Arrival) (f *Feed, now int64, err error)
+	// Now returns a revision that the store had reached when the request arrived or later; or, if the store cannot tell
+	// soon, the newest that is known.
+	Now(ctx context.Context, since Arrival) int64
 	// Sync waits until f has been published up to a revision that the store had reached at `since` or later, and
 	// returns that revision. It fails only when ctx ends or f is closed.
 	Sync(ctx context.Context, f *Feed, since Arrival) (rev int64, err error)
@@ -177,6 +180,11 @@ func (h *Hub) work(step func() bool) {
 
 // Arrive marks the moment at which a request arrived.
 func (h *Hub) Arrive() Arrival { return h.feeder.Arrive() }
+
+// Now is the revision to state in an answer to a request that arrived at `since`. It may wait for a moment.
+func (h *Hub) Now(ctx context.Context, since Arrival) int64 {
+	return max(h.feeder.Now(ctx, since), h.Revision())
+}
 
 // Revision is the newest revision published to any feed.
 func (h *Hub) Revision() int64 { return h.newest.Load() }

@@ -198,6 +198,8 @@ func (m *model) Find(ctx context.Context, w Watch, since Arrival) (*Feed, int64,
 	return f.feed, now, nil
 }
 
+func (m *model) Now(context.Context, Arrival) int64 { return m.head }
+
 func (m *model) Sync(ctx context.Context, feed *Feed, since Arrival) (int64, error) {
 	var f *modelFeed
 	for _, f = range m.feeds {

@@ -28,6 +28,8 @@ func (s *storeFeeder) Find(context.Context, Watch, Arrival) (*Feed, int64, error
 	return s.feed, s.now(), nil
 }
 
+func (s *storeFeeder) Now(context.Context, Arrival) int64 { return s.now() }
+
 // Sync does not wait for what was committed and is being published: who asked waits for its delivery anyway.
 func (s *storeFeeder) Sync(_ context.Context, _ *Feed, since Arrival) (int64, error) {
 	return int64(since), nil

@@ -82,7 +82,7 @@ func (s *watchStream) handle(r watchRequest) {
 		}
 	case *pb.WatchRequest_CancelRequest:
 		if u.CancelRequest != nil {
-			s.cancel(u.CancelRequest.WatchId)
+			s.cancel(u.CancelRequest.WatchId, r.since)
 		}
 	case *pb.WatchRequest_ProgressRequest:
 		if u.ProgressRequest != nil {
@@ -142,7 +142,7 @@ func (s *watchStream) create(r *pb.WatchCreateRequest, since coalesce.Arrival) {
 		}
 		reason = err.Error()
 	}
-	head := wire.AppendWatchCreated(wire.AppendWatchHead(nil, s.headerNow(), noWatchID))
+	head := wire.AppendWatchCreated(wire.AppendWatchHead(nil, s.headerSince(since), noWatchID))
 	s.post(wire.AppendWatchCanceled(head, 0, reason))
 }
 
@@ -189,8 +189,8 @@ func isEmptyRange(key, end []byte) bool {
 //
 // The answer is on its way before the hub knows: when a watch has left the hub, the stream may be told a progress that
 // the watch was not sent up to.
-func (s *watchStream) cancel(id int64) {
-	h := s.headerNow()
+func (s *watchStream) cancel(id int64, since coalesce.Arrival) {
+	h := s.headerSince(since)
 	s.mu.Lock()
 	w := s.forget(id)
 	if w == nil {

@@ -103,6 +103,8 @@ func (f *fakeSharer) Find(ctx context.Context, w coalesce.Watch, since coalesce.
 	}
 }
 
+func (f *fakeSharer) Now(context.Context, coalesce.Arrival) int64 { return f.revision() }
+
 func (f *fakeSharer) Sync(_ context.Context, feed *coalesce.Feed, _ coalesce.Arrival) (int64, error) {
 	return feed.Revision(), nil
 }

@@ -116,6 +116,14 @@ func (s *watchStream) headerNow() wire.Header {
 	return h
 }
 
+// headerSince is the header of an answer to a request. Its revision is not below any that the client had been told of, on
+// whatever connection to the same member, when it sent the request.
+func (s *watchStream) headerSince(since coalesce.Arrival) wire.Header {
+	h := s.service.header()
+	h.Revision = max(h.Revision, s.service.hub.Now(s.grpc.Context(), since))
+	return h
+}
+
 // Created is part of coalesce.Sink. The announcement is on its way before any event is.
 func (s *watchStream) Created(w *coalesce.Watcher, now int64) {
 	h := s.service.header()

@@ -250,7 +250,7 @@ func TestWatchesOfOneStreamAreBounded(t *testing.T) {
 	for range 2 {
 		s.create(key("a"), 0)
 	}
-	s.cancel(0)
+	s.cancel(0, s.service.hub.Arrive())
 	s.create(key("a"), 0)
 	var got []string
 	for _, resp := range x.all {

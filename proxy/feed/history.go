@@ -81,6 +81,7 @@ type cursor struct {
 	events  assembler
 	ready   []coalesce.Batch // not yet given out
 	created bool
+	held    int // bytes of the response that ready is of
 	dead    bool
 	idle    time.Time // since when nobody holds it
 
@@ -180,6 +181,7 @@ func (c *cursor) next(ctx context.Context) (b coalesce.Batch, ok bool, err error
 			c.created = true
 			c.askProgress()
 		case len(r.Events) > 0:
+			c.held = len(raw)
 			if c.ready, err = c.events.add(&r, len(raw)); err != nil {
 				return b, false, err
 			}
@@ -232,9 +234,11 @@ type cursors struct {
 	list []*cursor
 }
 
+// A laggard that needs another cursor each time would wait for etcd's sync loop each time.
 const (
-	// maxIdleCursors bounds them. Each may hold a response and gRPC's window in memory.
-	maxIdleCursors = 8
+	// maxIdleCursors and maxIdleBytes bound those that are kept, and what they hold in memory besides gRPC's windows.
+	maxIdleCursors = 64
+	maxIdleBytes   = 32 << 20
 	// cursorIdle is for how long one is kept.
 	cursorIdle = 5 * time.Second
 )
@@ -263,16 +267,21 @@ func (l *cursors) put(c *cursor) {
 	}
 	c.stopAsking()
 	c.idle = time.Now()
+	if len(c.ready) == 0 {
+		c.held = 0
+	}
 	l.mu.Lock()
 	l.list = append(l.list, c)
-	var old *cursor
-	if len(l.list) > maxIdleCursors {
-		old = l.list[0]
-		l.list = slices.Delete(l.list, 0, 1)
+	held, keep := 0, len(l.list) // the newest ones
+	for keep > 0 && len(l.list)-keep < maxIdleCursors && held+l.list[keep-1].held <= maxIdleBytes {
+		keep--
+		held += l.list[keep].held
 	}
+	old := slices.Clone(l.list[:keep])
+	l.list = slices.Delete(l.list, 0, keep)
 	l.mu.Unlock()
-	if old != nil {
-		old.close()
+	for _, c := range old {
+		c.close()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -166,15 +167,13 @@ func (s *Set) Arrive() coalesce.Arrival { return s.now.arrive() }
 
 // Find is part of coalesce.Feeder. It waits while upstream cannot be reached.
 func (s *Set) Find(ctx context.Context, w coalesce.Watch, since coalesce.Arrival) (*coalesce.Feed, int64, error) {
-	if w.Start == 0 {
-		s.now.begin(since) // while the feed opens
-	}
+	s.now.begin(since) // while the feed opens
 	out, err := s.find(ctx, coalesce.Range{Key: w.Key, End: w.End, PrevKV: w.PrevKV})
 	if err != nil {
 		return nil, 0, err
 	}
 	if w.Start != 0 {
-		return out, out.Revision(), nil
+		return out, max(s.Now(ctx, since), out.Revision()), nil
 	}
 	now, err := s.now.wait(ctx, since)
 	if err != nil {
@@ -183,6 +182,24 @@ func (s *Set) Find(ctx context.Context, w coalesce.Watch, since coalesce.Arrival
 	// A feed that has just opened knows nothing older, and the client has not been told yet what now is.
 	return out, max(now, out.Oldest()-1), nil
 }
+
+// Now is part of coalesce.Feeder.
+func (s *Set) Now(ctx context.Context, since coalesce.Arrival) int64 {
+	s.mu.Lock()
+	away := s.session == nil
+	s.mu.Unlock()
+	if !away {
+		ctx, cancel := context.WithTimeout(ctx, nowPatience)
+		defer cancel()
+		if rev, err := s.now.wait(ctx, since); err == nil {
+			return rev
+		}
+	}
+	return s.hub.Revision()
+}
+
+// nowPatience is how long an answer waits that need not know upstream's revision.
+const nowPatience = 250 * time.Millisecond
 
 func (s *Set) find(ctx context.Context, r coalesce.Range) (*coalesce.Feed, error) {
 	for {
