@@ -49,7 +49,7 @@ func BenchmarkWatchDelivery(b *testing.B) {
 				s := newWatchStream(service, x)
 				b.Cleanup(s.close)
 				for j := range l.perStream {
-					s.create(l.request(i*l.perStream+j), 0)
+					s.create(decoded(b, l.request(i*l.perStream+j)), 0)
 				}
 			}
 			<-x.done
@@ -161,7 +161,7 @@ func BenchmarkWatchMemory(b *testing.B) {
 				for i := range streams {
 					streams[i] = newWatchStream(service, x)
 					for j := range l.perStream {
-						streams[i].create(l.request(i*l.perStream+j), 0)
+						streams[i].create(decoded(b, l.request(i*l.perStream+j)), 0)
 					}
 				}
 				<-x.done

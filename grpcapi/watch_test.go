@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"weir/grpcapi/wire"
 )
@@ -17,6 +18,20 @@ import (
 // What these tests expect was recorded from etcd 3.7.3, except where they say otherwise.
 
 func key(k string) *pb.WatchCreateRequest { return &pb.WatchCreateRequest{Key: []byte(k)} }
+
+// decoded is r as a handler is given it.
+func decoded(t testing.TB, r *pb.WatchCreateRequest) *wire.WatchCreate {
+	t.Helper()
+	raw, err := proto.Marshal(createRequest(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var req wire.WatchRequest
+	if err := req.Unmarshal(raw); err != nil {
+		t.Fatal(err)
+	}
+	return &req.Create
+}
 
 func keys(k, end string) *pb.WatchCreateRequest {
 	return &pb.WatchCreateRequest{Key: []byte(k), RangeEnd: []byte(end)}

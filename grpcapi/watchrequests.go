@@ -5,9 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/protobuf/proto"
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
@@ -70,24 +68,18 @@ func (s *watchStream) handleQueued() {
 // handle does what one request asks. It is called for one request at a time. Requests of an unknown kind are ignored, as
 // at etcd.
 func (s *watchStream) handle(r watchRequest) {
-	var req pb.WatchRequest
-	if err := proto.Unmarshal(r.raw, &req); err != nil {
+	var req wire.WatchRequest
+	if err := req.Unmarshal(r.raw); err != nil {
 		s.end(undecodable(err))
 		return
 	}
-	switch u := req.RequestUnion.(type) {
-	case *pb.WatchRequest_CreateRequest:
-		if u.CreateRequest != nil {
-			s.create(u.CreateRequest, r.since)
-		}
-	case *pb.WatchRequest_CancelRequest:
-		if u.CancelRequest != nil {
-			s.cancel(u.CancelRequest.WatchId, r.since)
-		}
-	case *pb.WatchRequest_ProgressRequest:
-		if u.ProgressRequest != nil {
-			s.hub.RequestProgress(r.since)
-		}
+	switch req.Kind {
+	case wire.WatchCreates:
+		s.create(&req.Create, r.since)
+	case wire.WatchCancels:
+		s.cancel(req.CancelID, r.since)
+	case wire.WatchAsksProgress:
+		s.hub.RequestProgress(r.since)
 	}
 }
 
@@ -109,19 +101,15 @@ const (
 const noWatchID = -1
 
 // create starts a watch, or refuses it. That it has been created is announced by Created, which the hub calls.
-func (s *watchStream) create(r *pb.WatchCreateRequest, since coalesce.Arrival) {
+func (s *watchStream) create(r *wire.WatchCreate, since coalesce.Arrival) {
 	if len(r.Key) == 0 {
 		r.Key = []byte{0} // the smallest key
 	}
 	w, reason := s.newWatch(r)
 	if reason == "" {
 		o := coalesce.Watch{
-			Key: r.Key, End: r.RangeEnd, Start: r.StartRevision,
-			PrevKV: r.PrevKv, ProgressNotify: r.ProgressNotify,
-		}
-		for _, f := range r.Filters {
-			o.NoPut = o.NoPut || f == pb.WatchCreateRequest_NOPUT
-			o.NoDelete = o.NoDelete || f == pb.WatchCreateRequest_NODELETE
+			Key: r.Key, End: r.End, Start: r.StartRevision,
+			PrevKV: r.PrevKV, ProgressNotify: r.ProgressNotify, NoPut: r.NoPut, NoDelete: r.NoDelete,
 		}
 		ctx := s.grpc.Context()
 		err := s.hub.Watch(ctx, w, o, since)
@@ -133,7 +121,7 @@ func (s *watchStream) create(r *pb.WatchCreateRequest, since coalesce.Arrival) {
 		}
 		s.mu.Lock()
 		s.forget(w.ID)
-		if r.WatchId == 0 {
+		if r.WatchID == 0 {
 			s.nextID = w.ID // a refused watch has no id
 		}
 		s.mu.Unlock()
@@ -147,11 +135,11 @@ func (s *watchStream) create(r *pb.WatchCreateRequest, since coalesce.Arrival) {
 }
 
 // newWatch gives a watch its id, or says why it cannot be, in etcd's order of precedence.
-func (s *watchStream) newWatch(r *pb.WatchCreateRequest) (w *coalesce.Watcher, reason string) {
+func (s *watchStream) newWatch(r *wire.WatchCreate) (w *coalesce.Watcher, reason string) {
 	if r.StartRevision < 0 {
 		return nil, rpctypes.ErrCompacted.Error()
 	}
-	if isEmptyRange(r.Key, r.RangeEnd) {
+	if isEmptyRange(r.Key, r.End) {
 		return nil, reasonEmptyRange
 	}
 	s.mu.Lock()
@@ -159,11 +147,11 @@ func (s *watchStream) newWatch(r *pb.WatchCreateRequest) (w *coalesce.Watcher, r
 	if s.closed {
 		return nil, rpctypes.ErrGRPCWatchCanceled.Error() // which nobody is told any more
 	}
-	size := watchBytes + 2*(len(r.Key)+len(r.RangeEnd)) // the request is there while the watch is made of it
+	size := watchBytes + 2*(len(r.Key)+len(r.End)) // the request is there while the watch is made of it
 	if s.watchBytes+size > maxStreamWatchBytes || s.service.watchBytes.Load()+int64(size) > maxWatchBytes {
 		return nil, rpctypes.ErrTooManyRequests.Error()
 	}
-	id := r.WatchId
+	id := r.WatchID
 	if id == 0 {
 		for s.watches.get(s.nextID).watcher != nil {
 			s.nextID++

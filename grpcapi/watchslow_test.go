@@ -49,7 +49,7 @@ func TestNobodyIsCutOffUnasked(t *testing.T) {
 	x := newTransport(t)
 	s := newWatchStream(server.service(), x)
 	defer s.close()
-	s.create(key("a"), 0)
+	s.create(decoded(t, key("a")), 0)
 	<-x.sent
 	if n := server.clock.fire(); n != 0 {
 		t.Errorf("%d timers", n)
@@ -65,7 +65,7 @@ func TestOnlyTheClientThatTakesNothingIsCutOff(t *testing.T) {
 		x := newTransport(t)
 		s := newWatchStream(service, x)
 		defer s.close()
-		s.create(key("a"), 0)
+		s.create(decoded(t, key("a")), 0)
 		<-x.sent
 		x.write()
 		streams, transports = append(streams, s), append(transports, x)
@@ -109,7 +109,7 @@ func TestClientForWhomNothingIsInFlightIsNotSlow(t *testing.T) {
 	service, clock, _ := slowService(newRevisions(t, 1<<20))
 	x := newTransport(t)
 	s := newWatchStream(service, x)
-	s.create(key("a"), 0)
+	s.create(decoded(t, key("a")), 0)
 	<-x.sent
 	x.write()
 	for range 100 {
@@ -130,7 +130,7 @@ func TestClientThatTakesALongResponseSlowlyIsNotCutOff(t *testing.T) {
 	x := newTransport(t)
 	s := newWatchStream(service, x)
 	defer s.close()
-	s.create(keys("a", "b"), 0)
+	s.create(decoded(t, keys("a", "b")), 0)
 	<-x.sent
 	x.write()
 	value := strings.Repeat("x", 300<<10)

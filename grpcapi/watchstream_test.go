@@ -106,7 +106,7 @@ func TestSlowClientPinsLittleAndIsBroughtUpToDate(t *testing.T) {
 	x := newTransport(t)
 	s := newWatchStream(watchServiceOf(r), x)
 	defer s.close()
-	s.create(key("a"), 0)
+	s.create(decoded(t, key("a")), 0)
 	for range revisions {
 		r.commit(put("a", strings.Repeat("x", size)))
 	}
@@ -219,7 +219,7 @@ func TestFragmentsBeyondTheLimitFollowWhenThereIsRoom(t *testing.T) {
 	defer s.close()
 	fragmented := keys("a", "b")
 	fragmented.Fragment = true
-	s.create(fragmented, 0)
+	s.create(decoded(t, fragmented), 0)
 	var changes []change
 	for i := range 100 {
 		changes = append(changes, put(fmt.Sprintf("a%02d", i), strings.Repeat("x", 3000)))
@@ -248,10 +248,10 @@ func TestWatchesOfOneStreamAreBounded(t *testing.T) {
 	defer s.close()
 	s.watchBytes = maxStreamWatchBytes - 2*watchBytes
 	for range 2 {
-		s.create(key("a"), 0)
+		s.create(decoded(t, key("a")), 0)
 	}
 	s.cancel(0, s.service.hub.Arrive())
-	s.create(key("a"), 0)
+	s.create(decoded(t, key("a")), 0)
 	var got []string
 	for _, resp := range x.all {
 		got = append(got, describe(resp))
@@ -268,7 +268,7 @@ func TestStreamThatCannotSendTakesEverythingAndSendsNothing(t *testing.T) {
 	r := newRevisions(t, 1<<20)
 	x := &broken{transport: newTransport(t)}
 	s := newWatchStream(watchServiceOf(r), x)
-	s.create(key("a"), 0)
+	s.create(decoded(t, key("a")), 0)
 	for range 100 {
 		r.commit(put("a", strings.Repeat("x", 3000)))
 	}

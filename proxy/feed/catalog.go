@@ -20,6 +20,7 @@ type catalog struct {
 	fixed []*feed
 	plain *btree.BTreeG[*feed] // by the beginning of the range
 	prev  *btree.BTreeG[*feed]
+	at    *feed // what is searched for; here to spare allocations
 }
 
 func newCatalog() catalog {
@@ -28,6 +29,7 @@ func newCatalog() catalog {
 	return catalog{
 		plain: btree.NewBTreeGOptions(before, options),
 		prev:  btree.NewBTreeGOptions(before, options),
+		at:    new(feed),
 	}
 }
 
@@ -46,15 +48,16 @@ func (c *catalog) find(r coalesce.Range) *feed {
 		}
 	}
 	if !r.PrevKV {
-		if f := findIn(c.plain, r); f != nil {
+		if f := c.findIn(c.plain, r); f != nil {
 			return f
 		}
 	}
-	return findIn(c.prev, r)
+	return c.findIn(c.prev, r)
 }
 
-func findIn(tree *btree.BTreeG[*feed], r coalesce.Range) (found *feed) {
-	tree.Descend(&feed{span: r}, func(f *feed) bool {
+func (c *catalog) findIn(tree *btree.BTreeG[*feed], r coalesce.Range) (found *feed) {
+	c.at.span = r
+	tree.Descend(c.at, func(f *feed) bool {
 		if f.span.Contains(r) {
 			found = f
 		}
