@@ -52,9 +52,17 @@ type Source interface {
 }
 
 // CompactedError says that history was asked for which is no longer there.
-type CompactedError struct{ CompactRevision int64 }
+type CompactedError struct {
+	CompactRevision int64
+	Reason          string // if it is another one than a compaction
+}
 
-func (e *CompactedError) Error() string { return "required revision has been compacted" }
+func (e *CompactedError) Error() string {
+	if e.Reason != "" {
+		return e.Reason
+	}
+	return "required revision has been compacted"
+}
 
 // ErrHubClosed is why watchers are cancelled when their hub is closed.
 var ErrHubClosed = errors.New("watch hub is closed")
@@ -88,6 +96,7 @@ type Hub struct {
 	store  *storeFeeder // the feeder, if it is the one that never waits
 	chunk  int          // chunkBytes, and smaller in tests
 	window int          // streamWindow, and smaller in tests
+	round  int          // mergedCohorts, and smaller in tests, but not than window
 	few    int          // fewWatchers, and smaller in tests
 
 	// start has step called in a goroutine of its own until it returns false, and pause is called in long work when
@@ -132,6 +141,7 @@ func newHub(feeder Feeder, chunk, window, few int) *Hub {
 		feeder:  feeder,
 		chunk:   chunk,
 		window:  window,
+		round:   mergedCohorts,
 		few:     few,
 		spare:   make(chan func() bool),
 		cohorts: map[cohortKey]*cohort{},
@@ -196,8 +206,8 @@ func (h *Hub) raise(rev int64) {
 	}
 }
 
-// Compacted tells that history before rev is gone. A Watch that starts before it is cancelled. A watcher that is
-// behind is cancelled only if what it lacks is no longer in its feed's ring either.
+// Compacted tells that history before rev is gone. A Watch with a Start before it is cancelled. Any other watcher is
+// cancelled only if what it lacks is no longer in its feed's ring either; the Source is not asked for it.
 func (h *Hub) Compacted(rev int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

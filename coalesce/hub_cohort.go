@@ -4,22 +4,22 @@ package coalesce
 // guards it.
 type cohort struct {
 	cohortKey
-	source       lag // where it is served from
 	watchers     watcherList
 	ahead, after *cohort
 }
 
 type cohortKey struct {
-	group *group
-	next  int64
+	group  *group
+	next   int64
+	source lag
 }
 
-// lag is where cohorts are served from. The two are queued and served apart: a Source may wait for a network, and the
-// many that only need the ring do not wait for it.
-type lag int
+// lag is where cohorts are served from. The two are counted, held, queued and served apart: a Source may wait for a
+// network, and the many that only need the ring do not wait for it.
+type lag uint8
 
 const (
-	fromRing lag = iota
+	fromRing lag = iota // also those who lack what is compacted: to cancel them takes no Source
 	fromHistory
 )
 
@@ -85,22 +85,32 @@ const resyncers = 4
 
 // The functions below are called with h.mu held.
 
+// lagOf tells where a watcher of f is served from whose next revision is `next`.
+func (h *Hub) lagOf(f *Feed, next int64) lag {
+	if next >= f.ring.oldest() || h.isLost(f, next) {
+		return fromRing
+	}
+	return fromHistory
+}
+
+// isLost tells whether the Source could only say that `next` is compacted. Of a closed feed nothing is known: the
+// store may have been replaced.
+func (h *Hub) isLost(f *Feed, next int64) bool {
+	return next < h.compacted && f.closed == nil && next < f.ring.oldest()
+}
+
 // enqueue puts w into its cohort, which goes to the end of its feed's queue if it is new, and sees to it that it is
 // served.
 func (h *Hub) enqueue(w *Watcher) {
-	f := w.group.feed
-	key := cohortKey{w.group, w.next}
+	f, l := w.group.feed, w.source
+	key := w.cohort()
 	c := h.cohorts[key]
 	if c == nil {
-		c = &cohort{cohortKey: key, source: fromRing}
-		if w.next < f.ring.oldest() {
-			c.source = fromHistory
-		}
+		c = &cohort{cohortKey: key}
 		h.cohorts[key] = c
-		f.waiting[c.source].push(c)
+		f.waiting[l].push(c)
 	}
 	c.watchers.push(w)
-	l := c.source
 	h.lagging[l].push(f, l)
 	if h.resyncing[l] < resyncers {
 		h.resyncing[l]++
@@ -108,9 +118,14 @@ func (h *Hub) enqueue(w *Watcher) {
 	}
 }
 
+// cohort is the key of the cohort that a waiting watcher is in.
+func (w *Watcher) cohort() cohortKey {
+	return cohortKey{group: w.group, next: w.next, source: w.source}
+}
+
 // prune drops the cohort that w has been taken from, if it is empty.
 func (h *Hub) prune(w *Watcher) {
-	if c := h.cohorts[cohortKey{w.group, w.next}]; c.watchers.first == nil {
+	if c := h.cohorts[w.cohort()]; c.watchers.first == nil {
 		h.drop(c)
 	}
 }

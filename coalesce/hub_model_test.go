@@ -72,6 +72,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	m.ring = []int{1, 500, 3000, 1 << 20}[m.rnd.IntN(4)]
 	chunk := []int{1, 300, 1000, chunkBytes}[m.rnd.IntN(4)]
 	m.hub = newHub(m, chunk, 1+m.rnd.IntN(3), 1+m.rnd.IntN(3))
+	m.hub.round = m.hub.window + []int{0, 1, 5, mergedCohorts}[m.rnd.IntN(4)]
 	m.hub.start = func(step func() bool) { m.tasks = append(m.tasks, &modelTask{step: step}) }
 	m.hub.pause = m.meanwhile
 	return m
@@ -156,6 +157,7 @@ func (m *model) changeFeeds() {
 				in = m.rangeInside(in)
 			}
 			f.feed.Move(in, to.feed)
+			to.movedTo = true
 		}
 	case 5, 6:
 		if f.feed.CloseIdle() {
@@ -345,8 +347,8 @@ func (m *model) checkIdle() {
 		for _, w := range s.stream.watchers {
 			open[w.group.feed]++
 		}
-		if s.stream.behind != 0 || s.stream.served != 0 || s.stream.held.first != nil {
-			m.t.Errorf("a stream at rest has %d watchers behind and %d served", s.stream.behind, s.stream.served)
+		if s.stream.behind != 0 || s.stream.served != [2]int{} || s.stream.held != [2]watcherList{} {
+			m.t.Errorf("a stream at rest has %d watchers behind and %v served", s.stream.behind, s.stream.served)
 		}
 	}
 	for _, f := range m.feeds {
@@ -375,7 +377,7 @@ func (m *model) checkNothingKept() {
 	}
 	for _, s := range m.streams {
 		s := s.stream
-		if len(s.feeds) != 0 || s.waitsFor != nil || s.early.first != nil || s.held.first != nil || s.pending() != 0 {
+		if len(s.feeds) != 0 || s.waitsFor != nil || s.early.first != nil || s.held != [2]watcherList{} || s.pending() != 0 {
 			m.t.Errorf("a stream keeps something of watchers that are gone")
 		}
 	}

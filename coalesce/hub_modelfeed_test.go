@@ -16,6 +16,8 @@ type modelFeed struct {
 	at     int64 // published
 	cut    bool  // publishes nothing for a while
 	closed bool
+	// movedTo is true if watchers may have come here from another feed.
+	movedTo bool
 	// inline has previous values come with the events, as from an upstream watch, and not from Prev.
 	inline bool
 }
@@ -48,6 +50,17 @@ func (m *model) openFeed(r Range) *modelFeed {
 	})
 	m.feeds = append(m.feeds, f)
 	return f
+}
+
+// modelOf finds the model of a feed.
+func (m *model) modelOf(feed *Feed) *modelFeed {
+	for _, f := range m.feeds {
+		if f.feed == feed {
+			return f
+		}
+	}
+	m.t.Fatal("a feed that nobody has opened")
+	return nil
 }
 
 // publish lets the feed go on by some of the revisions that it does not have yet.
@@ -201,12 +214,7 @@ func (m *model) Find(ctx context.Context, w Watch, since Arrival) (*Feed, int64,
 func (m *model) Now(context.Context, Arrival) int64 { return m.head }
 
 func (m *model) Sync(ctx context.Context, feed *Feed, since Arrival) (int64, error) {
-	var f *modelFeed
-	for _, f = range m.feeds {
-		if f.feed == feed {
-			break
-		}
-	}
+	f := m.modelOf(feed)
 	for range 3 {
 		m.meanwhile()
 	}

@@ -29,7 +29,8 @@ type modelWatcher struct {
 	Watcher
 	watch    Watch
 	created  bool
-	store    int // of which it was created
+	fromNow  bool // asked for no start
+	store    int  // of which it was created
 	got      []wire.Event
 	progress int64 // that it was last notified of
 	over     bool  // cancelled or closed by the test, or refused
@@ -62,7 +63,7 @@ func (m *model) create() {
 		NoPut: m.rnd.IntN(5) == 0, NoDelete: m.rnd.IntN(5) == 0, ProgressNotify: m.rnd.IntN(2) == 0,
 	}
 	if m.rnd.IntN(2) == 0 {
-		w.watch.Start = 0
+		w.watch.Start, w.fromNow = 0, true
 	}
 	s.watchers = append(s.watchers, w)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -259,6 +260,19 @@ func (s *modelStream) check(w *modelWatcher, rev int64) {
 	}
 }
 
+// checkLost fails if w, which is cancelled as compacted, was on a feed that has what it lacks, or asked for no start and
+// was on none. A watcher that was moved may have been read for at another feed.
+func (s *modelStream) checkLost(w *modelWatcher) {
+	switch {
+	case w.store != s.m.store:
+	case w.group == nil && w.fromNow:
+		s.m.t.Fatalf("watcher %d from now, which was %d, is cancelled as compacted before it came", w.ID, w.watch.Start-1)
+	case w.group == nil:
+	case w.next >= w.group.feed.Oldest() && !s.m.modelOf(w.group.feed).movedTo:
+		s.m.t.Fatalf("watcher %d lacks what is from %d on, which its feed has, and is cancelled as compacted", w.ID, w.next)
+	}
+}
+
 // Canceled is part of Sink.
 func (s *modelStream) Canceled(watcher *Watcher, reason error) {
 	m := s.m
@@ -277,6 +291,7 @@ func (s *modelStream) Canceled(watcher *Watcher, reason error) {
 		if w.store == m.store && (c.CompactRevision > m.compacted || w.watch.Start >= c.CompactRevision) {
 			m.t.Fatalf("watcher %d from %d is cancelled for compact revision %d", w.ID, w.watch.Start, c.CompactRevision)
 		}
+		s.checkLost(w)
 	case errors.Is(reason, errModelReset):
 		if w.store == m.store {
 			m.t.Fatalf("watcher %d is cancelled because its store was replaced, which was not", w.ID)

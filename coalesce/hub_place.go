@@ -13,10 +13,14 @@ func (h *Hub) place(w *Watcher) {
 			s.early.push(w)
 		}
 		h.ask(s)
-	case s.full || s.served >= h.window:
-		s.enter(w, held)
-		s.held.push(w)
 	default:
+		l := h.lagOf(f, w.next)
+		if !s.hasRoom(f, l) {
+			s.enter(w, held)
+			s.held[l].push(w)
+			return
+		}
+		w.source = l
 		s.enter(w, waiting)
 		h.enqueue(w)
 	}
@@ -35,20 +39,35 @@ func (h *Hub) unplace(w *Watcher) {
 
 // release lets held watchers of a stream go on while it has room.
 func (h *Hub) release(s *Stream) {
-	for s.held.first != nil && !s.full && s.served < h.window {
-		w := s.held.first
-		w.unlist()
-		h.place(w)
+	for l := range s.held {
+		held := &s.held[l]
+		for w := held.first; w != nil && s.hasRoom(w.group.feed, lag(l)); w = held.first {
+			w.unlist()
+			h.place(w)
+		}
 	}
+}
+
+// hasRoom tells whether one more watcher of the stream may be resynced from there.
+func (s *Stream) hasRoom(f *Feed, l lag) bool {
+	window := s.hub.window
+	if l == fromHistory && f.mergeHistory {
+		window = s.window
+	}
+	return !s.full && s.served[l] < window
 }
 
 // refuse records that a stream took no more when its drained count was `drained`. If it has drained since, nobody
 // would tell so again, and it counts as having room.
 func (s *Stream) refuse(drained uint32) {
-	if s.drained.Load() == drained {
+	if s.drained.Load() == drained && !s.full {
 		s.full = true
+		s.window = max(s.window/2, s.hub.window)
 	}
 }
+
+// take records that a watcher that was resynced has been sent a message.
+func (s *Stream) take() { s.window = min(s.window+1, s.hub.round) }
 
 // end takes a watcher out of the hub, if it still is in it. One that has not come yet will not.
 func (h *Hub) end(w *Watcher) {

@@ -12,7 +12,8 @@ import (
 // resyncer brings waiting watchers up to date. In one round it serves cohorts of one feed: many that only need the ring,
 // which is then walked once for all of them (when ten thousand clients come back after a broken connection, it matters
 // that the ring is not walked ten thousand times), or those that need history: one, or many where the feed says that
-// one read for all of them is cheaper. A round ends when one of the cohorts has a chunk.
+// one read for all of them is cheaper. A round ends when one of the cohorts has a chunk. Watchers that lack what is
+// compacted are cancelled without being read for.
 //
 // A resyncer is the memory for one round; between two it keeps nothing.
 type resyncer struct {
@@ -22,6 +23,9 @@ type resyncer struct {
 	batches []Batch
 	groups  []*group
 	closed  []*Watcher // their feed was closed meanwhile
+
+	lost      []*Watcher // they lack what is compacted
+	compacted int64      // revision, for those
 }
 
 // part is one cohort in a round.
@@ -42,8 +46,10 @@ type serving struct {
 }
 
 const (
-	// roundCohorts bounds the cohorts of one round.
-	roundCohorts = 512
+	// ringCohorts bounds the cohorts of one round from the ring.
+	ringCohorts = 512
+	// mergedCohorts bounds those of one round from merged history: each round may wait for a network.
+	mergedCohorts = 4096
 	// roundChunks bounds the events of one round that are for anybody, in chunks.
 	roundChunks = 8
 	// roundWaste bounds all that is read of history in one round, in chunks: the cohorts wait until it is over.
@@ -61,10 +67,15 @@ func (h *Hub) resync(l lag) bool {
 	if !r.take(l) {
 		return false
 	}
-	if l == fromRing {
+	r.cancelLost()
+	switch {
+	case len(r.parts) == 0:
+	case l == fromRing:
 		r.readRing()
-	} else if err := r.readHistory(); err != nil {
-		r.fail(err)
+	default:
+		if err := r.readHistory(); err != nil {
+			r.fail(err)
+		}
 	}
 	for i := range r.parts {
 		p := &r.parts[i]
@@ -77,8 +88,17 @@ func (h *Hub) resync(l lag) bool {
 		r.place(p)
 		p.forget()
 	}
-	r.feed = nil
+	if r.feed = nil; cap(r.parts) > 2*ringCohorts {
+		r.parts = nil
+	}
 	return true
+}
+
+func (r *resyncer) cancelLost() {
+	for _, w := range r.lost {
+		r.hub.cancelWatcher(w, &CompactedError{CompactRevision: r.compacted})
+	}
+	r.lost = nil
 }
 
 // forget lets go of what p points to. It keeps a little memory for the next cohort.
@@ -95,27 +115,36 @@ func (p *part) forget() {
 	*p = part{events: p.events[:0], served: p.served[:0]}
 }
 
-// take fills r.parts from the queue of the feed whose turn it is. It returns false, and counts the resyncer out, if
-// there is nothing to do.
+// take fills r.parts and r.lost from the queue of the feed whose turn it is. It returns false, and counts the resyncer
+// out, if there is nothing to do.
 func (r *resyncer) take(l lag) bool {
 	h := r.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r.parts = r.parts[:0]
 	for r.feed = h.lagging[l].pop(l); r.feed != nil; r.feed = h.lagging[l].pop(l) {
-		most := roundCohorts
-		if l == fromHistory && !r.feed.mergeHistory {
+		most := ringCohorts
+		switch {
+		case l == fromHistory && r.feed.mergeHistory:
+			most = h.round
+		case l == fromHistory:
 			most = 1
 		}
 		queue := &r.feed.waiting[l]
-		for c := queue.first; c != nil && len(r.parts) < most; c = queue.first {
+		steps := 0
+		for c := queue.first; c != nil && steps < most; c = queue.first {
 			h.drop(c)
-			r.add(c)
+			if h.isLost(r.feed, c.next) {
+				r.lose(c)
+			} else {
+				r.add(c)
+			}
+			h.rest(&steps, nil)
 		}
 		if queue.first != nil {
 			h.lagging[l].push(r.feed, l)
 		}
-		if len(r.parts) > 0 {
+		if steps > 0 {
 			return true
 		}
 	}
@@ -137,6 +166,16 @@ func (r *resyncer) add(c *cohort) {
 		w.stream.enter(w, reading)
 		p.served = append(p.served, serving{watcher: w})
 	}
+}
+
+// lose has the watchers of c cancelled. h.mu is held.
+func (r *resyncer) lose(c *cohort) {
+	for w := c.watchers.first; w != nil; w = c.watchers.first {
+		w.unlist()
+		w.stream.enter(w, reading)
+		r.lost = append(r.lost, w)
+	}
+	r.compacted = r.hub.compacted
 }
 
 // readRing walks the ring from the first revision that any part lacks. If the ring has moved on from there
@@ -334,6 +373,9 @@ func (r *resyncer) place(p *part) {
 			w.stream.refuse(s.drained)
 		} else {
 			w.next = p.next
+			if len(p.events) > 0 {
+				w.stream.take()
+			}
 		}
 		f := w.group.feed
 		switch {
@@ -344,7 +386,7 @@ func (r *resyncer) place(p *part) {
 			h.place(w)
 		default: // step back behind those of its stream that are held
 			w.stream.enter(w, held)
-			w.stream.held.push(w)
+			w.stream.held[h.lagOf(f, w.next)].push(w)
 		}
 		h.release(w.stream)
 	}

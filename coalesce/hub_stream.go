@@ -38,21 +38,29 @@ type Stream struct {
 
 	// Guarded by hub.mu.
 	watchers []*Watcher
-	feeds    []streamFeed // that they are on
-	watches  int          // watchers that have ever come
-	behind   int          // watchers that may lack what live ones have been sent
-	served   int          // watchers that take part in resyncing
-	full     bool         // the Sink refused a message and has not drained since
-	held     watcherList  // watchers that wait for room; if there are any, the stream is full or served >= hub.window
-	early    watcherList  // live watchers that may start after the progress that is told next
+	feeds    []streamFeed   // that they are on
+	watches  int            // watchers that have ever come
+	behind   int            // watchers that may lack what live ones have been sent
+	served   [2]int         // watchers that take part in resyncing, by where they are served from
+	window   int            // how many of them may be served from merged history
+	full     bool           // the Sink refused a message and has not drained since
+	held     [2]watcherList // watchers that wait until hasRoom, by where they will be served from
+	early    watcherList    // live watchers that may start after the progress that is told next
 	progress
 	place  int32 // where it is in hub.streams
 	closed bool
 	reason error // why it is
 }
 
-// streamWindow is how many watchers of one stream take part in resyncing at a time. More would only be refused when the
-// stream is full again, over and over, and keep the resyncers from other streams.
+// streamWindow is how many watchers of one stream take part in resyncing at a time, from the ring and from history
+// each. More would only be refused when the stream is full again, over and over, and keep the resyncers from other
+// streams.
+//
+// Where history is merged a round takes long, however many it is for: a client that resumes all its watches on one
+// stream would wait for a hundred rounds. There a stream has as many as are read for together, until it refuses: it
+// then has half as many, and one more for each message that it takes, which comes to about twice as many as it takes
+// between two refusals. (TCP's congestion window is the model, RFC 5681; what is refused is read again, so that
+// shrinking to the least would cost more rounds than it saves.)
 const streamWindow = 64
 
 // ErrStreamClosed is why a watch is refused on a stream that was closed.
@@ -63,7 +71,7 @@ var errFeedClosed = errors.New("watch feed is closed")
 
 // NewStream registers a client's stream. It must be closed.
 func (h *Hub) NewStream(sink Sink) *Stream {
-	s := &Stream{hub: h, sink: sink}
+	s := &Stream{hub: h, sink: sink, window: h.round}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.place = int32(len(h.streams))
@@ -90,11 +98,12 @@ func (s *Stream) Watch(ctx context.Context, w *Watcher, o Watch, since Arrival) 
 	if err != nil {
 		return err
 	}
-	if o.Start == 0 {
+	fromNow := o.Start == 0
+	if fromNow {
 		o.Start = now + 1
 	}
 	s.sink.Created(w, now)
-	for err = s.join(w, f, o, epoch); errors.Is(err, errFeedClosed); err = s.join(w, f, o, epoch) {
+	for err = s.join(w, f, o, fromNow, epoch); errors.Is(err, errFeedClosed); err = s.join(w, f, o, fromNow, epoch) {
 		if f, _, err = find(ctx, o, since); err != nil {
 			break
 		}
@@ -125,8 +134,10 @@ func (s *Stream) admit(w *Watcher, f *Feed, now int64) (epoch int, err error) {
 	return h.epoch, nil
 }
 
-// join starts w on f, or returns why it cannot be. Nothing is wrong if its client has left already.
-func (s *Stream) join(w *Watcher, f *Feed, o Watch, epoch int) error {
+// join starts w on f, or returns why it cannot be. Nothing is wrong if its client has left already. A watch from now is
+// not refused because its start was compacted meanwhile: f may still have it, and if not, that is found out when the
+// watcher is resynced.
+func (s *Stream) join(w *Watcher, f *Feed, o Watch, fromNow bool, epoch int) error {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -139,7 +150,7 @@ func (s *Stream) join(w *Watcher, f *Feed, o Watch, epoch int) error {
 		return ErrHubClosed
 	case epoch != h.epoch:
 		return h.reset
-	case o.Start < h.compacted:
+	case !fromNow && o.Start < h.compacted:
 		return &CompactedError{CompactRevision: h.compacted}
 	case f.closed != nil:
 		return errFeedClosed
@@ -261,7 +272,7 @@ func (s *Stream) enter(w *Watcher, to state) {
 		}
 	}
 	count(&s.behind, w.state.isBehind(), to.isBehind())
-	count(&s.served, w.state.isServed(), to.isServed())
+	count(&s.served[w.source], w.state.isServed(), to.isServed())
 	w.state = to
 }
 

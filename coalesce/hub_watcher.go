@@ -26,6 +26,7 @@ type Watcher struct {
 	notify bool // wants progress notifications
 	busy   bool // has been sent events since the last one; of the goroutine that serves the watcher
 	state  state
+	source lag // where it is served from; does not change while it is waiting or reading
 	stream *Stream
 	group  *group
 

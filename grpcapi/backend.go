@@ -92,8 +92,10 @@ type WatchSharer interface {
 	// until that is known, or fails with the error to answer: upstream cannot be reached, or ctx has ended.
 	Share(ctx context.Context) (bool, error)
 	// Leader waits until it is known whether upstream has a leader. If it has none, the error is
-	// rpctypes.ErrGRPCNoLeader; else lost is closed when there has been none for three election timeouts.
-	Leader(ctx context.Context) (lost <-chan struct{}, err error)
+	// rpctypes.ErrGRPCNoLeader; if upstream cannot be reached, it is Unavailable. Else led ends when the leader is lost,
+	// and its cause is the status error to end the stream with: ErrGRPCNoLeader if a member said so, and Unavailable if
+	// no member could be reached for long, which the client resumes from by itself.
+	Leader(ctx context.Context) (led context.Context, err error)
 }
 
 // Upstream is a Forwarder that knows whether it can forward. proxy.Proxy satisfies it.

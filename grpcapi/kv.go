@@ -36,7 +36,7 @@ func registerKV(s *grpc.Server, b Backend, cfg Config) {
 func (k kv) rangeKeys(ctx context.Context, raw wire.Raw) (mem.BufferSlice, error) {
 	var r wire.RangeRequest
 	if err := r.Unmarshal(raw); err != nil {
-		return nil, undecodable(err)
+		return nil, errUndecodable
 	}
 	if err := checkRange(r.Key, r.SortOrder, r.SortTarget); err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (k kv) rangeStream(s grpc.ServerStream) error {
 	}
 	var r wire.RangeRequest
 	if err := r.Unmarshal(raw); err != nil {
-		return undecodable(err)
+		return errUndecodable
 	}
 	if err := checkRangeStream(&r); err != nil {
 		return err
@@ -62,7 +62,7 @@ func (k kv) rangeStream(s grpc.ServerStream) error {
 func (k kv) put(ctx context.Context, raw wire.Raw) (mem.BufferSlice, error) {
 	var r wire.PutRequest
 	if err := r.Unmarshal(raw); err != nil {
-		return nil, undecodable(err)
+		return nil, errUndecodable
 	}
 	if err := checkPut(r.Key, len(r.Value), r.Lease, r.IgnoreValue, r.IgnoreLease); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (k kv) put(ctx context.Context, raw wire.Raw) (mem.BufferSlice, error) {
 func (k kv) deleteRange(ctx context.Context, raw wire.Raw) (mem.BufferSlice, error) {
 	var r wire.DeleteRangeRequest
 	if err := r.Unmarshal(raw); err != nil {
-		return nil, undecodable(err)
+		return nil, errUndecodable
 	}
 	if err := checkDelete(r.Key); err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (k kv) deleteRange(ctx context.Context, raw wire.Raw) (mem.BufferSlice, err
 func (k kv) txn(ctx context.Context, raw wire.Raw) (mem.BufferSlice, error) {
 	var r pb.TxnRequest
 	if err := proto.Unmarshal(raw, &r); err != nil {
-		return nil, undecodable(err)
+		return nil, errUndecodable
 	}
 	if err := checkTxn(&r, k.maxTxnOps); err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ import (
 //
 // gRPC always runs on grpc-go's own transport, over TLS too: through net/http it would cost four to five times
 // more CPU. Only a TLS client that offers both h2 and http/1.1 (a browser, curl) meets net/http, because what it
-// will speak on HTTP/2 is known only request by request; gRPC among it is passed on by ServeHTTP.
+// will speak on HTTP/2 is known only request by request; gRPC among it is passed on by ServeHTTP, see pacedBody.
 //
 // Serve, Stop and the handlers may run concurrently.
 type Server struct {
@@ -57,7 +57,7 @@ type Config struct {
 	// by default, at least 100 ms.
 	WatchProgressInterval time.Duration
 	// SlowClientTimeout is after how long a watch stream is ended whose client has taken nothing although something waits
-	// for it, at least 1 s. 0 is never: a slow client costs only itself.
+	// for it, at least 1 s. 0 is never: a slow client costs only itself. Streams through net/http are not ended.
 	SlowClientTimeout time.Duration
 	// MaxConcurrentStreams bounds the RPCs in flight on one connection, 2^32-1 by default.
 	MaxConcurrentStreams uint32
@@ -89,8 +89,9 @@ const (
 	headerTimeout = 10 * time.Second
 
 	// What a client may send ahead of what has been read, in bytes: on one stream, and on all of a connection.
-	streamWindow = 128 << 10
-	connWindow   = 16 << 20
+	streamWindow   = 128 << 10
+	connWindow     = 16 << 20
+	httpConnWindow = 4<<20 - 1 // the most that net/http has; with its default one stream could stop all others
 	// idleTimeout is how long an HTTP connection may stay without a request.
 	idleTimeout = 5 * time.Minute
 )
@@ -181,6 +182,7 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.KeepAliveInterval, Timeout: cfg.KeepAliveTimeout}),
 		grpc.ConnectionTimeout(sniffTimeout),
 		grpc.WaitForHandlers(true),
+		grpc.StreamInterceptor(pacedStreams),
 		// gRPC would let a stream's window grow to 16 MiB, and every stream that is not read from pins its window.
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
@@ -189,14 +191,19 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 		Handler:           s.route(),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: int(min(cfg.MaxConcurrentStreams, math.MaxInt32))},
-		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug), // clients' mistakes
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          int(min(cfg.MaxConcurrentStreams, math.MaxInt32)),
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: httpConnWindow,
+		},
+		ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug), // clients' mistakes
 	}
 	return s
 }
 
 // route gives net/http's HTTP/2 requests that are gRPC to grpc, and all others to the configured handler.
 func (s *Server) route() http.Handler {
+	single := sync.OnceValue(func() map[string]bool { return singleRequests(s.grpc) }) // all are registered by then
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.enter() {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -204,7 +211,11 @@ func (s *Server) route() http.Handler {
 		}
 		defer s.handling.Done()
 		if r.ProtoMajor == 2 && isGRPC(r.Header.Get("Content-Type")) {
-			s.grpc.ServeHTTP(w, r)
+			unasked := 0 // messages
+			if single()[r.URL.Path] {
+				unasked = 2
+			}
+			s.grpc.ServeHTTP(w, pace(r, s.cfg.MaxRequestBytes+frameOverhead, unasked))
 			return
 		}
 		s.cfg.HTTP.ServeHTTP(w, r)

@@ -36,10 +36,9 @@ func toStatus(err error) error {
 	return status.Error(codes.Unknown, err.Error())
 }
 
-// undecodable is what grpc answers when a message is not the protobuf it should be.
-func undecodable(err error) error {
-	return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
-}
+// errUndecodable is what etcd answers when a message is not the protobuf it should be. It is not told what is wrong.
+var errUndecodable = status.Error(codes.Internal,
+	"grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data")
 
 // admit checks what etcd checks of an RPC's metadata before it looks at the request.
 func admit(ctx context.Context, b Maintenance) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,8 +32,9 @@ type watchService struct {
 	marker []byte // empty; see outgoing
 	slow   *slowClients
 
-	watchBytes atomic.Int64   // of the watches of all streams
-	tasks      sync.WaitGroup // goroutines of streams, which end soon after their RPC
+	watchBytes   atomic.Int64   // of the watches of all streams
+	requestBytes atomic.Int64   // of the queues of all streams
+	tasks        sync.WaitGroup // goroutines of streams, which end soon after their RPC
 }
 
 // watchConfig says how a watchService behaves. Fields must be set unless they say what zero means.
@@ -73,7 +73,7 @@ func newWatchService(hub *coalesce.Hub, header func() wire.Header, cfg watchConf
 // register adds the service to gs.
 func (w *watchService) register(gs *grpc.Server, b Maintenance) {
 	gs.RegisterService(watchDesc(stream("Watch", true, b, func(gs grpc.ServerStream) error {
-		return newWatchStream(w, gs).serve(nil)
+		return newWatchStream(w, gs).serve(context.Background())
 	})), nil)
 }
 
@@ -89,19 +89,16 @@ func watchDesc(watch grpc.StreamDesc) *grpc.ServiceDesc {
 func (w *watchService) wait() { w.tasks.Wait() }
 
 // serve is one Watch RPC. It ends when the client or the transport ends it, when the stream is ended from within, or
-// when lost is closed, which is nil for a client that does not ask for a leader.
+// with the cause of led when that ends.
 //
 // It only waits, because grpc has no other way to end an RPC than to return from its handler, while RecvMsg returns only
 // when the RPC has ended. Two goroutines so, whose stacks together are no larger than that of one that did both.
-func (s *watchStream) serve(lost <-chan struct{}) error {
+func (s *watchStream) serve(led context.Context) error {
 	defer s.close()
 	ctx := s.grpc.Context()
 	// A compressed message is freed before it is sent, and what is in flight could not be counted.
 	if err := grpc.SetSendCompressor(ctx, encoding.Identity); err != nil {
 		return err
-	}
-	if ctx.Value(http.ServerContextKey) != nil {
-		s.limit = 1 // net/http's transport blocks as soon as one message is unwritten
 	}
 	s.service.tasks.Go(s.receive)
 	select {
@@ -112,8 +109,8 @@ func (s *watchStream) serve(lost <-chan struct{}) error {
 		return ctx.Err()
 	case err := <-s.over:
 		return err
-	case <-lost:
-		return rpctypes.ErrGRPCNoLeader
+	case <-led.Done():
+		return context.Cause(led)
 	}
 }
 

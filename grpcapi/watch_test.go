@@ -261,7 +261,8 @@ func TestWatchEndsOnAMessageThatIsNotOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = cc.RecvMsg(new(wire.Raw))
-	if st := status.Convert(err); st.Code() != codes.Internal || !strings.HasPrefix(st.Message(), "grpc: failed to unmarshal the received message") {
+	const etcds = "grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data"
+	if st := status.Convert(err); st.Code() != codes.Internal || st.Message() != etcds {
 		t.Error(err)
 	}
 }

@@ -18,24 +18,40 @@ import (
 // upstream then serves all that arrived before it was asked. Otherwise a client that creates ten thousand watches would
 // wait ten thousand times. A goroutine does what is in the queue, and ends when it is empty.
 type watchRequest struct {
-	raw   wire.Raw
-	since coalesce.Arrival
+	raw     wire.Raw
+	since   coalesce.Arrival
+	refused bool // for want of room; raw is empty
 }
 
-// maxQueuedRequests is the size in bytes of a stream's queue from which no further requests are read.
-const maxQueuedRequests = 64 << 10
+const (
+	// maxQueuedRequests is the size in bytes of a stream's queue from which no further requests are read.
+	maxQueuedRequests = 64 << 10
+	// maxAllQueuedRequests is the size of all streams' queues from which each stream may have one request in it, and none of
+	// more than maxLateRequest: that one is refused. Nobody waits for another's queue, which may belong to a client that
+	// takes no answers.
+	maxAllQueuedRequests = 64 << 20
+	maxLateRequest       = 4 << 10
+)
 
 // size is what a request counts in the queue.
 func (r watchRequest) size() int { return len(r.raw) + 64 }
 
 // mayRead is called with s.mu held.
-func (s *watchStream) mayRead() bool { return s.hasRoom() && s.requestBytes < maxQueuedRequests }
+func (s *watchStream) mayRead() bool {
+	if s.requestBytes > 0 && s.service.requestBytes.Load() >= maxAllQueuedRequests {
+		return false
+	}
+	return s.hasRoom() && s.requestBytes < maxQueuedRequests
+}
 
 func (s *watchStream) queueRequest(r watchRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(r.raw) > maxLateRequest && s.service.requestBytes.Load()+int64(r.size()) > maxAllQueuedRequests {
+		r.raw, r.refused = nil, true
+	}
 	s.requests = append(s.requests, r)
-	s.requestBytes += r.size()
+	s.countRequests(r.size())
 	if !s.handling {
 		s.handling = true
 		s.service.tasks.Go(s.handleQueued)
@@ -48,29 +64,43 @@ func (s *watchStream) handleQueued() {
 		open := s.await(s.hasRoom)
 		s.mu.Lock()
 		if !open || len(s.requests) == 0 {
+			for _, r := range s.requests {
+				s.countRequests(-r.size())
+			}
 			s.requests, s.handling = nil, false
 			s.mu.Unlock()
 			return
 		}
 		r := s.requests[0]
+		s.requests[0].raw = nil // the array is kept
 		s.requests = s.requests[1:]
 		s.mu.Unlock()
 
 		s.handle(r)
 
 		s.mu.Lock()
-		s.requestBytes -= r.size()
+		s.countRequests(-r.size())
 		s.changed.Broadcast()
 		s.mu.Unlock()
 	}
 }
 
+// countRequests is called with s.mu held.
+func (s *watchStream) countRequests(bytes int) {
+	s.requestBytes += bytes
+	s.service.requestBytes.Add(int64(bytes))
+}
+
 // handle does what one request asks. It is called for one request at a time. Requests of an unknown kind are ignored, as
 // at etcd.
 func (s *watchStream) handle(r watchRequest) {
+	if r.refused { // of the three kinds it can only have been a create
+		s.refuse(rpctypes.ErrTooManyRequests.Error(), r.since)
+		return
+	}
 	var req wire.WatchRequest
 	if err := req.Unmarshal(r.raw); err != nil {
-		s.end(undecodable(err))
+		s.end(errUndecodable)
 		return
 	}
 	switch req.Kind {
@@ -130,6 +160,11 @@ func (s *watchStream) create(r *wire.WatchCreate, since coalesce.Arrival) {
 		}
 		reason = err.Error()
 	}
+	s.refuse(reason, since)
+}
+
+// refuse answers the request for a watch that is not created.
+func (s *watchStream) refuse(reason string, since coalesce.Arrival) {
 	head := wire.AppendWatchCreated(wire.AppendWatchHead(nil, s.headerSince(since), noWatchID))
 	s.post(wire.AppendWatchCanceled(head, 0, reason))
 }
@@ -173,11 +208,17 @@ func isEmptyRange(key, end []byte) bool {
 }
 
 // cancel ends a watch at the client's wish. An unknown id has no answer. One that was compacted away is known until
-// the client cancels it, as at etcd.
+// the client cancels it, as at etcd. One that ends by itself while a revision to state is awaited has had its answer.
 //
 // The answer is on its way before the hub knows: when a watch has left the hub, the stream may be told a progress that
 // the watch was not sent up to.
 func (s *watchStream) cancel(id int64, since coalesce.Arrival) {
+	s.mu.Lock()
+	known := s.watches.get(id).watcher != nil
+	s.mu.Unlock()
+	if !known {
+		return
+	}
 	h := s.headerSince(since)
 	s.mu.Lock()
 	w := s.forget(id)

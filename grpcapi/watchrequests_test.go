@@ -3,12 +3,11 @@ package grpcapi
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
@@ -109,6 +108,9 @@ func TestClientsThatLeaveWhileTheirWatchesWaitLeaveNothingBehind(t *testing.T) {
 	if n := s.watches.watchBytes.Load(); n != 0 {
 		t.Errorf("%d bytes of watches are left", n)
 	}
+	if n := s.watches.requestBytes.Load(); n != 0 {
+		t.Errorf("%d bytes of requests are left", n)
+	}
 	if n := f.feed.Stats().Watchers; n != 0 {
 		t.Errorf("%d watchers are left", n)
 	}
@@ -143,7 +145,7 @@ func TestQueuedMessageThatIsNotARequestEndsTheStream(t *testing.T) {
 	if err := s.SendMsg(wire.Raw{0xff}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.RecvMsg(new(wire.Raw)); status.Code(err) != codes.Internal {
+	if err := s.RecvMsg(new(wire.Raw)); errText(err) != errText(errUndecodable) {
 		t.Error(err)
 	}
 }
@@ -172,6 +174,82 @@ func TestQueueOfRequestsIsBounded(t *testing.T) {
 	}
 	s.close()
 	s.service.wait()
+}
+
+func TestStreamsMayHaveOneRequestEachWhenTheQueuesOfAllAreFull(t *testing.T) {
+	f := newFakeSharer(t)
+	open := f.hold()
+	defer open()
+	service := sharedServiceOf(f)
+	one, other := newWatchStream(service, newTransport(t)), newWatchStream(service, newTransport(t))
+	r := watchRequest{raw: marshal(t, createRequest(key("a")))}
+	one.queueRequest(r)
+	if !one.mayReadNow() {
+		t.Error("there is no room behind the first request")
+	}
+	const others = maxAllQueuedRequests
+	service.requestBytes.Add(others)
+	if one.mayReadNow() {
+		t.Error("there is room for another request")
+	}
+	if !other.mayReadNow() {
+		t.Error("a stream without any waits for the others")
+	}
+	open()
+	if !one.await(one.mayRead) {
+		t.Error("the stream has ended")
+	}
+	service.requestBytes.Add(-others)
+	one.close()
+	other.close()
+	service.wait()
+	if n := service.requestBytes.Load(); n != 0 {
+		t.Errorf("%d bytes are left", n)
+	}
+}
+
+func TestLongRequestsAreRefusedWhenTheQueuesOfAllAreFull(t *testing.T) {
+	f := newFakeSharer(t)
+	s, cc := startSharing(t, f, nil)
+	c := openWatch(t, cc)
+	long := key(strings.Repeat("x", maxLateRequest))
+	s.watches.requestBytes.Add(maxAllQueuedRequests)
+	c.create(long)
+	c.expect(`@1 id=-1 created canceled "etcdserver: too many requests"`)
+	c.create(key("a"))
+	c.expect("@1 id=0 created")
+	s.watches.requestBytes.Add(-maxAllQueuedRequests)
+	c.create(long)
+	c.expect("@1 id=1 created")
+}
+
+func TestOnlyCancelingAWatchThatIsThereWaitsForTheRevisionToState(t *testing.T) {
+	f := newFakeSharer(t)
+	asked := 0
+	f.asked = func() { asked++ }
+	x := newTransport(t)
+	s := newWatchStream(sharedServiceOf(f), x)
+	defer s.close()
+	s.cancel(0, 0)
+	s.cancel(-1, 0)
+	if asked != 0 {
+		t.Errorf("asked %d times to cancel nothing", asked)
+	}
+	s.create(decoded(t, key("a")), 0)
+	f.asked = func() {
+		asked++
+		if n := f.feed.Stats().Watchers; n != 1 {
+			t.Errorf("%d watchers before the answer is on its way", n)
+		}
+	}
+	s.cancel(0, 0)
+	s.cancel(0, 0)
+	if n := f.feed.Stats().Watchers; asked != 1 || n != 0 {
+		t.Errorf("asked %d times, %d watchers", asked, n)
+	}
+	if len(x.all) != 2 {
+		t.Errorf("%d responses", len(x.all))
+	}
 }
 
 func (s *watchStream) mayReadNow() bool {

@@ -43,12 +43,12 @@ func (w *sharedWatches) serve(gs grpc.ServerStream) error {
 		}
 		return w.pass(gs)
 	}
-	lost, err := w.admit(ctx)
+	led, err := w.admit(ctx)
 	if err != nil {
 		s.close()
 		return toStatus(err)
 	}
-	return toStatus(s.serve(lost))
+	return toStatus(s.serve(led))
 }
 
 func (w *sharedWatches) pass(gs grpc.ServerStream) error {
@@ -56,13 +56,14 @@ func (w *sharedWatches) pass(gs grpc.ServerStream) error {
 	return w.forward.Stream(method, gs)
 }
 
-// admit checks what etcd checks of an RPC's metadata. lost is nil for a client that does not ask for a leader.
-func (w *sharedWatches) admit(ctx context.Context) (lost <-chan struct{}, err error) {
+// admit checks what etcd checks of an RPC's metadata. led is as WatchSharer.Leader's, and never ends for a client that
+// does not ask for a leader.
+func (w *sharedWatches) admit(ctx context.Context) (led context.Context, err error) {
 	if err := checkAPIVersion(ctx); err != nil {
 		return nil, err
 	}
 	if !requiresLeader(ctx) {
-		return nil, nil
+		return context.Background(), nil
 	}
 	return w.sharer.Leader(ctx)
 }

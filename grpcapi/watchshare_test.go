@@ -26,8 +26,10 @@ type fakeSharer struct {
 	waiting chan coalesce.Arrival // an element for each Find that begins to wait
 	gone    chan error            // an element for each Find whose context has ended
 
+	asked func() // each Now, if not nil
 	share func(context.Context) (bool, error)
-	lost  chan struct{}
+	led   context.Context
+	lose  context.CancelCauseFunc // ends led
 
 	mu       sync.Mutex // guards the fields below
 	arrivals coalesce.Arrival
@@ -43,11 +45,11 @@ func newFakeSharer(t *testing.T) *fakeSharer {
 		waiting:   make(chan coalesce.Arrival, 1<<20),
 		gone:      make(chan error, 1<<20),
 		share:     func(context.Context) (bool, error) { return true, nil },
-		lost:      make(chan struct{}),
 		gate:      make(chan struct{}),
 		refused:   map[string]error{},
 	}
 	close(f.gate)
+	f.led, f.lose = context.WithCancelCause(context.Background())
 	f.hub = coalesce.NewHub(f)
 	f.feed = f.hub.NewFeed(coalesce.FeedConfig{Source: f.revisions, Revision: 1, RingBytes: 1 << 20})
 	t.Cleanup(f.hub.Close)
@@ -72,13 +74,13 @@ func (f *fakeSharer) Header() wire.Header {
 
 func (f *fakeSharer) Share(ctx context.Context) (bool, error) { return f.share(ctx) }
 
-func (f *fakeSharer) Leader(context.Context) (<-chan struct{}, error) {
+func (f *fakeSharer) Leader(context.Context) (context.Context, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.noLeader {
 		return nil, rpctypes.ErrGRPCNoLeader
 	}
-	return f.lost, nil
+	return f.led, nil
 }
 
 func (f *fakeSharer) Arrive() coalesce.Arrival {
@@ -103,7 +105,12 @@ func (f *fakeSharer) Find(ctx context.Context, w coalesce.Watch, since coalesce.
 	}
 }
 
-func (f *fakeSharer) Now(context.Context, coalesce.Arrival) int64 { return f.revision() }
+func (f *fakeSharer) Now(context.Context, coalesce.Arrival) int64 {
+	if f.asked != nil {
+		f.asked()
+	}
+	return f.revision()
+}
 
 func (f *fakeSharer) Sync(_ context.Context, feed *coalesce.Feed, _ coalesce.Arrival) (int64, error) {
 	return feed.Revision(), nil
@@ -252,6 +259,13 @@ func TestClientThatLeavesWhileShareIsNotKnownIsForgotten(t *testing.T) {
 }
 
 func TestLeaderIsRequiredOfThoseWhoAsk(t *testing.T) {
+	t.Run("it is lost", func(t *testing.T) { leaderIsRequiredOfThoseWhoAsk(t, rpctypes.ErrGRPCNoLeader) })
+	t.Run("nobody is reached", func(t *testing.T) {
+		leaderIsRequiredOfThoseWhoAsk(t, status.Error(codes.Unavailable, "nobody can be reached"))
+	})
+}
+
+func leaderIsRequiredOfThoseWhoAsk(t *testing.T, why error) {
 	f := newFakeSharer(t)
 	_, cc := startSharing(t, f, nil)
 	require := []string{rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader}
@@ -265,8 +279,8 @@ func TestLeaderIsRequiredOfThoseWhoAsk(t *testing.T) {
 	f.mu.Unlock()
 	openWith(t, cc, require...).expectEnd(rpctypes.ErrGRPCNoLeader)
 
-	close(f.lost)
-	strict.expectEnd(rpctypes.ErrGRPCNoLeader)
+	f.lose(why)
+	strict.expectEnd(why)
 	f.commit(put("a", "1"))
 	plain.expect(`@2 id=0 PUT("a" 1)@2`)
 	other.expect(`@2 id=0 PUT("a" 1)@2`)

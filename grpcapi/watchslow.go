@@ -21,6 +21,9 @@ import (
 // it was; after any other but Internal, which says that something is broken, it gives its watches up. What had been given
 // to the transport, up to inflightLimit and one response, stays there before the status until the client takes it or
 // its connection ends.
+//
+// Streams through net/http are left alone: that transport tells only of whole messages that they have been written, so a
+// client that steadily takes a long one would seem to take nothing. What one of them pins is a single response.
 type slowClients struct {
 	timeout time.Duration
 	after   func(d time.Duration, f func()) (stop func() bool)
@@ -95,20 +98,24 @@ func (c *slowClients) stalled() (all []*watchStream) {
 type stall struct {
 	count uint32 // of what has been taken
 	seen  uint32 // count at the last look
-	looks int32  // how often in a row nothing had been taken since the look before
+	looks int32  // how many looks in a row, the last included, have found something in flight and the same count
 }
 
-// isStalled is called at every look. Something that was given to the transport just before the first look of the row has
-// been in flight for one interval less than there are looks.
+// isStalled is called at every look. The first look of a row says only that something is in flight, the others that an
+// interval has passed each: a stream ends between one timeout and one interval more after its client's last taking.
 func (s *watchStream) isStalled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.taken
-	if s.closed || s.inflight == 0 || t.count != t.seen {
-		t.seen, t.looks = t.count, 0
-		return false
+	switch {
+	case s.closed || s.inflight == 0:
+		t.looks = 0
+	case t.count != t.seen:
+		t.looks = 1
+	default:
+		t.looks++
 	}
-	t.looks++
+	t.seen = t.count
 	return t.looks > stallLooks
 }
 

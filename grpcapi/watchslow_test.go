@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -102,6 +103,50 @@ func TestOnlyTheClientThatTakesNothingIsCutOff(t *testing.T) {
 	}
 	if len(log) != 1 {
 		t.Errorf("%d lines in the log", len(log))
+	}
+}
+
+func TestClientIsCutOffAfterOneTimeoutAtLeastAndOneLookMore(t *testing.T) {
+	for name, given := range map[string]int{"a client that has not taken anything yet": 0, "one that has taken something since": 1} {
+		r := newRevisions(t, 1<<20)
+		service, clock, _ := slowService(r)
+		x := newTransport(t)
+		s := newWatchStream(service, x)
+		s.create(decoded(t, key("a")), 0)
+		<-x.sent
+		for range given {
+			clock.fire() // something is in flight, and is taken afterwards
+			x.write()
+			r.commit(put("a", "1"))
+			<-x.sent
+		}
+		clock.fire() // at once
+		for look := range stallLooks {
+			if err := s.ended(); err != nil {
+				t.Errorf("%s: ended after %d quarters of the timeout", name, look)
+			}
+			clock.fire()
+		}
+		if err := s.ended(); status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: got %v after the timeout", name, err)
+		}
+		s.close()
+	}
+}
+
+func TestClientThroughNetHTTPIsNotCutOff(t *testing.T) {
+	service, clock, _ := slowService(newRevisions(t, 1<<20))
+	x := newTransport(t)
+	x.ctx = context.WithValue(x.ctx, http.ServerContextKey, &http.Server{})
+	s := newWatchStream(service, x)
+	defer s.close()
+	s.create(decoded(t, key("a")), 0)
+	<-x.sent
+	if n := clock.fire(); n != 0 {
+		t.Errorf("%d timers", n)
+	}
+	if s.limit != 1 {
+		t.Errorf("%d bytes may be in flight", s.limit)
 	}
 }
 

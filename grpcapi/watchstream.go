@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"errors"
+	"net/http"
 	"slices"
 	"sync"
 
@@ -27,7 +28,7 @@ import (
 //   - the few answers of others wait in the queue, and a goroutine is started for them when there is room.
 //
 // That bounds what a slow client can pin in memory to inflightLimit and one more response, and maxQueuedRequests and one
-// more request.
+// more request; and see maxAllQueuedRequests.
 type watchStream struct {
 	service *watchService
 	grpc    grpc.ServerStream
@@ -70,7 +71,9 @@ func newWatchStream(w *watchService, gs grpc.ServerStream) *watchStream {
 	}
 	s.changed.L = &s.mu
 	s.hub = w.hub.NewStream(s)
-	if w.slow != nil {
+	if gs.Context().Value(http.ServerContextKey) != nil {
+		s.limit = 1 // net/http's transport blocks as soon as one message is unwritten
+	} else if w.slow != nil {
 		w.slow.add(s)
 	}
 	return s
@@ -236,14 +239,18 @@ func (s *watchStream) Canceled(w *coalesce.Watcher, reason error) {
 	}
 	var compacted *coalesce.CompactedError
 	var o *outgoing
-	if errors.As(reason, &compacted) {
+	if errors.As(reason, &compacted) && compacted.Reason == "" {
 		h.Revision = 0
 		o = s.response(h, w.ID)
 		o.head = wire.AppendWatchCanceled(o.head, compacted.CompactRevision, "")
 	} else {
+		var from int64 // where the client can go on
+		if compacted != nil {
+			from = compacted.CompactRevision
+		}
 		s.forget(w.ID)
 		o = s.response(h, w.ID)
-		o.head = wire.AppendWatchCanceled(o.head, 0, reason.Error())
+		o.head = wire.AppendWatchCanceled(o.head, from, reason.Error())
 	}
 	s.enqueue(o.add(nil, 0))
 	s.send()

@@ -24,8 +24,8 @@ func (p *Proxy) Header() wire.Header { return p.feeds.Header() }
 // Share tells whether watches without an identity may be served from the hub; see grpcapi.WatchSharer.
 func (p *Proxy) Share(ctx context.Context) (bool, error) { return p.feeds.Share(ctx) }
 
-// Leader returns a channel that is closed when upstream loses its leader; see grpcapi.WatchSharer.
-func (p *Proxy) Leader(ctx context.Context) (lost <-chan struct{}, err error) {
+// Leader returns a context that ends when upstream loses its leader; see grpcapi.WatchSharer.
+func (p *Proxy) Leader(ctx context.Context) (led context.Context, err error) {
 	return p.feeds.Leader(ctx)
 }
 

@@ -101,7 +101,8 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 
-	logger.Info("weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded)
+	logger.Info("weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded,
+		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes)
 	clients, metrics := newServers(o, p, logger)
 	ended := l.start(clients, metrics)
 	logger.Info("serving client traffic", "address", l.clients.Addr().String(), "tls", o.listenTLS != nil)

@@ -118,10 +118,10 @@ func parseOptions(args, environ []string) (options, error) {
 	f.IntVar(&o.maxSendBytes, "max-send-bytes", 3<<19, "Limit in bytes of a request to the cluster. As at etcd, 512 KiB more are passed on, for the cluster to refuse.")
 	f.IntVar(&o.maxRecvBytes, "max-recv-bytes", math.MaxInt32, "Limit in bytes of an answer from the cluster.")
 
-	f.Func("feed", "Prefix of keys that are always watched with one watch of the cluster, which serves all watches below it; \"\" is every key. Comma separated, and may be given several times. Other watches are put together as they come.", o.addFeeds)
-	f.IntVar(&o.watchHistoryBytes, "watch-history-bytes", 64<<20, "Limit in bytes of the recent events that all feeds together keep in memory, for watches that start in the past or fall behind.")
-	f.DurationVar(&o.progressInterval, "watch-progress-notify-interval", 10*time.Minute, "Duration of periodic watch progress notifications (0 is 10m).")
-	f.DurationVar(&o.slowClientTimeout, "slow-client-timeout", 0, "End a watch stream whose client has taken nothing for this long while something waits for it (0 to disable).")
+	f.Func("feed", "Prefix of keys that are always watched with one watch of the cluster, which serves all watches below it; \"\" is every key. Comma separated, and may be given several times; a prefix with a comma cannot be given. Other watches are put together as they come.", o.addFeeds)
+	f.IntVar(&o.watchHistoryBytes, "watch-history-bytes", 64<<20, "Limit in bytes of the recent events that all feeds together keep in memory, for watches that start in the past or fall behind. 0 keeps nothing: all that such watches need is read from the cluster.")
+	f.DurationVar(&o.progressInterval, "watch-progress-notify-interval", 10*time.Minute, "Duration of periodic watch progress notifications, at least 100ms (0 is 10m).")
+	f.DurationVar(&o.slowClientTimeout, "slow-client-timeout", 0, "End a watch stream whose client has taken nothing for this long while something waits for it, at least 1s (0 to disable).")
 
 	f.StringVar(&o.listenAddr, "listen-addr", "127.0.0.1:23790", "Address to listen on. With an embedded core the default is 127.0.0.1:2379.")
 	f.StringVar(&metrics, "metrics-addr", "", "Comma separated URLs to serve the HTTP endpoints on additionally: http://host:port, https://host:port.")
@@ -206,6 +206,9 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 			return fmt.Errorf("--%s=%v is not possible: it must not be negative", name, d)
 		}
 	}
+	if d := o.slowClientTimeout; d > 0 && d < time.Second {
+		return fmt.Errorf("--slow-client-timeout=%v is not possible: within less than 1s a client may be taken for slow that is not; 0 disables it", d)
+	}
 	for _, e := range o.endpoints {
 		if _, address, ok := strings.Cut(e, "://"); e == o.listenAddr || ok && address == o.listenAddr {
 			return fmt.Errorf("--endpoints has %s, which is --listen-addr: the proxy would forward to itself", e)
@@ -258,6 +261,9 @@ func (o *options) addFeeds(list string) error {
 			return fmt.Errorf("it has an empty element: leave the comma out, or write %s for every key", wholeKeySpace)
 		case wholeKeySpace:
 			prefix = ""
+		}
+		if strings.Contains(prefix, `"`) {
+			return fmt.Errorf("it has a double quote in %s: write prefixes without quotes; one with a comma or a quote cannot be given", prefix)
 		}
 		if !slices.Contains(o.feeds, prefix) {
 			o.feeds = append(o.feeds, prefix)

@@ -104,8 +104,25 @@ func TestFeedsAreGivenByFlagsAndByTheVariable(t *testing.T) {
 			t.Errorf("%s: got %q, %v", c.name, o.feeds, err)
 		}
 	}
+	for _, list := range []string{`"/a/"`, `"/a,b/"`, `/a/,"/b/"`, `/a"`, `"""`} {
+		_, err := parseOptions([]string{"--endpoints=a:1", "--feed=" + list}, nil)
+		if err == nil || !strings.Contains(err.Error(), "it has a double quote in ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("--feed=%s: got %v", list, err)
+		}
+	}
 	if _, err := parseOptions([]string{"--endpoints=a:1"}, []string{"WEIR_PROXY_FEED=/a/,"}); err == nil || !strings.Contains(err.Error(), "empty element") {
 		t.Errorf("empty element in the variable: got %v", err)
+	}
+}
+
+func TestBoundsOfTheWatchFlagsAreTaken(t *testing.T) {
+	for _, args := range [][]string{
+		{"--slow-client-timeout=1s"}, {"--slow-client-timeout=0"},
+		{"--watch-progress-notify-interval=1ms"}, {"--watch-history-bytes=0"},
+	} {
+		if _, err := parseOptions(append(args, "--endpoints=a:1"), nil); err != nil {
+			t.Errorf("%v: got %v", args, err)
+		}
 	}
 }
 
@@ -157,9 +174,11 @@ func TestBadValuesAreOneLine(t *testing.T) {
 		"--max-concurrent-streams=0":      {"--max-concurrent-streams=0"},
 		"--watch-history-bytes=-1":        {"--watch-history-bytes=-1"},
 		"--slow-client-timeout=-1s":       {"--slow-client-timeout=-1s"},
+		"--slow-client-timeout=999ms is ": {"--slow-client-timeout=999ms"},
 		"--watch-progress-notify-interva": {"--watch-progress-notify-interval=-1s"},
 		"has an empty element":            {"--feed=/a/,,/b/"},
-		"invalid value":                   {"--dial-keepalive-time=5"},
+		"as in 5s":                        {"--dial-keepalive-time=5"},
+		"without a unit":                  {"--watch-history-bytes=64MB"},
 		"unexpected argument \"grpc\"":    {"grpc"},
 		"--cert and --key go together":    {"--cert=" + garbage},
 		"--cert-file and --key-file go":   {"--key-file=" + garbage},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"weir/coalesce"
 )
@@ -15,7 +16,7 @@ import (
 type check struct {
 	ask   func(context.Context) (int64, error) // one request
 	ctx   context.Context
-	tasks *sync.WaitGroup
+	tasks *tasks
 
 	sent atomic.Uint64 // the number of the last request that was sent
 
@@ -23,7 +24,9 @@ type check struct {
 	wanted  uint64        // the lowest number that is good enough for all who wait
 	done    uint64        // the number of the last request that was answered
 	rev     int64         // the newest answer
+	epoch   int           // calls of reset
 	running bool          // there is a goroutine
+	asked   time.Time     // when the request that is under way was sent; zero if none is
 	changed chan struct{} // closed and replaced when done changes
 }
 
@@ -43,9 +46,8 @@ func (c *check) start(since coalesce.Arrival) {
 		return
 	}
 	c.wanted = max(c.wanted, uint64(since)+1)
-	if !c.running && c.ctx.Err() == nil {
-		c.running = true
-		c.tasks.Go(c.run)
+	if !c.running {
+		c.running = c.tasks.start(c.run)
 	}
 }
 
@@ -76,14 +78,23 @@ func (c *check) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.done, c.rev = 0, 0
+	c.epoch++ // what is asked now does not count
+}
+
+// isLate tells whether a request has been under way for longer than d.
+func (c *check) isLate(d time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.asked.IsZero() && time.Since(c.asked) > d
 }
 
 func (c *check) run() {
-	for c.more() {
+	for epoch, more := c.more(); more; epoch, more = c.more() {
 		n := c.sent.Add(1)
 		rev, err := c.ask(c.ctx)
 		c.mu.Lock()
-		if err == nil {
+		c.asked = time.Time{}
+		if err == nil && epoch == c.epoch {
 			c.done, c.rev = n, max(c.rev, rev)
 			close(c.changed)
 			c.changed = make(chan struct{})
@@ -92,9 +103,11 @@ func (c *check) run() {
 	}
 }
 
-func (c *check) more() bool {
+func (c *check) more() (epoch int, more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.running = c.done < c.wanted && c.ctx.Err() == nil
-	return c.running
+	if c.running = c.done < c.wanted && c.ctx.Err() == nil; c.running {
+		c.asked = time.Now()
+	}
+	return c.epoch, c.running
 }

@@ -16,7 +16,8 @@ func TestACheckIsSentAfterThoseWhoJoinItArrived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var upstream, asked atomic.Int64
-		var tasks, callers sync.WaitGroup
+		var tasks tasks
+		var callers sync.WaitGroup
 		c := check{ctx: ctx, tasks: &tasks, changed: make(chan struct{})}
 		c.ask = func(ctx context.Context) (int64, error) {
 			if asked.Add(1)%5 == 0 {
@@ -42,15 +43,14 @@ func TestACheckIsSentAfterThoseWhoJoinItArrived(t *testing.T) {
 		if c.running {
 			t.Error("a goroutine is left although nobody waits")
 		}
-		cancel()
-		tasks.Wait()
+		tasks.end(cancel)
 	})
 }
 
 func TestACheckIsLeftWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		life, end := context.WithCancel(t.Context())
-		var tasks sync.WaitGroup
+		var tasks tasks
 		c := check{ctx: life, tasks: &tasks, changed: make(chan struct{})}
 		c.ask = func(ctx context.Context) (int64, error) { return 0, sleep(ctx, time.Hour) }
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -62,6 +62,6 @@ func TestACheckIsLeftWithItsContext(t *testing.T) {
 		if _, err := c.wait(t.Context(), c.arrive()); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v after the end", err)
 		}
-		tasks.Wait()
+		tasks.end(end)
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"weir/coalesce"
 	"weir/grpcapi/wire"
 )
 
@@ -47,9 +48,6 @@ func (s *Set) connect() {
 			err = s.serve(m)
 			s.log.Debug("feeds lost their member", "endpoint", m.String(), "error", err)
 		}
-		if errors.Is(err, errResume) {
-			continue
-		}
 		pause := retryInterval
 		if s.isUnshared() {
 			pause = probeInterval // it is the probe that is repeated
@@ -62,7 +60,7 @@ func (s *Set) connect() {
 func (s *Set) serve(m Member) error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	s.tasks.Go(func() {
+	s.tasks.start(func() {
 		select {
 		case <-m.Lost():
 			cancel()
@@ -95,13 +93,36 @@ func (s *Set) probeAlways(ctx context.Context, x *session) {
 	}
 }
 
-// seekQuorum leaves a member that is cut off from the others.
-func (s *Set) seekQuorum(ctx context.Context, m Member) {
+// seekQuorum leaves a member that is cut off from the others. It also ends the session when what upstream shows is older
+// than before: it may have been replaced behind a proxy, whose connection stays.
+func (s *Set) seekQuorum(ctx context.Context, x *session) {
 	for sleep(ctx, quorumInterval) == nil {
-		if _, err := s.linearizable(ctx, m); err != nil && ctx.Err() == nil {
-			s.preferOther(ctx, m)
+		seen := s.identity()
+		h, err := s.linearizable(ctx, x.member)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			s.preferOther(ctx, x.member)
+		case h.ClusterID != seen.cluster || h.Revision < seen.revision || h.RaftTerm < seen.term:
+			x.cancel(errSuspect)
 		}
 	}
+}
+
+// errSuspect ends a session so that the next one looks at what upstream is.
+var errSuspect = errors.New("upstream may not be what it was")
+
+// identity is what upstream has shown to be until now.
+func (s *Set) identity() identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := s.seen
+	for f := range s.feeds {
+		if f.isOpen() {
+			seen.revision = max(seen.revision, f.out.Revision())
+		}
+	}
+	return seen
 }
 
 // errAuthOn says that requests without identity are refused, so that nothing may be shared.
@@ -110,20 +131,44 @@ var errAuthOn = errors.New("authentication is on upstream")
 // probe asks whether upstream has authentication on, and ends all sharing if so. In the same request it learns of a
 // compaction.
 func (s *Set) probe(ctx context.Context, m Member) error {
-	oldest := s.oldestKept()
+	oldest, asked := s.oldestKept(), time.Now()
 	_, err := s.read(ctx, m, &wire.RangeRequest{Key: anyKey, Serializable: true, CountOnly: true, Revision: oldest})
 	switch {
 	case err == nil:
+		s.confirm(asked)
 		return nil
 	case isIdentityText(status.Convert(err).Message()):
 		s.unshare(errAuthOn)
 		return errAuthOn
 	case hasText(err, rpctypes.ErrGRPCCompacted):
-		return s.findCompaction(ctx, m, oldest)
+		s.confirm(asked)
+		s.lookUpCompaction(m, oldest)
+		return nil
 	case hasText(err, rpctypes.ErrGRPCFutureRev): // the member lags behind
+		s.confirm(asked)
 		return nil
 	}
 	return fmt.Errorf("probe: %w", err)
+}
+
+// trust is for how long after an answer no other is needed. A watch that comes later waits for the next one, or it
+// could be given what has been forbidden meanwhile and is still in memory.
+const trust = time.Second
+
+// isConfirmed is called with s.mu held.
+func (s *Set) isConfirmed() bool { return time.Since(s.confirmed) <= trust }
+
+// confirm records that a request without an identity, sent at `asked`, was allowed.
+func (s *Set) confirm(asked time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.isConfirmed()
+	if asked.After(s.confirmed) {
+		s.confirmed = asked
+	}
+	if !was && s.isConfirmed() {
+		s.tellChange()
+	}
 }
 
 // hasText tells whether err came from upstream as that error of etcd's.
@@ -162,16 +207,26 @@ func (s *Set) askRevision(ctx context.Context) (int64, error) {
 		}
 		return 0, errNoSession
 	}
+	seen, asked := s.identity(), time.Now()
 	h, err := s.read(ctx, x.member, &wire.RangeRequest{Key: anyKey, Serializable: true, CountOnly: true})
-	if err != nil {
+	switch {
+	case err != nil && isIdentityText(status.Convert(err).Message()):
+		s.unshare(errAuthOn)
+		x.cancel(errAuthOn)
+		return 0, err
+	case err != nil:
 		return 0, errors.Join(err, sleep(ctx, retryInterval))
+	case h.ClusterID != seen.cluster || h.Revision < seen.revision:
+		x.cancel(errSuspect)
+		return 0, errors.Join(errSuspect, sleep(ctx, retryInterval))
 	}
+	s.confirm(asked)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.session != x { // it may no longer be the same cluster
 		return 0, errNoSession
 	}
-	s.sawHeader(h)
+	s.sawHeader(x, h)
 	return h.Revision, nil
 }
 
@@ -196,6 +251,21 @@ func (s *Set) oldestKept() int64 {
 	return oldest
 }
 
+// lookUpCompaction has the compact revision found out, beside the probes.
+func (s *Set) lookUpCompaction(m Member, rev int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.lookingUp {
+		s.lookingUp = s.tasks.start(func() {
+			err := s.findCompaction(s.ctx, m, rev)
+			s.log.Debug("looked up the compact revision", "error", err)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.lookingUp = false
+		})
+	}
+}
+
 // findCompaction learns the compact revision, which is above rev: a watch from there is cancelled with it.
 func (s *Set) findCompaction(ctx context.Context, m Member, rev int64) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -216,9 +286,12 @@ func (s *Set) findCompaction(ctx context.Context, m Member, rev int64) error {
 		if err := r.Unmarshal(raw); err != nil {
 			return err
 		}
-		if r.CompactRevision > 0 {
+		switch {
+		case r.CompactRevision > 0 && r.CancelReason == "":
 			s.Compacted(r.CompactRevision)
 			return nil
+		case r.Canceled:
+			return &canceledError{r.CancelReason}
 		}
 	}
 }
@@ -226,9 +299,18 @@ func (s *Set) findCompaction(ctx context.Context, m Member, rev int64) error {
 // Compacted tells that upstream has compacted revisions before rev. The Set finds out by itself, but only within a second.
 func (s *Set) Compacted(rev int64) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sawCompaction(s.session, rev)
+}
+
+// sawCompaction takes what a session has learnt, if it is the current one. s.mu is held.
+func (s *Set) sawCompaction(x *session, rev int64) {
+	if x == nil || s.session != x {
+		return
+	}
 	s.compacted = max(s.compacted, rev)
-	s.mu.Unlock()
 	s.hub.Compacted(rev)
+	x.wantProgress() // quiet feeds have to get past it, or could not go on after a lost session
 }
 
 // isIdentityText tells whether upstream refused a request for having no identity, or none that is allowed to do what
@@ -292,6 +374,12 @@ func isTooOld(version string) bool {
 // errReplaced says that upstream is not what it was: another cluster, or this one restored from a backup.
 var errReplaced = errors.New("weir: the cluster upstream has been replaced or restored from a backup")
 
+// replacedAt is errReplaced for watchers: they have to read everything again, as after a compaction, and that is what
+// they are told. A reason alone does not reach the users of client/v3, whose watch just ends.
+func replacedAt(rev int64) error {
+	return &coalesce.CompactedError{CompactRevision: rev, Reason: errReplaced.Error()}
+}
+
 // verify makes sure that a member belongs to the cluster that the feeds are of, and that nothing which was seen has
 // been undone. A member that only lags behind cannot be mistaken for that, since a linearizable read makes it catch up.
 func (s *Set) verify(ctx context.Context, m Member) error {
@@ -300,22 +388,19 @@ func (s *Set) verify(ctx context.Context, m Member) error {
 		if err != nil {
 			return fmt.Errorf("linearizable read: %w", err)
 		}
-		s.mu.Lock()
-		seen := s.seen
-		for f := range s.feeds {
-			if f.isOpen() {
-				seen.revision = max(seen.revision, f.out.Revision())
-			}
-		}
-		s.mu.Unlock()
-		switch {
-		case seen.cluster != 0 && (h.ClusterID != seen.cluster || h.Revision < seen.revision):
+		var what string
+		switch seen := s.identity(); {
+		case seen.cluster != 0 && h.ClusterID != seen.cluster:
+			what = fmt.Sprintf("cluster id is %x and was %x", h.ClusterID, seen.cluster)
+		case h.Revision < seen.revision:
+			what = fmt.Sprintf("revision is %d and has been %d", h.Revision, seen.revision)
 		case h.RaftTerm < seen.term && try < termPatience:
 			if err := sleep(ctx, retryInterval); err != nil {
 				return err
 			}
 			continue
 		case h.RaftTerm < seen.term:
+			what = fmt.Sprintf("raft term is %d and has been %d", h.RaftTerm, seen.term)
 		default:
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -323,10 +408,9 @@ func (s *Set) verify(ctx context.Context, m Member) error {
 			s.header.Store(&h)
 			return nil
 		}
-		s.log.Error("the cluster upstream is not the one that it was; all watches are cancelled",
-			"cluster", fmt.Sprintf("%x", h.ClusterID), "was", fmt.Sprintf("%x", seen.cluster),
-			"revision", h.Revision, "seen", seen.revision, "term", h.RaftTerm, "seen term", seen.term)
-		s.reset(errReplaced)
+		s.log.Error("the cluster upstream has been replaced or restored from a backup; all watches are cancelled",
+			"because", what, "watches", s.watchers())
+		s.reset(replacedAt(h.Revision))
 		return errReplaced
 	}
 }
@@ -342,8 +426,23 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// sawHeader takes the header of a response of a verified member. s.mu is held.
-func (s *Set) sawHeader(h wire.Header) {
+// watchers counts those of all feeds.
+func (s *Set) watchers() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f := range s.feeds {
+		if f.isOpen() {
+			n += f.out.Stats().Watchers
+		}
+	}
+	return n
+}
+
+// sawHeader takes the header of a response of the current session. s.mu is held.
+func (s *Set) sawHeader(x *session, h wire.Header) {
+	if s.session != x {
+		return
+	}
 	s.seen.revision = max(s.seen.revision, h.Revision)
 	s.header.Store(&h)
 }
@@ -381,13 +480,12 @@ func (s *Set) isUnshared() bool {
 func (s *Set) unshare(why error) {
 	s.mu.Lock()
 	was := s.sharing
-	s.sharing = unshared
-	s.tellChange()
+	s.sharing = unshared // those who wait are told only when their streams have been ended: they are not refused
 	s.mu.Unlock()
 	if was == unshared {
 		return
 	}
-	s.log.Warn("watches are not shared", "reason", why)
+	s.log.Warn("watches are not shared, and those that were are ended", "reason", why, "watches", s.watchers())
 	s.hub.End(errNotShared)
 	s.reset(errNotShared)
 }
@@ -405,8 +503,9 @@ func (s *Set) reset(why error) {
 	s.catalog = newCatalog()
 	clear(s.feeds)
 	clear(s.retired)
-	if s.session != nil {
-		clear(s.session.feeds) // it ends
+	if s.session != nil { // it ends
+		clear(s.session.feeds)
+		s.session = nil
 	}
 	s.seen, s.compacted = identity{}, 0
 	for _, f := range fixed {

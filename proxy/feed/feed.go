@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"time"
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
@@ -29,7 +30,8 @@ type feed struct {
 	id       int64   // of its watch on the session; 0 while it has none
 	absorbed []*feed // to be retired when it has opened
 	idle     bool    // had no watchers at the last turn of tend
-	lost     bool    // what it has not been sent is compacted: it stays as it is until its watchers are elsewhere
+	rehomed  time.Time
+	lost     bool // what it has not been sent is compacted: it stays as it is until its watchers are elsewhere
 	waste    waste
 
 	events assembler // of the goroutine that receives
@@ -49,13 +51,17 @@ func (f *feed) isOpen() bool {
 
 // assembler puts the events of a watch together into whole revisions.
 type assembler struct {
-	reached int64        // events up to here have been given out, or are not wanted
+	from    int64        // events up to here are not wanted: a session that resumes is sent some again
+	reached int64        // events up to here have been given out
 	partial []wire.Event // of one revision, of which there may be more
 }
 
-// bigResponse is from where on the events of a response are copied, so that the last few of them that are kept do not
-// keep all of it in memory.
-const bigResponse = 64 << 10
+// startAfter begins with the revision after rev.
+func startAfter(rev int64) assembler { return assembler{from: rev, reached: rev} }
+
+// bigResponse is from where on the events of a response are copied, so that one of them that is kept, in the ring or
+// for a client that does not take it, does not keep all of it in memory.
+const bigResponse = 16 << 10
 
 // add takes a response and returns the revisions that it completes. A response completes the revision of its last
 // event unless it says that it is a fragment; one in the middle is complete when the next one begins. The memory of the
@@ -72,49 +78,36 @@ func (a *assembler) add(r *wire.WatchResponse, size int) ([]coalesce.Batch, erro
 	start := 0
 	for i := range r.Events {
 		rev := r.Events[i].ModRev
-		if rev <= a.reached { // sent again by a session that resumed
+		if rev <= a.from {
 			start = i + 1
 			continue
 		}
 		if len(a.partial) > 0 && a.partial[0].ModRev != rev {
-			if flush(); rev < a.reached {
-				return nil, fmt.Errorf("upstream sends revision %d after %d", rev, a.reached)
-			}
+			flush()
+		}
+		if rev <= a.reached {
+			return nil, fmt.Errorf("upstream sends revision %d after %d", rev, a.reached)
 		}
 		if i+1 == len(r.Events) || r.Events[i+1].ModRev != rev {
-			a.partial = append(a.partial, r.Events[start:i+1]...)
+			kept := r.Events[start : i+1]
+			if size >= bigResponse && len(r.Events) > 1 {
+				detach(kept)
+			}
+			a.partial = append(a.partial, kept...)
 			start = i + 1
 		}
 	}
 	if !r.Fragment {
 		flush()
 	}
-	if size >= bigResponse && len(done) > 1 {
-		for _, b := range done {
-			detach(b.Events)
-		}
-	}
 	return done, nil
 }
 
-// detach moves the events of one revision into memory of their own.
+// detach moves each event into memory of its own.
 func detach(events []wire.Event) {
-	size := 0
-	for i := range events {
-		size += len(events[i].Data) + len(events[i].Prev)
-	}
-	buf := make([]byte, 0, size)
-	own := func(b []byte) []byte {
-		if b == nil {
-			return nil
-		}
-		start := len(buf)
-		buf = append(buf, b...)
-		return buf[start:len(buf):len(buf)]
-	}
 	for i := range events {
 		e := &events[i]
-		e.Data, e.Prev = own(e.Data), own(e.Prev)
+		e.Data, e.Prev = bytes.Clone(e.Data), bytes.Clone(e.Prev)
 		at := bytes.Index(e.Data, e.Key) // the key is in Data, and where it is equal does not matter
 		e.Key = e.Data[at : at+len(e.Key) : at+len(e.Key)]
 	}

@@ -39,7 +39,9 @@ func (h source) History(ctx context.Context, r coalesce.Range, from int64, yield
 		var canceled *canceledError
 		switch {
 		case errors.As(err, &compacted):
-			s.Compacted(compacted.CompactRevision)
+			s.mu.Lock()
+			s.sawCompaction(c.session, compacted.CompactRevision)
+			s.mu.Unlock()
 			return next, compacted
 		case errors.As(err, &canceled):
 			return next, err
@@ -71,10 +73,13 @@ func (h source) History(ctx context.Context, r coalesce.Range, from int64, yield
 // cursor is an upstream watch that starts in the past, on a stream of its own, because it holds up RequestProgress and
 // because it is read only as fast as its watchers take what it brings: gRPC's window keeps upstream waiting, and
 // etcd then keeps nothing for it.
+//
+// It ends with the session: on a member that the session has left it would learn of nothing new.
 type cursor struct {
-	span   coalesce.Range
-	stream WatchStream
-	cancel context.CancelFunc
+	session *session
+	span    coalesce.Range
+	stream  WatchStream
+	cancel  context.CancelFunc
 
 	// Of the goroutine that holds the cursor.
 	reached int64 // everything up to here has been given out
@@ -100,11 +105,8 @@ func (s *Set) newCursor(ctx context.Context, r coalesce.Range, from int64) (*cur
 		s.mu.Lock()
 		x, changed, state := s.session, s.changed, s.sharing
 		s.mu.Unlock()
-		if state != shared {
-			return nil, errNotShared
-		}
-		if x != nil {
-			c, err := openCursor(s.ctx, x.member, r, from)
+		if x != nil && state == shared { // else the streams are about to be ended
+			c, err := openCursor(ctx, x, r, from)
 			if err == nil {
 				return c, nil
 			}
@@ -121,10 +123,11 @@ func (s *Set) newCursor(ctx context.Context, r coalesce.Range, from int64) (*cur
 	}
 }
 
-// openCursor opens a cursor that lives until it is closed or life ends.
-func openCursor(life context.Context, m Member, r coalesce.Range, from int64) (*cursor, error) {
-	ctx, cancel := context.WithCancel(life)
-	stream, err := m.Watch(ctx, false)
+// openCursor opens a cursor that lives until it is closed or the session ends. It gives up when ctx ends.
+func openCursor(ctx context.Context, x *session, r coalesce.Range, from int64) (*cursor, error) {
+	life, cancel := context.WithCancel(x.ctx)
+	defer context.AfterFunc(ctx, cancel)()
+	stream, err := x.member.Watch(life, false)
 	if err == nil {
 		err = stream.Send(wire.AppendWatchCreate(nil, wire.WatchCreate{
 			Key: r.Key, End: r.End, PrevKV: r.PrevKV, StartRevision: from, Fragment: true,
@@ -135,8 +138,8 @@ func openCursor(life context.Context, m Member, r coalesce.Range, from int64) (*
 		return nil, fmt.Errorf("open watch from revision %d: %w", from, err)
 	}
 	return &cursor{
-		span: r, stream: stream, cancel: cancel,
-		reached: from - 1, events: assembler{reached: from - 1},
+		session: x, span: r, stream: stream, cancel: cancel,
+		reached: from - 1, events: startAfter(from - 1),
 	}, nil
 }
 
@@ -172,6 +175,8 @@ func (c *cursor) next(ctx context.Context) (b coalesce.Batch, ok bool, err error
 			return b, false, err
 		}
 		switch {
+		case r.CancelReason == errReplaced.Error(): // the session learns of it too
+			return b, false, errReplaced
 		case r.CompactRevision > 0:
 			return b, false, &coalesce.CompactedError{CompactRevision: r.CompactRevision}
 		case r.Canceled:
@@ -185,7 +190,7 @@ func (c *cursor) next(ctx context.Context) (b coalesce.Batch, ok bool, err error
 			if c.ready, err = c.events.add(&r, len(raw)); err != nil {
 				return b, false, err
 			}
-		case !r.Fragment && len(c.events.partial) == 0:
+		case r.WatchID == allWatches && !r.Fragment && len(c.events.partial) == 0:
 			c.reached = max(c.reached, r.Header.Revision)
 			c.events.reached = c.reached
 			return b, false, nil
@@ -248,7 +253,7 @@ func (l *cursors) take(r coalesce.Range, from int64) *cursor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, c := range l.list {
-		if c.reached+1 == from && c.span.Contains(r) {
+		if c.reached+1 == from && c.span.Contains(r) && c.session.ctx.Err() == nil {
 			l.list = slices.Delete(l.list, i, i+1)
 			return c
 		}
@@ -261,7 +266,7 @@ func (l *cursors) put(c *cursor) {
 	switch {
 	case c == nil:
 		return
-	case c.dead || l.set.ctx.Err() != nil:
+	case c.dead || c.session.ctx.Err() != nil:
 		c.close()
 		return
 	}

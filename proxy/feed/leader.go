@@ -3,11 +3,13 @@ package feed
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
@@ -15,63 +17,67 @@ import (
 // leader knows whether upstream has one, for the watches of clients that demand it. etcd ends a stream that was opened
 // with that demand when its member has been without a leader for three election timeouts, so one such stream is kept
 // open for all clients, without a watch on it. It is opened when the first client asks, and kept from then on.
+//
+// That no member can be reached is another thing than that a member has no leader: client/v3 gives a watch up when it is
+// told the latter, and comes back by itself from the former, as it would from a broken connection.
 type leader struct {
 	upstream Upstream
 	ctx      context.Context
-	tasks    *sync.WaitGroup
+	tasks    *tasks
+	log      *slog.Logger
 
 	mu      sync.Mutex // guards the fields below
 	started bool
-	known   bool
-	lost    chan struct{} // closed when the leader is lost; nil while there is none
-	changed chan struct{} // closed and replaced when known or lost changes
+	led     context.Context // while there is a leader; nil while that is not known, or there is none
+	lose    context.CancelCauseFunc
+	why     error         // there is none
+	changed chan struct{} // closed and replaced when led or why changes
 }
 
-// unreachable is for how long no member may be reached before that counts as having no leader: three of etcd's default
-// election timeouts.
+// unreachable is for how long no member may be reached before the streams that demand a leader are ended: three of
+// etcd's default election timeouts.
 const unreachable = 3 * time.Second
 
-func (l *leader) get(ctx context.Context) (<-chan struct{}, error) {
+var errUnreachable = status.Error(codes.Unavailable, "weir: upstream cannot be reached, and so not known to have a leader")
+
+func (l *leader) get(ctx context.Context) (context.Context, error) {
 	for {
 		l.mu.Lock()
 		if !l.started {
-			l.started = true
-			l.tasks.Go(l.run)
+			l.started = l.tasks.start(l.run)
 		}
-		known, lost, changed := l.known, l.lost, l.changed
+		led, why, changed := l.led, l.why, l.changed
 		l.mu.Unlock()
-		switch {
-		case known && lost != nil:
-			return lost, nil
-		case known:
-			return nil, rpctypes.ErrGRPCNoLeader
+		if led != nil || why != nil {
+			return led, why
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		case <-l.ctx.Done():
-			return nil, rpctypes.ErrGRPCNoLeader
+			return nil, errUnreachable
 		}
 	}
 }
 
 // run keeps the stream open.
 func (l *leader) run() {
-	var failing time.Time // since when there has been no member with a leader
+	defer l.set(errUnreachable)
+	since := time.Now() // there has been no member with a leader
 	for l.ctx.Err() == nil {
 		err := l.follow(func() {
-			failing = time.Time{}
-			l.set(true)
+			since = time.Time{}
+			l.set(nil)
 		})
+		if since.IsZero() {
+			since = time.Now()
+		}
 		switch {
-		case failing.IsZero():
-			failing = time.Now()
-			if hasText(err, rpctypes.ErrGRPCNoLeader) { // etcd has waited already
-				l.set(false)
-			}
-		case hasText(err, rpctypes.ErrGRPCNoLeader) || time.Since(failing) >= unreachable:
-			l.set(false)
+		case hasText(err, rpctypes.ErrGRPCNoLeader): // etcd has waited already
+			l.set(rpctypes.ErrGRPCNoLeader)
+		case time.Since(since) >= unreachable:
+			l.set(errUnreachable)
 		}
 		_ = sleep(l.ctx, retryInterval)
 	}
@@ -85,7 +91,7 @@ func (l *leader) follow(found func()) error {
 	}
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel()
-	l.tasks.Go(func() {
+	l.tasks.start(func() {
 		select {
 		case <-m.Lost():
 			cancel()
@@ -124,19 +130,22 @@ func hasLeader(ctx context.Context, m Member) error {
 	return nil
 }
 
-func (l *leader) set(has bool) {
+// set records that there is a leader, or why not.
+func (l *leader) set(why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.known && has == (l.lost != nil) {
+	switch {
+	case why == nil && l.led != nil, why != nil && l.led == nil && l.why == why:
 		return
+	case why == nil:
+		l.led, l.lose = context.WithCancelCause(context.Background())
+		l.log.Debug("upstream has a leader")
+	case l.led != nil:
+		l.log.Warn("watch streams that require a leader are ended", "reason", status.Convert(why).Message())
+		l.lose(why)
+		l.led = nil
 	}
-	l.known = true
-	if has {
-		l.lost = make(chan struct{})
-	} else if l.lost != nil {
-		close(l.lost)
-		l.lost = nil
-	}
+	l.why = why
 	close(l.changed)
 	l.changed = make(chan struct{})
 }

@@ -119,7 +119,7 @@ func (c *modelClient) watch(o coalesce.Watch) {
 		case err == nil:
 		case c.ctx.Err() != nil, m.hadAuth():
 			w.canceled = err
-		case errors.Is(err, errReplaced) && epochs[len(epochs)-1] != epochs[0]:
+		case isReplaced(err) && epochs[len(epochs)-1] != epochs[0]:
 			w.canceled = err
 		default:
 			m.fail("client %d: %v is refused: %v", c.name, w, err)

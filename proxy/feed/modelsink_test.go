@@ -129,12 +129,17 @@ func (c *modelClient) Canceled(watcher *coalesce.Watcher, reason error) {
 	c.dropAsked()
 }
 
+func isReplaced(reason error) bool {
+	var c *coalesce.CompactedError
+	return errors.As(reason, &c) && c.Reason == errReplaced.Error() && c.CompactRevision > 0
+}
+
 // checkReason says what is wrong with the reason why a watch is cancelled.
 func (m *model) checkReason(w *modelWatch, reason error) error {
 	var compacted *coalesce.CompactedError
 	_, epochs := m.epochsNow()
 	switch {
-	case errors.As(reason, &compacted):
+	case errors.As(reason, &compacted) && compacted.Reason == "":
 		at := compacted.CompactRevision
 		if m.everCompacted() < at {
 			return fmt.Errorf("compacted is only up to %d", m.everCompacted())
@@ -142,7 +147,7 @@ func (m *model) checkReason(w *modelWatch, reason error) error {
 		if w.pos+1 >= at {
 			return errors.New("it has been sent all that is compacted")
 		}
-	case errors.Is(reason, errReplaced):
+	case isReplaced(reason):
 		if w.epochs[0] == epochs[len(epochs)-1] {
 			return errors.New("it is of the newest cluster")
 		}

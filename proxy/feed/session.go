@@ -25,17 +25,19 @@ type session struct {
 	set    *Set
 	member Member
 	stream WatchStream
+	ctx    context.Context // ends with the session
 	cancel context.CancelCauseFunc
 	wake   chan struct{} // has an element when the sender has work
 
-	// Guarded by set.mu.
+	// Guarded by set.mu. feeds is empty when the session ends.
 	queue    [][]byte        // requests to be sent
 	creating []*feed         // whose `created` has not come, in the order of requests, which is that of answers
 	resuming int             // how many of them had been open before
-	feeds    map[int64]*feed // by the id of their watch; nil for one that was ended before it was created
+	feeds    map[int64]*feed // by the id of their watch, until it is ended
 	lastID   int64
 	progress bool // somebody waits for it
 	asked    bool // a request for it has been sent and not been answered
+	answered time.Time
 
 	response wire.WatchResponse // of the goroutine that receives
 }
@@ -43,6 +45,8 @@ type session struct {
 const (
 	// progressRetry is after how long without an answer progress is requested again: etcd drops requests.
 	progressRetry = 100 * time.Millisecond
+	// progressPause is between an answer and the next request, which is sent when the answer was not enough.
+	progressPause = 2 * time.Millisecond
 	// callTimeout is how long a member may take to answer a read.
 	callTimeout = 3 * time.Second
 )
@@ -59,7 +63,7 @@ func (s *Set) serveSession(ctx context.Context, m Member) error {
 		return fmt.Errorf("open watch stream: %w", err)
 	}
 	x := &session{
-		set: s, member: m, stream: stream, cancel: cancel,
+		set: s, member: m, stream: stream, ctx: ctx, cancel: cancel,
 		wake:  make(chan struct{}, 1),
 		feeds: map[int64]*feed{},
 	}
@@ -75,12 +79,14 @@ func (s *Set) serveSession(ctx context.Context, m Member) error {
 			x.create(f)
 		}
 	}
+	feeds := len(s.feeds)
 	s.tellChange()
 	s.mu.Unlock()
+	s.log.Info("watches are fed from a member", "endpoint", m.String(), "feeds", feeds, "watches", s.watchers())
 
-	s.tasks.Go(func() { x.send(ctx) })
-	s.tasks.Go(func() { s.probeAlways(ctx, x) })
-	s.tasks.Go(func() { s.seekQuorum(ctx, m) })
+	s.tasks.start(func() { x.send(ctx) })
+	s.tasks.start(func() { s.probeAlways(ctx, x) })
+	s.tasks.start(func() { s.seekQuorum(ctx, x) })
 	for err == nil {
 		err = x.receive()
 	}
@@ -88,10 +94,16 @@ func (s *Set) serveSession(ctx context.Context, m Member) error {
 		err = context.Cause(ctx)
 	}
 	cancel(err) // before others are told, so that nothing more is sent
+	if s.ctx.Err() == nil {
+		s.log.Warn("watches are not fed until there is a member again", "endpoint", m.String(), "watches", s.watchers(), "reason", err)
+	}
 	s.mu.Lock()
-	s.session = nil
+	if s.session == x {
+		s.session = nil
+	}
 	s.tellChange()
 	s.mu.Unlock()
+	s.cursors.closeAll() // they are of the session
 	return err
 }
 
@@ -105,7 +117,7 @@ func (x *session) create(f *feed) {
 // resume starts the watch of a feed that has been open.
 func (x *session) resume(f *feed) {
 	reached := f.out.Revision()
-	f.events = assembler{reached: reached}
+	f.events = startAfter(reached)
 	x.resuming++
 	x.request(f, max(reached, min(reached+1, x.set.compacted)))
 }
@@ -171,7 +183,12 @@ func (x *session) send(ctx context.Context) {
 		}
 		queue := x.queue
 		x.queue = nil
-		if x.progress && x.resuming == 0 && len(x.feeds) > 0 && !x.asked {
+		pause := progressPause - time.Since(x.answered)
+		switch {
+		case !x.progress || x.resuming > 0 || len(x.feeds) == 0 || x.asked:
+		case pause > 0:
+			retry.Reset(pause)
+		default:
 			x.asked = true
 			queue = append(queue, wire.AppendWatchProgressRequest(nil))
 			retry.Reset(progressRetry)
@@ -185,6 +202,9 @@ func (x *session) send(ctx context.Context) {
 		}
 	}
 }
+
+// allWatches is the watch id of a progress notification that is for the whole stream.
+const allWatches = -1
 
 // receive takes one response.
 func (x *session) receive() error {
@@ -203,7 +223,7 @@ func (x *session) receive() error {
 		return x.canceled(r)
 	case len(r.Events) > 0:
 		return x.publish(r, len(raw))
-	case !r.Fragment:
+	case r.WatchID == allWatches && !r.Fragment:
 		x.progressed(r)
 	}
 	return nil
@@ -219,7 +239,7 @@ func (x *session) created(r *wire.WatchResponse) error {
 	}
 	f := x.creating[0]
 	x.creating = x.creating[1:]
-	s.sawHeader(r.Header)
+	s.sawHeader(x, r.Header)
 	resumed := f.out != nil
 	if resumed {
 		if x.resuming--; x.resuming == 0 {
@@ -238,7 +258,7 @@ func (x *session) created(r *wire.WatchResponse) error {
 	}
 	// Upstream states its revision of a moment after the watch was registered. What happened in between comes as
 	// events, which are dropped: it was before "now" for whoever has waited for this.
-	f.events = assembler{reached: r.Header.Revision}
+	f.events = startAfter(r.Header.Revision)
 	f.out = s.hub.NewFeed(coalesce.FeedConfig{
 		Source:       source{set: s, feed: f},
 		Revision:     r.Header.Revision,
@@ -259,7 +279,7 @@ func (x *session) refused(f *feed, reason string) error {
 	s := x.set
 	delete(x.feeds, f.id)
 	s.log.Warn("upstream refuses a watch", "range", rangeText(f.span), "reason", reason)
-	why := fmt.Errorf("%s", reason)
+	why := errors.New(reason)
 	if f.out != nil {
 		s.endFeed(f, why)
 	} else {
@@ -276,18 +296,22 @@ func (x *session) canceled(r *wire.WatchResponse) error {
 	s.mu.Lock()
 	f := x.feeds[r.WatchID]
 	s.mu.Unlock()
-	if f == nil || !f.isOpen() {
+	switch {
+	case f == nil || !f.isOpen():
 		return nil // the answer to a cancellation
+	case r.CancelReason == errReplaced.Error(): // another proxy has noticed, and ends all its watches
+		s.log.Error("the cluster upstream has been replaced, says the proxy there; all watches are cancelled", "watches", s.watchers())
+		s.reset(replacedAt(r.CompactRevision))
+		return errReplaced
+	case r.CompactRevision > 0:
+		return x.compacted(f, r.CompactRevision)
 	}
-	if r.CompactRevision == 0 {
-		s.log.Warn("upstream cancels a watch", "range", rangeText(f.span), "reason", r.CancelReason)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(x.feeds, f.id)
-		s.endFeed(f, fmt.Errorf("%s", r.CancelReason))
-		return nil
-	}
-	return x.compacted(f, r.CompactRevision)
+	s.log.Warn("upstream cancels a watch", "range", rangeText(f.span), "reason", r.CancelReason)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(x.feeds, f.id)
+	s.endFeed(f, errors.New(r.CancelReason))
+	return nil
 }
 
 // compacted deals with a feed that cannot go on from the revision that it has reached. If only that revision is gone,
@@ -296,10 +320,9 @@ func (x *session) canceled(r *wire.WatchResponse) error {
 func (x *session) compacted(f *feed, compact int64) error {
 	s := x.set
 	reached := f.out.Revision()
-	s.hub.Compacted(compact)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.compacted = max(s.compacted, compact)
+	s.sawCompaction(x, compact)
 	if compact <= reached+1 {
 		return errResume
 	}
@@ -325,18 +348,24 @@ func (x *session) publish(r *wire.WatchResponse, size int) error {
 		return nil
 	}
 	done, err := f.events.add(r, size)
-	if err == nil && len(done) > 0 {
-		f.out.Publish(done...)
+	if err != nil || len(done) == 0 {
+		return err
 	}
-	return err
+	f.out.Publish(done...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.progress {
+		s.tellChange() // it may be what somebody waits for
+	}
+	return nil
 }
 
 // progressed takes a progress notification, which says that all feeds have been sent everything up to its revision.
 func (x *session) progressed(r *wire.WatchResponse) {
 	s := x.set
 	s.mu.Lock()
-	s.sawHeader(r.Header)
-	x.progress, x.asked = false, false
+	s.sawHeader(x, r.Header)
+	x.progress, x.asked, x.answered = false, false, time.Now()
 	open := make([]*feed, 0, len(x.feeds))
 	for _, f := range x.feeds {
 		if f.isOpen() && len(f.events.partial) == 0 {

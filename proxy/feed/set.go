@@ -44,7 +44,7 @@ type Set struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	tasks  sync.WaitGroup
+	tasks  tasks
 	poke   chan struct{} // has an element when tend has work before its next turn
 
 	header atomic.Pointer[wire.Header] // the newest of a verified member
@@ -52,6 +52,8 @@ type Set struct {
 	mu        sync.Mutex    // guards the fields below, and those of feeds and the session where they say so
 	changed   chan struct{} // closed and replaced when sharing, session or a feed's position changes without an event
 	sharing   sharing
+	confirmed time.Time // when upstream was last asked without an identity, and answered
+	lookingUp bool      // the compact revision
 	catalog   catalog
 	feeds     map[*feed]struct{} // all that have, or are to have, a watch upstream
 	retired   map[*feed]struct{} // not in the catalog, with watchers that are to be moved to others
@@ -97,7 +99,7 @@ func NewSet(cfg Config) *Set {
 	s.header.Store(&wire.Header{})
 	s.hub = coalesce.NewHub(s)
 	s.now = check{ask: s.askRevision, ctx: s.ctx, tasks: &s.tasks, changed: make(chan struct{})}
-	s.leader = leader{upstream: s.upstream, ctx: s.ctx, tasks: &s.tasks, changed: make(chan struct{})}
+	s.leader = leader{upstream: s.upstream, ctx: s.ctx, tasks: &s.tasks, log: s.log, changed: make(chan struct{})}
 	s.cursors.set = s
 	prefixes := slices.Sorted(slices.Values(cfg.Fixed))
 	for i, p := range prefixes {
@@ -107,15 +109,14 @@ func NewSet(cfg Config) *Set {
 			s.catalog.fixed = append(s.catalog.fixed, f)
 		}
 	}
-	s.tasks.Go(s.connect)
-	s.tasks.Go(s.tend)
+	s.tasks.start(s.connect)
+	s.tasks.start(s.tend)
 	return s
 }
 
 // Close ends all upstream watches and cancels all watchers.
 func (s *Set) Close() {
-	s.cancel()
-	s.tasks.Wait()
+	s.tasks.end(s.cancel)
 	s.cursors.closeAll()
 	s.hub.Close()
 }
@@ -155,9 +156,9 @@ func (s *Set) Share(ctx context.Context) (bool, error) {
 	}
 }
 
-// Leader returns a channel that is closed when upstream has lost its leader, or rpctypes.ErrGRPCNoLeader if it has
-// none now.
-func (s *Set) Leader(ctx context.Context) (lost <-chan struct{}, err error) { return s.leader.get(ctx) }
+// Leader returns a context that ends when upstream has lost its leader, or cannot be reached any more, with the error to
+// tell clients as its cause; or that error, if it is so now.
+func (s *Set) Leader(ctx context.Context) (led context.Context, err error) { return s.leader.get(ctx) }
 
 // errNotShared is why a watch finds no feed, or a client's stream of watches ends.
 var errNotShared = status.Error(codes.Unavailable, "weir: watches are no longer shared, connect again")
@@ -188,7 +189,7 @@ func (s *Set) Now(ctx context.Context, since coalesce.Arrival) int64 {
 	s.mu.Lock()
 	away := s.session == nil
 	s.mu.Unlock()
-	if !away {
+	if !away && !s.now.isLate(nowPatience) { // else it would be waited for by one request after another
 		ctx, cancel := context.WithTimeout(ctx, nowPatience)
 		defer cancel()
 		if rev, err := s.now.wait(ctx, since); err == nil {
@@ -206,7 +207,7 @@ func (s *Set) find(ctx context.Context, r coalesce.Range) (*coalesce.Feed, error
 		var f *feed
 		s.mu.Lock()
 		known := s.changed // when sharing has ended the stream will be ended too: its watches are not refused
-		if s.sharing == shared {
+		if s.sharing == shared && s.isConfirmed() {
 			if f = s.catalog.find(r); f == nil {
 				f = s.open(r)
 			}
@@ -221,7 +222,7 @@ func (s *Set) find(ctx context.Context, r coalesce.Range) (*coalesce.Feed, error
 			return nil, errNotShared
 		}
 		switch {
-		case f == nil, f.widened && f.err != nil, errors.Is(f.err, errReplaced), errors.Is(f.err, errNotShared):
+		case f == nil, f.widened && f.err != nil, isReset(f.err):
 			// It is not this watch that was refused.
 		case f.err != nil:
 			return nil, f.err
@@ -231,15 +232,22 @@ func (s *Set) find(ctx context.Context, r coalesce.Range) (*coalesce.Feed, error
 	}
 }
 
+// isReset tells whether a feed was forgotten with all others, rather than refused.
+func isReset(err error) bool {
+	var replaced *coalesce.CompactedError
+	return errors.Is(err, errNotShared) || errors.As(err, &replaced)
+}
+
 // open makes a feed for a range, or for a wider one. s.mu is held.
 func (s *Set) open(r coalesce.Range) *feed {
 	span, widened := s.catalog.wider(r, s.isSetBack)
 	switch {
 	case widened:
-	case s.isCrowded():
-		span, widened = s.catalog.hull(r), true
 	default:
 		span = r
+		if wide := s.catalog.hull(r); s.isCrowded() && !s.isSetBack(string(wide.Key)) {
+			span, widened = wide, true
+		}
 	}
 	f := s.newFeed(span)
 	f.widened = widened
@@ -315,7 +323,7 @@ func (s *Set) endFeed(f *feed, why error) {
 	s.drop(f)
 }
 
-// drop forgets a feed. A fixed one is opened again by the next session. s.mu is held.
+// drop forgets a feed. A fixed one is opened again, after a while. s.mu is held.
 func (s *Set) drop(f *feed) {
 	delete(s.feeds, f)
 	delete(s.retired, f)

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -175,7 +176,7 @@ func (s *endSink) Ended(error) { close(s.ended) }
 
 func TestLeaderIsLostAfterThreeElectionTimeouts(t *testing.T) {
 	inBubble(t, 3, nil, func(b *bench) {
-		lost, err := b.set.Leader(b.Context())
+		led, err := b.set.Leader(b.Context())
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -183,7 +184,10 @@ func TestLeaderIsLostAfterThreeElectionTimeouts(t *testing.T) {
 			m.set(func() { m.isolated = true })
 		}
 		since := time.Now()
-		<-lost
+		<-led.Done()
+		if err := context.Cause(led); !errors.Is(err, rpctypes.ErrGRPCNoLeader) {
+			b.Errorf("the leader is lost with %v", err)
+		}
 		if d := time.Since(since); d < 2*electionTimeout || d > 4*electionTimeout {
 			b.Errorf("the leader is lost after %s", d)
 		}

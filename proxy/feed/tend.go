@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -28,34 +29,43 @@ func (s *Set) tend() {
 			s.cursors.closeIdle()
 			s.review()
 		}
-		s.rehome()
+		s.rehome(tick)
 	}
 }
 
-// review looks at each feed that is in use.
+// review looks at each feed.
 func (s *Set) review() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.session != nil {
+		s.session.wantProgress() // feeds in whose range nothing happens would be overtaken by compaction
+	}
 	for p, b := range s.setbacks {
 		if b.isForgotten() {
 			delete(s.setbacks, p)
 		}
 	}
+	stats := make(map[*feed]coalesce.FeedStats, len(s.feeds))
 	for f := range s.feeds {
-		if !f.isOpen() {
-			continue
+		switch {
+		case f.isOpen():
+			stats[f] = f.out.Stats()
+		case s.session != nil && f.id == 0: // a fixed one that upstream has ended
+			s.session.create(f)
 		}
-		f.out.SetRingBytes(s.history / len(s.feeds))
+	}
+	budget := ringBudget(s.history, stats)
+	for f, now := range stats {
+		f.out.SetRingBytes(budget)
 		if _, retired := s.retired[f]; retired || f.fixed {
 			continue
 		}
-		stats := f.out.Stats()
 		wasIdle := f.idle
-		f.idle = stats.Watchers == 0
+		f.idle = now.Watchers == 0
 		switch {
 		case wasIdle && f.idle && f.out.CloseIdle():
 			s.drop(f)
-		case f.waste.exceeds(stats) && !s.isCrowded() && f.canBeDivided():
+		case f.waste.exceeds(now) && !s.isCrowded() && f.canBeDivided():
 			s.log.Info("a watch brings too many events that nobody wants, and is divided", "range", rangeText(f.span))
 			s.setBack(f)
 			s.retire(f)
@@ -63,31 +73,75 @@ func (s *Set) review() {
 	}
 }
 
-// rehome moves the watchers of retired feeds to others, which are opened if need be.
-func (s *Set) rehome() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.sharing != shared {
-		return
-	}
-	for f := range s.retired {
-		if !f.isOpen() {
-			continue // it will be heard of when it is
-		}
-		if to := s.catalog.find(f.span); to != nil {
-			s.move(f, f.span, to)
+// ringBudget is how much each ring may take, so that all together take no more than total: those that take less than
+// their share leave the rest to the others.
+func ringBudget(total int, stats map[*feed]coalesce.FeedStats) int {
+	left, many := total, 0
+	share := total / max(1, len(stats))
+	for _, now := range stats {
+		if now.RingBytes <= share {
+			left -= now.RingBytes
 		} else {
-			for _, r := range f.out.Ranges() {
-				to := s.catalog.find(r)
-				if to == nil {
-					to = s.open(r)
-				}
-				s.move(f, r, to)
-			}
+			many++
 		}
-		if f.out.CloseIdle() {
+	}
+	return left / max(1, many)
+}
+
+const (
+	// rehomeInterval is between two looks at the watchers of a retired feed, of which there may be many.
+	rehomeInterval = 50 * time.Millisecond
+	// fewRanges is for how many of them the lock is held at a time.
+	fewRanges = 256
+)
+
+// rehome moves the watchers of retired feeds to others, which are opened if need be. What is not possible yet is left for
+// later; always is at a tick.
+func (s *Set) rehome(always bool) {
+	s.mu.Lock()
+	var all []*feed
+	for f := range s.retired {
+		if f.isOpen() && (always || time.Since(f.rehomed) >= rehomeInterval) {
+			f.rehomed = time.Now()
+			all = append(all, f)
+		}
+	}
+	s.mu.Unlock()
+	for _, f := range all {
+		ranges := []coalesce.Range{f.span}
+		if !s.isWithinOne(f) {
+			ranges = f.out.Ranges()
+		}
+		for few := range slices.Chunk(ranges, fewRanges) {
+			s.moveAll(f, few)
+		}
+		s.mu.Lock()
+		if _, ok := s.feeds[f]; ok && f.out.CloseIdle() {
 			s.drop(f)
 		}
+		s.mu.Unlock()
+	}
+}
+
+// isWithinOne tells whether all watchers of a feed can go to the same other one.
+func (s *Set) isWithinOne(f *feed) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.catalog.find(f.span) != nil
+}
+
+func (s *Set) moveAll(f *feed, ranges []coalesce.Range) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.feeds[f]; !ok || s.sharing != shared {
+		return
+	}
+	for _, r := range ranges {
+		to := s.catalog.find(r)
+		if to == nil {
+			to = s.open(r)
+		}
+		s.move(f, r, to)
 	}
 }
 

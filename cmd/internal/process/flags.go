@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Flags is a flag set whose flags may also be given as environment variables: --data-dir as PREFIX_DATA_DIR. The
@@ -63,7 +64,7 @@ func (f *Flags) Parse(args, environ []string) error {
 			continue // etcd takes an empty variable for none
 		}
 		if err := f.Set(fl.Name, value); err != nil {
-			return fmt.Errorf("environment variable %s has the invalid value %q: %w", name, value, err)
+			return fmt.Errorf("environment variable %s has the invalid value %q: %w", name, value, howTo(fl, err))
 		}
 	}
 	return nil
@@ -89,6 +90,9 @@ func (f *Flags) checkUnknown(variable string) error {
 
 // explain writes an error of the flag package as one line that says what to do.
 func (f *Flags) explain(err error) error {
+	if m := unreadableValue.FindStringSubmatch(err.Error()); m != nil {
+		return fmt.Errorf("invalid value %s for --%s: %w", m[1], m[2], howTo(f.Lookup(m[2]), errors.New(m[3])))
+	}
 	text := strings.Replace(err.Error(), " -", " --", 1) // as etcd's users write flags
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: --"); ok {
 		if slices.Contains(f.notThere, name) {
@@ -100,6 +104,26 @@ func (f *Flags) explain(err error) error {
 		return fmt.Errorf("weir does not have --%s yet, leave it out", m[1])
 	}
 	return errors.New(text)
+}
+
+// unreadableValue is what the flag package says when a value is not of the flag's type.
+var unreadableValue = regexp.MustCompile(`^invalid (?:boolean )?value (".*") for (?:flag )?-([a-z0-9-]+): (parse error|value out of range)$`)
+
+// howTo says how a value of fl is written that the flag package could not read, of which it says no more than "parse error".
+func howTo(fl *flag.Flag, err error) error {
+	getter, ok := fl.Value.(flag.Getter)
+	if !ok || err.Error() != "parse error" {
+		return err
+	}
+	switch getter.Get().(type) {
+	case time.Duration:
+		return errors.New("give a duration with its unit, as in 5s")
+	case int, int64, uint, uint64:
+		return errors.New("give a whole number without a unit, as in 1048576")
+	case bool:
+		return errors.New("give true or false")
+	}
+	return err
 }
 
 // ErrNotThere is what a flag's own function returns for a value that asks for something that is not there yet.

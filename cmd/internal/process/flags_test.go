@@ -1,6 +1,8 @@
 package process
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -51,6 +53,42 @@ func TestWhatIsMisspeltIsRefusedInOneLine(t *testing.T) {
 		_, _, err := parse(c.args, c.environ)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v %v: %v", c.args, c.environ, err)
+		}
+	}
+}
+
+func TestErrorOfAnUnreadableValueSaysHowToWriteIt(t *testing.T) {
+	for _, c := range []struct{ flag, value, want string }{
+		{"timeout", "5", "give a duration with its unit, as in 5s"},
+		{"timeout", "5 -x: parse error", "give a duration with its unit, as in 5s"},
+		{"int", "64MB", "give a whole number without a unit, as in 1048576"},
+		{"int64", "1e6", "give a whole number without a unit, as in 1048576"},
+		{"uint", "-1", "give a whole number without a unit, as in 1048576"},
+		{"uint64", "x", "give a whole number without a unit, as in 1048576"},
+		{"int64", "99999999999999999999", "value out of range"},
+		{"debug", "maybe", "give true or false"},
+		{"own", "x", "not an x"},
+	} {
+		for _, by := range []struct {
+			args, environ []string
+			want          string
+		}{
+			{args: []string{"--" + c.flag + "=" + c.value}, want: fmt.Sprintf("invalid value %q for --%s: %s", c.value, c.flag, c.want)},
+			{environ: []string{"ETCD_" + strings.ToUpper(c.flag) + "=" + c.value},
+				want: fmt.Sprintf("environment variable ETCD_%s has the invalid value %q: %s", strings.ToUpper(c.flag), c.value, c.want)},
+		} {
+			f := NewFlags("test", "ETCD")
+			f.Duration("timeout", 0, "")
+			f.Int("int", 0, "")
+			f.Int64("int64", 0, "")
+			f.Uint("uint", 0, "")
+			f.Uint64("uint64", 0, "")
+			f.Bool("debug", false, "")
+			f.Func("own", "", func(string) error { return errors.New("not an x") })
+			err := f.Parse(by.args, by.environ)
+			if err == nil || strings.Replace(err.Error(), "for flag --", "for --", 1) != by.want {
+				t.Errorf("got  %v\nwant %s", err, by.want)
+			}
 		}
 	}
 }
