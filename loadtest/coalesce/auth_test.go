@@ -14,9 +14,9 @@ import (
 
 const (
 	rootPassword = "root's password"
-	// revokedWithin is how long after authentication was switched on what was shared may go on: one second for the probe
-	// that finds it, and what a busy machine adds.
-	revokedWithin = 2 * time.Second
+	// revokedWithin is how long after authentication was switched on what was shared may go on: the second that is
+	// promised, and half of one that a busy machine adds.
+	revokedWithin = 1500 * time.Millisecond
 )
 
 // addRoot makes a user root, without whom authentication cannot be switched on.
@@ -103,7 +103,7 @@ func switchAuthentication(s *site) {
 		ended = true
 		for _, w := range anonymous {
 			w.stream.mu.Lock()
-			ended = ended && (w.stream.err != nil || w.canceled != nil)
+			ended = ended && w.stream.err != nil
 			w.stream.mu.Unlock()
 		}
 		if time.Since(switched) > waitBound {
@@ -114,6 +114,7 @@ func switchAuthentication(s *site) {
 		s.Errorf("watches without an identity ended %v after authentication was switched on", took)
 	}
 	for _, w := range anonymous {
+		wantEndAsOfABrokenConnection(w.stream)
 		w.stream.mu.Lock()
 		for _, e := range w.events {
 			if e.kv.mod >= secret {

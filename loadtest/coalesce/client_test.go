@@ -75,8 +75,13 @@ func TestEtcdsClientResumesWhenTheProxyRestarts(t *testing.T) {
 func seesEach(ctx context.Context, c *clientv3.Client, first, last int64, opts []clientv3.OpOption) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	return bringsEach(c.Watch(ctx, "/a/", opts...), first, last)
+}
+
+// bringsEach reads a watch until it has brought each revision from first to last once.
+func bringsEach(events clientv3.WatchChan, first, last int64) error {
 	next := first
-	for r := range c.Watch(ctx, "/a/", opts...) {
+	for r := range events {
 		if err := r.Err(); err != nil {
 			return err
 		}
@@ -90,5 +95,5 @@ func seesEach(ctx context.Context, c *clientv3.Client, first, last int64, opts [
 			return nil
 		}
 	}
-	return fmt.Errorf("the watch ended at revision %d of %d: %w", next-1, last, ctx.Err())
+	return fmt.Errorf("the watch ended at revision %d of %d", next-1, last)
 }

@@ -3,8 +3,10 @@ package coalesce
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"weir/loadtest/proc"
+	"weir/loadtest/target"
 )
 
 // While upstream is away it compacts what the feeds have not seen. Those watches are cancelled with the compact
@@ -73,5 +75,39 @@ func compactionWhileAway(s *site, r *relay) {
 	for _, w := range append(append(later, fresh...), past...) {
 		w.stream.catchUp(newest)
 		h.check(w)
+	}
+}
+
+// allWell is for how long nothing happens after a compaction: ample time to find out that it took nothing away.
+const allWell = 3 * time.Second
+
+// A watch without events lacks nothing of what is compacted while all is well. It must not be taken for one that does
+// when the member restarts.
+func TestQuietWatchGoesOnAfterACompactionAndARestart(t *testing.T) {
+	t.Parallel()
+	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Core, 1}, {proc.Etcd37, 2}} {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			quiet(newSite(t, p, config{}))
+		})
+	}
+}
+
+func quiet(s *site) {
+	st, conn := s.store(), s.dial()
+	silent := s.open(s.ctx, conn).create(prefix("/quiet/"), spec{key: "/quiet/1"})
+	for i := range 100 {
+		st.put("/busy/1", fmt.Sprint(i))
+	}
+	st.compact(st.revision() - 10)
+	<-time.After(allWell) // nobody asks for progress, which would show how far the watches are
+	m := s.cluster.Members[0]
+	s.must(m.Kill())
+	s.must(m.Restart())
+	s.must(m.WaitReady(s.ctx, target.Serves(s.endpoint())))
+	last := st.put("/quiet/1", "at last")
+	for _, w := range silent {
+		want(s, fmt.Sprintf("revision seen by %v", w.spec), w.awaitEvents(1)[0].kv.mod, last)
+		w.stream.check()
 	}
 }

@@ -1,6 +1,7 @@
 package coalesce
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -80,4 +81,45 @@ func everyEventOnce(s *site) {
 		events += len(w.events)
 	}
 	s.Logf("%d watches saw %d events of a history of %d", len(created), events, len(h))
+}
+
+// As many watches from the past as there are keys, each on one key that the ring does not have, all on one stream.
+func TestThousandsOfSingleKeyWatchesCatchUp(t *testing.T) {
+	t.Parallel()
+	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}} {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			catchUpSingleKeys(newSite(t, p, config{proxyArgs: []string{smallRing}}))
+		})
+	}
+}
+
+func catchUpSingleKeys(s *site) {
+	const (
+		n      = 5000
+		perTxn = 100 // etcd takes 128
+	)
+	st := s.store()
+	all := keys("/registry/pods/", n)
+	first := st.revision() + 1
+	for i := 0; i < n; i += perTxn {
+		st.putAll(all[i:i+perTxn], fmt.Sprint(i))
+	}
+	var specs []spec
+	for _, key := range all {
+		specs = append(specs, spec{key: key, start: first})
+	}
+	on := s.open(s.ctx, s.dial())
+	watches := on.create(specs...)
+	for i, w := range watches {
+		want(s, fmt.Sprintf("revision seen by %v", w.spec), w.awaitEvents(1)[0].kv.mod, first+int64(i/perTxn))
+	}
+	last := st.putAll(all[:perTxn], "again")
+	on.catchUp(last)
+	for i, w := range watches {
+		if got := w.awaitEvents(1); len(got) != 1 && i >= perTxn || len(got) != 2 && i < perTxn {
+			s.Fatalf("%v has seen %v", w.spec, got)
+		}
+	}
+	on.check()
 }

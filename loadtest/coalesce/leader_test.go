@@ -4,11 +4,17 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"weir/loadtest/proc"
 	"weir/loadtest/target"
@@ -37,6 +43,7 @@ func TestStreamsThatRequireALeaderEndWithoutOne(t *testing.T) {
 func requireLeader(s *site) {
 	st := s.store()
 	conn := s.dial()
+	client := s.client().Watch(clientv3.WithRequireLeader(s.ctx), "/a/", clientv3.WithPrefix())
 	var ends, stays []*watch
 	for range 5 {
 		ends = append(ends, s.open(s.requireLeader(), conn).create(prefix("/a/"), spec{key: "/a/1"})...)
@@ -53,6 +60,7 @@ func requireLeader(s *site) {
 	for _, w := range ends {
 		want(s, "end of a stream that requires a leader", fmt.Sprint(w.stream.end()), rpctypes.ErrGRPCNoLeader.Error())
 	}
+	want(s, "end of an etcd client's watch that requires a leader", fmt.Sprint(endOf(client)), rpctypes.ErrNoLeader.Error())
 	refused := s.open(s.requireLeader(), conn)
 	_, _ = refused.tryAsk(prefix("/a/")) // it may have ended before
 	want(s, "end of a new stream that requires a leader", fmt.Sprint(refused.end()), rpctypes.ErrGRPCNoLeader.Error())
@@ -76,6 +84,88 @@ func requireLeader(s *site) {
 	})
 	st.put("/a/1", "3")
 	s.checkAll(append(stays, again...))
+}
+
+// endOf reads the watch of an etcd client to its end, and returns with what it ended.
+func endOf(events clientv3.WatchChan) error {
+	var last clientv3.WatchResponse
+	for r := range events {
+		last = r
+	}
+	return last.Err()
+}
+
+// longOutage is longer than a member can be away before streams that require a leader end.
+const longOutage = 5 * time.Second
+
+// Without a member there is no telling whether there is a leader. Streams that require one end as a broken connection
+// does: etcd's client begins its watches again by itself, where it would give up if it was told that there is no leader.
+func TestLongOutageEndsStreamsThatRequireALeaderForAWhile(t *testing.T) {
+	t.Parallel()
+	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}, {proc.Etcd35, 1}, {proc.Core, 1}} {
+		t.Run(p.String(), func(t *testing.T) {
+			t.Parallel()
+			longOutageWithoutAMember(newSite(t, p, config{}))
+		})
+	}
+}
+
+func longOutageWithoutAMember(s *site) {
+	const clients, writes = 3, 50
+	st, conn := s.store(), s.dial()
+	first := st.put("/a/1", "the first")
+	last := first + 2*writes
+	var watching sync.WaitGroup
+	for i := range clients {
+		events := s.client().Watch(clientv3.WithRequireLeader(s.ctx), "/a/", clientv3.WithPrefix(), clientv3.WithRev(first))
+		watching.Go(func() {
+			if err := bringsEach(events, first, last); err != nil {
+				s.Errorf("client %d: %v", i, err)
+			}
+		})
+	}
+	var ends, stays []*watch
+	for range clients {
+		ends = append(ends, s.open(s.requireLeader(), conn).create(prefix("/a/"))...)
+		stays = append(stays, s.open(s.ctx, conn).create(prefix("/a/"))...)
+	}
+	for i := range writes {
+		st.put("/a/1", fmt.Sprint(i))
+	}
+	for _, w := range append(ends, stays...) {
+		w.awaitEvents(writes)
+	}
+
+	m := s.cluster.Members[0]
+	s.must(m.Kill())
+	over := time.After(longOutage)
+	for _, w := range ends {
+		wantEndAsOfABrokenConnection(w.stream)
+	}
+	refused := s.open(s.requireLeader(), conn)
+	_, _ = refused.tryAsk(prefix("/a/")) // it may have ended before
+	wantEndAsOfABrokenConnection(refused)
+	<-over
+	s.must(m.Restart())
+	s.must(m.WaitReady(s.ctx, target.Serves(s.endpoint())))
+	for i := range writes {
+		st.put("/a/1", fmt.Sprint(i))
+	}
+	watching.Wait()
+	s.checkAll(stays)
+}
+
+// wantEndAsOfABrokenConnection waits for the end of a stream, after which etcd's client is to begin again.
+func wantEndAsOfABrokenConnection(on *stream) {
+	on.Helper()
+	if err := on.end(); status.Code(err) != codes.Unavailable || strings.Contains(err.Error(), rpctypes.ErrNoLeader.Error()) {
+		on.Errorf("a stream ended with %v", err)
+	}
+	on.mu.Lock()
+	defer on.mu.Unlock()
+	if len(on.compacted) > 0 {
+		on.Error("a watch was cancelled before its stream ended")
+	}
 }
 
 // A member is cut off from the others while it serves the feeds. Nobody who watches through a proxy that knows the

@@ -89,11 +89,13 @@ func (s *site) peak(f func()) int {
 		failed   error
 	)
 	sampling.Go(func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
 		for failed == nil {
 			select {
 			case <-done:
 				return
-			default:
+			case <-tick.C:
 			}
 			var n int
 			n, failed = s.readMetric(watchersMetric)
@@ -134,6 +136,19 @@ func (s *site) goroutines() int {
 	s.must(err)
 	var n int
 	_, err = fmt.Sscanf(body, "goroutine profile: total %d", &n)
+	s.must(err)
+	return n
+}
+
+// heap is how many bytes on the heap of the proxy next to the clients are in use, garbage not counted; it needs
+// --enable-pprof.
+func (s *site) heap() int {
+	s.Helper()
+	body, err := get(s.ctx, s.endpoint(), "/debug/pprof/heap?gc=1&debug=1")
+	s.must(err)
+	_, rest, _ := strings.Cut(body, "\n# HeapAlloc = ")
+	digits, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.Atoi(digits)
 	s.must(err)
 	return n
 }

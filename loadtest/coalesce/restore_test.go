@@ -6,16 +6,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"weir/loadtest/proc"
 	"weir/loadtest/target"
 )
 
-// A cluster that is restored from an older backup has another history than the one that watches have seen. They end or
-// are cancelled, none waits for revisions that mean something else now, and new watches see the restored store.
+// replaced begins the reason with which watches are cancelled that have seen another history.
+const replaced = "weir: the cluster upstream has been replaced"
+
+// A cluster that is restored from an older backup has another history than the one that watches have seen. They are
+// cancelled as after a compaction, since their clients have to read everything again; none waits for revisions that mean
+// something else now, and new watches see the restored store. Proxies behind others notice it too.
 func TestClusterRestoredFromABackupCancelsWatches(t *testing.T) {
 	t.Parallel()
 	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd36, 1}, {proc.Etcd37, 2}} {
@@ -24,11 +31,15 @@ func TestClusterRestoredFromABackupCancelsWatches(t *testing.T) {
 			restored(newSite(t, p, config{}))
 		})
 	}
+	t.Run("fixed feed", func(t *testing.T) {
+		at(t, behindProxies, restored, "--feed=")
+	})
 }
 
 func restored(s *site) {
 	st := s.store()
 	conn := s.dial()
+	client := s.client().Watch(s.ctx, "/a/", clientv3.WithPrefix())
 	for i := range 20 {
 		st.put("/a/1", fmt.Sprint(i))
 	}
@@ -44,27 +55,61 @@ func restored(s *site) {
 	}
 	all[0].awaitEvents(200)
 
-	m := s.cluster.Members[0]
-	s.must(m.Kill())
-	s.restore(m, backup)
-	s.must(m.Restart())
-	s.must(m.WaitReady(s.ctx, target.Serves(s.endpoint())))
-
+	s.restore(backup)
 	for _, w := range all {
-		err := w.stream.wait(s.ctx, func() bool { return w.canceled != nil })
-		if err == nil && w.canceled.CancelReason == "" && w.canceled.CompactRevision == 0 {
-			s.Errorf("%v was cancelled without a reason: %v", w.spec, w.canceled)
-		}
-		if s.ctx.Err() != nil {
-			s.Fatalf("%v waits for a history that is no more", w.spec)
+		if r := w.awaitCancel(); r.CompactRevision <= 0 || !strings.HasPrefix(r.CancelReason, replaced) {
+			s.Fatalf("%v was cancelled otherwise: %v", w.spec, r)
 		}
 		w.stream.check()
 	}
+	want(s, "end of an etcd client's watch", fmt.Sprint(endOf(client)), rpctypes.ErrCompacted.Error())
 	fromPast := prefix("/a/")
 	fromPast.start = 5
 	fresh := s.open(s.ctx, conn).create(prefix("/a/"), fromPast)
 	st.put("/a/1", "after the restore")
 	s.checkAll(fresh)
+}
+
+// Nobody watches at the last of two proxies while the cluster is restored, and it has no connection that breaks. A watch
+// from now on, created before it has noticed, is cancelled as others are; none is left without the next event.
+func TestClusterRestoredBehindATreeWithoutWatches(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{nil, {"--feed="}} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			t.Parallel()
+			at(t, []place{{proc.Etcd37, 2}}, restoredUnwatched, args...)
+		})
+	}
+}
+
+func restoredUnwatched(s *site) {
+	st := s.store()
+	conn := s.dial()
+	for i := range 20 {
+		st.put("/a/1", fmt.Sprint(i))
+	}
+	backup := s.backup()
+	w := s.open(s.ctx, conn).create(prefix("/a/"))
+	for i := range 200 {
+		st.put("/a/1", fmt.Sprint("lost ", i))
+	}
+	w[0].awaitEvents(200)
+	w[0].stream.catchUp(st.revision())
+	closeStreams(w)
+	_ = w[0].stream.end()
+	s.restore(backup)
+
+	for served := false; !served; {
+		w := s.open(s.ctx, conn).create(prefix("/a/"))[0]
+		rev := st.put("/a/1", "after the restore")
+		w.stream.await("the next event", func() bool { return len(w.events) > 0 || w.canceled != nil })
+		if served = len(w.events) > 0; served {
+			want(s, "revision of the next event", w.events[0].kv.mod, rev)
+		} else if !strings.HasPrefix(w.canceled.CancelReason, replaced) {
+			s.Fatalf("a new watch was cancelled: %v", w.canceled)
+		}
+		w.stream.cancel()
+	}
 }
 
 // backup takes a snapshot of the member.
@@ -87,9 +132,11 @@ func (s *site) backup() string {
 	}
 }
 
-// restore replaces the data of a member, which is not running, by a backup.
-func (s *site) restore(m *target.Member, backup string) {
+// restore replaces the data of the only member by a backup, and waits until clients are served again.
+func (s *site) restore(backup string) {
 	s.Helper()
+	m := s.cluster.Members[0]
+	s.must(m.Kill())
 	etcdutl, err := bin.Build(s.ctx, proc.Etcdutl)
 	s.must(err)
 	s.must(os.RemoveAll(m.DataDir))
@@ -98,4 +145,6 @@ func (s *site) restore(m *target.Member, backup string) {
 	if err != nil {
 		s.Fatalf("etcdutl snapshot restore: %v\n%s", err, out)
 	}
+	s.must(m.Restart())
+	s.must(m.WaitReady(s.ctx, target.Serves(s.endpoint())))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -31,15 +32,16 @@ func TestStalledClientCostsOnlyItself(t *testing.T) {
 	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd37, 2}, {proc.Core, 1}}, func(s *site) {
 		const stalled = 24
 		st := s.store()
-		live := s.open(s.ctx, s.dialAgain()).create(prefix("/a/"), spec{key: "/a/3"})
+		shared := s.dialNarrow()
+		live := s.open(s.ctx, shared).create(prefix("/a/"), spec{key: "/a/3"})
 		var (
 			behind []*watch
 			goOn   []func()
 		)
 		for i := range stalled {
-			conn := s.dialAgain() // the same connection as the one that reads
+			conn := shared // with the one that reads
 			if i%2 == 0 {
-				conn = s.dial()
+				conn = s.dialNarrow()
 			}
 			on, receive := s.openStalled(s.ctx, conn)
 			sp := prefix("/a/")
@@ -79,7 +81,7 @@ func (s *site) memory() int64 {
 func TestSlowClientTimeoutEndsOnlyStreamsThatDoNotRead(t *testing.T) {
 	at(t, []place{{proc.Etcd37, 1}}, func(s *site) {
 		st := s.store()
-		conn := s.dial()
+		conn := s.dialNarrow()
 		live := s.open(s.ctx, conn).create(prefix("/a/"))
 		quiet := s.open(s.ctx, conn).create(prefix("/a/quiet/"))
 		slow, receive := s.openStalled(s.ctx, conn)
@@ -98,13 +100,70 @@ func TestSlowClientTimeoutEndsOnlyStreamsThatDoNotRead(t *testing.T) {
 	}, "--slow-client-timeout=1s")
 }
 
+// The few events that wait for a client that does not read must not keep all that came with them in memory: not the
+// transaction that a watched key was written in, and not the history that was read for another client.
+func TestStalledSingleKeyWatchesDoNotKeepWholeTransactions(t *testing.T) {
+	t.Parallel()
+	at(t, []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}}, func(s *site) {
+		const (
+			stalled = 60 // streams, half of them from the past
+			txns    = 40
+			ops     = 128
+			value   = 4 << 10
+			bound   = 40 << 20 // 20 MiB are written; whole, what waits for each of them would take 14
+		)
+		st := s.store()
+		all := keys("/pods/", ops)
+		first := st.revision() + 1
+		heap, memory := s.heap(), s.memory()
+		conn := s.dialNarrow()
+		live := s.open(s.ctx, conn).create(prefix("/pods/"))
+		var (
+			behind []*watch
+			goOn   []func()
+		)
+		stall := func(start int64) {
+			for range stalled / 2 {
+				on, receive := s.openStalled(s.ctx, conn)
+				behind = append(behind, on.ask(spec{key: all[len(behind)], start: start})...)
+				goOn = append(goOn, receive)
+			}
+		}
+		stall(first)
+		for i := range txns {
+			st.putAll(all, strings.Repeat("x", value)+fmt.Sprint(i))
+		}
+		stall(first)
+		live[0].awaitEvents(txns * ops)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		most := 0
+		for range 20 {
+			<-tick.C
+			most = max(most, s.heap()-heap)
+		}
+		grown := s.memory() - memory
+		s.Logf("the proxy holds %d MiB for clients that do not read, and has grown by %d MiB", most>>20, grown>>20)
+		if most > bound || grown > 2*bound { // with garbage
+			s.Error("that is too much")
+		}
+		for _, receive := range goOn {
+			receive()
+		}
+		for _, w := range behind {
+			w.stream.created([]*watch{w})
+		}
+		s.checkAll(append(behind, live...))
+	}, "--watch-history-bytes=1048576", "--enable-pprof")
+}
+
 // What a client that does not read lacks may be compacted. It is told so when it reads again, after what it was given
 // before, and only it is.
 func TestStalledClientIsToldOfACompaction(t *testing.T) {
 	t.Parallel()
 	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Core, 1}, {proc.Core, 2}}, func(s *site) {
 		st := s.store()
-		conn := s.dial()
+		conn := s.dialNarrow()
 		live := s.open(s.ctx, conn).create(prefix("/a/"))
 		slow, receive := s.openStalled(s.ctx, conn)
 		behind := slow.ask(prefix("/a/"))[0]
@@ -152,7 +211,7 @@ func TestLargeEventsPass(t *testing.T) {
 			st := s.store()
 			withPrev, inFragments, fromPast := prefix("/a/"), prefix("/a/"), prefix("/a/")
 			withPrev.prevKV, inFragments.prevKV, inFragments.fragment, fromPast.start = true, true, true, 1
-			conn := s.dial()
+			conn := s.dialNarrow()
 			all := s.open(s.ctx, conn).create(prefix("/a/"), withPrev, inFragments)
 			for i := range 4 {
 				st.put("/a/1", strings.Repeat(string(rune('a'+i)), 6<<20))

@@ -21,7 +21,7 @@ type stream struct {
 	mu        sync.Mutex       // guards all below, and the watches
 	creating  []*watch         // asked for and not yet answered, in their order
 	watches   map[int64]*watch // by id: created, and not cancelled
-	compacted map[int64]bool   // ids of those that were cancelled because of a compaction
+	compacted map[int64]bool   // by id of those that were created and cancelled: because of a compaction
 	progress  int64            // the newest revision stated for the whole stream
 	answers   int              // to requests for progress
 	problem   string           // the first breach of the protocol

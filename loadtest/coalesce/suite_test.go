@@ -130,6 +130,14 @@ func (s *site) dialAgain() *grpc.ClientConn {
 	return s.shared
 }
 
+// dialNarrow is dial for streams that stall: gRPC's window stays as it is at first, where else it grows by and by until
+// all that a test writes has been sent ahead.
+func (s *site) dialNarrow() *grpc.ClientConn {
+	s.Helper()
+	const window = 64 << 10
+	return targettest.Dial(s, s.endpoint(), grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(16*window))
+}
+
 // dialTo is a new connection to any server.
 func (s *site) dialTo(addr string) *grpc.ClientConn {
 	s.Helper()

@@ -5,5 +5,5 @@
 // it printed. Nothing here belongs to the test framework, so that a command can use it too.
 //
 // The invariant: a process that was started here is ended here, by its own id, and its last words are in every error
-// that is about it.
+// that is about it. On Linux it ends too when its parent is killed, panics or runs out of time.
 package proc

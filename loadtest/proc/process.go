@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,15 +46,24 @@ func (p *Process) start() error {
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, p.env...)
 	cmd.Stdout, cmd.Stderr = p.log, p.log
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = endWithParent()
+	started, exited := make(chan error), make(chan struct{})
+	go func() {
+		// The process is killed when the thread that started it ends, and Go ends threads as it likes, but not one that a
+		// goroutine is locked to.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+			close(exited)
+		}
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
-	exited := make(chan struct{})
 	p.cmd, p.exited = cmd, exited
-	go func() {
-		p.err = cmd.Wait()
-		close(exited)
-	}()
 	return nil
 }
 

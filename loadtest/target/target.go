@@ -250,20 +250,24 @@ func serves(addr string, tls *TLS) func(context.Context) error {
 
 // Dial opens a connection for raw requests. It reconnects quickly, since the tests stop and start servers, and takes
 // answers of any size.
-func Dial(addr string) (*grpc.ClientConn, error) { return dial(addr, nil) }
+func Dial(addr string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return dial(addr, nil, more...)
+}
 
-func dial(addr string, t *TLS) (*grpc.ClientConn, error) {
+func dial(addr string, t *TLS, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	creds := insecure.NewCredentials()
 	if t != nil {
 		creds = credentials.NewTLS(t.Client.Clone())
 	}
-	conn, err := grpc.NewClient("passthrough:///"+addr,
+	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1 << 30)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
 			MinConnectTimeout: 5 * time.Second,
-		}))
+		}),
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr, append(opts, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -135,7 +136,7 @@ func (l *leader) set(why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case why == nil && l.led != nil, why != nil && l.led == nil && l.why == why:
+	case why == nil && l.led != nil, why != nil && l.led == nil && errors.Is(why, l.why):
 		return
 	case why == nil:
 		l.led, l.lose = context.WithCancelCause(context.Background())

@@ -151,9 +151,9 @@ func showLog(t testing.TB, p *proc.Process) {
 }
 
 // Dial is a connection to addr for raw requests that is closed when the test ends.
-func Dial(t testing.TB, addr string) *grpc.ClientConn {
+func Dial(t testing.TB, addr string, more ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
-	conn, err := target.Dial(addr)
+	conn, err := target.Dial(addr, more...)
 	if err != nil {
 		t.Fatal(err)
 	}
