@@ -207,6 +207,9 @@ func (s *Stream) RequestProgress(since Arrival) {
 		return
 	}
 	s.come++
+	// The request may have come before it is handled here. Watchers that are there by now start no later than after what
+	// has been published, or are in s.early.
+	s.wanted = max(s.wanted, h.newest.Load())
 	s.since = max(s.since, since)
 	s.again = s.again || s.waitsFor != nil // a watcher that starts in the future may do so now
 	h.advance(s)

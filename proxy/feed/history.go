@@ -47,7 +47,7 @@ func (h source) History(ctx context.Context, r coalesce.Range, from int64, yield
 			return next, err
 		case ctx.Err() != nil:
 			return next, ctx.Err()
-		case err != nil: // another member may go on
+		case err != nil || !s.sawHistory(c): // another member may go on
 			c.close()
 			c = nil
 			if err := sleep(ctx, retryInterval); err != nil {
@@ -68,6 +68,18 @@ func (h source) History(ctx context.Context, r coalesce.Range, from int64, yield
 			return next, nil
 		}
 	}
+}
+
+// sawHistory records up to where a cursor has come, before anybody is given that: a cluster that is not as far is not the
+// same any more. It returns false if the session of the cursor is over, and so may the cluster be.
+func (s *Set) sawHistory(c *cursor) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session != c.session {
+		return false
+	}
+	s.seen.revision = max(s.seen.revision, c.reached)
+	return true
 }
 
 // cursor is an upstream watch that starts in the past, on a stream of its own, because it holds up RequestProgress and
