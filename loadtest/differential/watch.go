@@ -237,6 +237,9 @@ func (r *runner) watchCreateRequest() *pb.WatchCreateRequest {
 		Fragment:       r.chance(4),
 	}
 	req.RangeEnd = r.rangeEnd(req.Key)
+	if req.StartRevision == r.compact {
+		req.PrevKv = false // a proxy may have in memory what was before the compact revision
+	}
 	if req.StartRevision > r.rev+10 {
 		// etcd answers no request for progress on a stream with a watch from the future, so it must come soon.
 		req.StartRevision = r.rev + 10
