@@ -6,6 +6,8 @@
 //   - feed: one upstream watch over a range, and the coalesce.Feed that it fills.
 //   - catalog: which feed a range is served by.
 //   - session: the upstream Watch RPC that all feeds share, on one member, and its position.
+//   - sharing: whether watches may be served from feeds at all, which probes ask upstream again and again.
+//   - identity: the cluster, revision and term that upstream has shown.
 //   - check: what revision it is upstream now, asked once for all who wait.
 //   - cursor: an upstream watch from the past, read at the pace of the laggards that need it.
 //   - Upstream, Member, WatchStream: the way there, which package proxy provides.

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"weir/coalesce"
@@ -73,15 +72,6 @@ type Config struct {
 	Logger       *slog.Logger
 }
 
-// sharing tells whether watches may be served from feeds.
-type sharing int
-
-const (
-	unknown sharing = iota
-	shared
-	unshared // upstream has authentication on, or is too old; every watch is to be forwarded
-)
-
 // NewSet starts connecting and returns without waiting.
 func NewSet(cfg Config) *Set {
 	s := &Set{
@@ -127,41 +117,9 @@ func (s *Set) Hub() *coalesce.Hub { return s.hub }
 // Header is that of the member which the feeds are on, as last seen. Its revision is not current.
 func (s *Set) Header() wire.Header { return *s.header.Load() }
 
-// Share tells whether watches that carry no identity may be served from the hub, once that is known; if not, they must
-// be forwarded. It fails when no member can be reached that could tell.
-func (s *Set) Share(ctx context.Context) (bool, error) {
-	for {
-		s.mu.Lock()
-		state, changed := s.sharing, s.changed
-		s.mu.Unlock()
-		if state != unknown {
-			return state == shared, nil
-		}
-		if _, err := s.upstream.Member(ctx); err != nil {
-			return false, err
-		}
-		patience, cancel := context.WithTimeout(ctx, shareTimeout)
-		select {
-		case <-changed:
-		case <-patience.Done():
-		}
-		late := patience.Err() != nil
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return false, status.FromContextError(ctx.Err()).Err()
-		case late:
-			return false, status.Error(codes.Unavailable, "weir: upstream does not answer")
-		}
-	}
-}
-
 // Leader returns a context that ends when upstream has lost its leader, or cannot be reached any more, with the error to
 // tell clients as its cause; or that error, if it is so now.
 func (s *Set) Leader(ctx context.Context) (led context.Context, err error) { return s.leader.get(ctx) }
-
-// errNotShared is why a watch finds no feed, or a client's stream of watches ends.
-var errNotShared = status.Error(codes.Unavailable, "weir: watches are no longer shared, connect again")
 
 // Arrive is part of coalesce.Feeder.
 func (s *Set) Arrive() coalesce.Arrival { return s.now.arrive() }
