@@ -178,7 +178,7 @@ func FuzzSelect(f *testing.F) {
 		m := &pb.RangeRequest{}
 		if proto.Unmarshal(request, m) != nil || n > 1000 ||
 			pb.RangeRequest_SortOrder_name[int32(m.SortOrder)] == "" || pb.RangeRequest_SortTarget_name[int32(m.SortTarget)] == "" {
-			t.Skip()
+			return // no request that reaches Select
 		}
 		checkSelect(t, m, int(n), seed)
 	})

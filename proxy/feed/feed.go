@@ -30,7 +30,7 @@ type feed struct {
 	id       int64   // of its watch on the session; 0 while it has none
 	absorbed []*feed // to be retired when it has opened
 	idle     bool    // had no watchers at the last turn of tend
-	rehomed  time.Time
+	rehomed  time.Time // when tend last looked where its watchers can go
 	lost     bool // what it has not been sent is compacted: it stays as it is until its watchers are elsewhere
 	waste    waste
 
