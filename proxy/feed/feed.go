@@ -27,11 +27,11 @@ type feed struct {
 	err    error          // why it could not be opened
 
 	// Guarded by Set.mu.
-	id       int64   // of its watch on the session; 0 while it has none
-	absorbed []*feed // to be retired when it has opened
-	idle     bool    // had no watchers at the last turn of tend
+	id       int64     // of its watch on the session; 0 while it has none
+	absorbed []*feed   // to be retired when it has opened
+	idle     bool      // had no watchers at the last turn of tend
 	rehomed  time.Time // when tend last looked where its watchers can go
-	lost     bool // what it has not been sent is compacted: it stays as it is until its watchers are elsewhere
+	lost     bool      // what it has not been sent is compacted: it stays as it is until its watchers are elsewhere
 	waste    waste
 
 	events assembler // of the goroutine that receives
