@@ -328,8 +328,7 @@ func (x *session) compacted(f *feed, compact int64) error {
 	}
 	s.log.Warn("upstream has compacted what a watch has not been sent",
 		"range", rangeText(f.span), "revision", reached, "compacted", compact)
-	delete(x.feeds, f.id)
-	x.push(wire.AppendWatchCancel(nil, f.id)) // until then etcd answers no RequestProgress
+	x.end(f) // until then etcd answers no RequestProgress
 	f.lost = true
 	if f.fixed {
 		x.create(s.refix(f))
