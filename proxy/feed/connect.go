@@ -39,15 +39,8 @@ func (s *Set) connect() {
 
 // serve runs a session on a member, if it can, for as long as it is the one to be used.
 func (s *Set) serve(m Member) error {
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := s.tasks.untilLost(s.ctx, m)
 	defer cancel()
-	s.tasks.start(func() {
-		select {
-		case <-m.Lost():
-			cancel()
-		case <-ctx.Done():
-		}
-	})
 	if err := s.probe(ctx, m); err != nil {
 		return err
 	}

@@ -90,15 +90,8 @@ func (l *leader) follow(found func()) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(l.ctx)
+	ctx, cancel := l.tasks.untilLost(l.ctx, m)
 	defer cancel()
-	l.tasks.start(func() {
-		select {
-		case <-m.Lost():
-			cancel()
-		case <-ctx.Done():
-		}
-	})
 	stream, err := m.Watch(ctx, true)
 	if err != nil {
 		return fmt.Errorf("open watch stream that requires a leader: %w", err)

@@ -1,6 +1,9 @@
 package feed
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // tasks are the goroutines of a Set. None is started once their end has begun, so that waiting for them is sure.
 type tasks struct {
@@ -26,4 +29,17 @@ func (t *tasks) end(stop func()) {
 	t.mu.Unlock()
 	stop()
 	t.group.Wait()
+}
+
+// untilLost returns a context that ends with ctx, and when the member is lost.
+func (t *tasks) untilLost(ctx context.Context, m Member) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	t.start(func() {
+		select {
+		case <-m.Lost():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, cancel
 }
