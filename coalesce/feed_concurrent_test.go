@@ -137,12 +137,15 @@ func (s *switchboard) Find(context.Context, Watch, Arrival) (*Feed, int64, error
 
 func (s *switchboard) Now(context.Context, Arrival) int64 { return s.log.revision() }
 
-func (s *switchboard) Sync(ctx context.Context, f *Feed, since Arrival) (int64, error) {
+func (s *switchboard) Sync(ctx context.Context, f *Feed, since Arrival, rev int64) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f.Closed() {
 		return 0, errFeedClosed
 	}
-	s.publish(f, int64(since))
-	return int64(since), ctx.Err()
+	if since != Known {
+		rev = max(rev, int64(since))
+	}
+	s.publish(f, rev)
+	return rev, ctx.Err()
 }

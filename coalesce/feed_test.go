@@ -37,7 +37,7 @@ func (r *router) Find(context.Context, Watch, Arrival) (*Feed, int64, error) {
 
 func (r *router) Now(context.Context, Arrival) int64 { return 0 }
 
-func (r *router) Sync(_ context.Context, f *Feed, _ Arrival) (int64, error) {
+func (r *router) Sync(_ context.Context, f *Feed, _ Arrival, _ int64) (int64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.syncs++

@@ -3,6 +3,7 @@ package coalesce
 import (
 	"context"
 	"errors"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -30,13 +31,16 @@ type Feeder interface {
 	// Now returns a revision that the store had reached when the request arrived or later; or, if the store cannot tell
 	// soon, the newest that is known.
 	Now(ctx context.Context, since Arrival) int64
-	// Sync waits until f has been published up to a revision that the store had reached at `since` or later, and
-	// returns that revision. It fails only when ctx ends or f is closed.
-	Sync(ctx context.Context, f *Feed, since Arrival) (rev int64, err error)
+	// Sync waits until f has been published up to rev, which the store has reached, and to a revision that the store had
+	// reached at `since` or later, and returns the higher of the two. It fails only when ctx ends or f is closed.
+	Sync(ctx context.Context, f *Feed, since Arrival, rev int64) (int64, error)
 }
 
 // Arrival is a moment, in a Feeder's own measure. Later moments are not smaller.
 type Arrival uint64
+
+// Known is the Arrival of who knows already what revision the store has reached, and does not want it asked.
+const Known = Arrival(math.MaxUint64)
 
 // Source is where a feed's watchers are resynced from that need what is older than its ring, and where previous
 // values are found. Its methods are called concurrently, without locks held.

@@ -126,7 +126,11 @@ func (m *model) step() {
 		}
 	case 10:
 		if s := m.stream(); s != nil {
-			s.requestProgress()
+			if m.rnd.IntN(3) == 0 {
+				s.await()
+			} else {
+				s.requestProgress()
+			}
 		}
 	case 11:
 		if s := m.stream(); s != nil {

@@ -174,6 +174,9 @@ type modelArrival struct {
 
 // reached is what the store had reached at a moment.
 func (m *model) reached(at Arrival) int64 {
+	if at == Known {
+		return 0
+	}
 	if a := m.arrivals[at]; a.store == m.store {
 		return a.head
 	}
@@ -213,18 +216,28 @@ func (m *model) Find(ctx context.Context, w Watch, since Arrival) (*Feed, int64,
 
 func (m *model) Now(context.Context, Arrival) int64 { return m.head }
 
-func (m *model) Sync(ctx context.Context, feed *Feed, since Arrival) (int64, error) {
+func (m *model) Sync(ctx context.Context, feed *Feed, since Arrival, rev int64) (int64, error) {
 	f := m.modelOf(feed)
 	for range 3 {
 		m.meanwhile()
 	}
-	for !f.closed && f.at < m.reached(since) {
+	store := m.store
+	target := func() int64 {
+		if store != m.store {
+			return 0
+		}
+		if since == Known {
+			return rev
+		}
+		return max(rev, m.reached(since))
+	}
+	for !f.closed && f.at < target() {
 		f.publish(1 + m.rnd.IntN(5))
 		m.meanwhile()
 	}
-	rev := f.at
+	reached := f.at
 	if m.rnd.IntN(2) == 0 {
-		rev = max(min(rev, 1), m.reached(since))
+		reached = max(min(reached, 1), target())
 	}
 	m.meanwhile()
 	if err := ctx.Err(); err != nil {
@@ -233,7 +246,7 @@ func (m *model) Sync(ctx context.Context, feed *Feed, since Arrival) (int64, err
 	if f.closed {
 		return 0, errModelFeed
 	}
-	return rev, nil
+	return reached, nil
 }
 
 // wanted is what w must have been sent when it has been sent everything up to rev.

@@ -131,6 +131,18 @@ func (s *modelStream) requestProgress() {
 	s.stream.RequestProgress(s.m.Arrive())
 }
 
+// await asks for what is known to be there. It shares the answer of a request that has just come.
+func (s *modelStream) await() {
+	switch {
+	case len(s.stream.watchers) == 0:
+	case s.stream.come == 0:
+		s.asked = append(s.asked, s.m.head)
+	case len(s.asked) > 0:
+		s.asked[len(s.asked)-1] = s.m.head
+	}
+	s.stream.Await(s.m.head)
+}
+
 func (s *modelStream) close() {
 	s.endAll()
 	s.stream.Close()

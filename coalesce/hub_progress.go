@@ -14,6 +14,8 @@ const maxProgressRequests = 128
 type progress struct {
 	come   int     // requests that have come
 	since  Arrival // of the last of them
+	check  bool    // one of them wants the store to be asked where it is
+	reach  int64   // and one knows that it has come this far
 	synced int     // requests for which feeds are being synced
 	owed   int     // requests that have been
 	wanted int64   // the revision that the answer to these must have reached; it does not fall
@@ -127,6 +129,7 @@ func (s *Stream) waitFor(f *Feed) {
 // forgetProgress drops all requests: the stream has no watchers.
 func (s *Stream) forgetProgress() {
 	s.come, s.synced, s.owed, s.again, s.notifies = 0, 0, 0, false, false
+	s.check, s.reach = false, 0
 	s.waitFor(nil)
 }
 
@@ -227,6 +230,7 @@ func (h *Hub) told(a answer) {
 	s.telling = false
 	if s.owed > 0 { // else its watchers have gone meanwhile
 		s.come += a.times
+		s.check = s.check || a.times > 0
 	}
 	s.owed = 0
 	if a.times == 0 || s.watches != a.watches {

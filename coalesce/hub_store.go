@@ -31,6 +31,9 @@ func (s *storeFeeder) Find(context.Context, Watch, Arrival) (*Feed, int64, error
 func (s *storeFeeder) Now(context.Context, Arrival) int64 { return s.now() }
 
 // Sync does not wait for what was committed and is being published: who asked waits for its delivery anyway.
-func (s *storeFeeder) Sync(_ context.Context, _ *Feed, since Arrival) (int64, error) {
-	return int64(since), nil
+func (s *storeFeeder) Sync(_ context.Context, _ *Feed, since Arrival, rev int64) (int64, error) {
+	if since == Known {
+		return rev, nil
+	}
+	return max(int64(since), rev), nil
 }

@@ -207,11 +207,29 @@ func (s *Stream) RequestProgress(since Arrival) {
 		return
 	}
 	s.come++
+	s.check = true
 	// The request may have come before it is handled here. Watchers that are there by now start no later than after what
 	// has been published, or are in s.early.
 	s.wanted = max(s.wanted, h.newest.Load())
 	s.since = max(s.since, since)
 	s.again = s.again || s.waitsFor != nil // a watcher that starts in the future may do so now
+	h.advance(s)
+}
+
+// Await is RequestProgress of who knows that the store has reached rev, and wants to be told when every watcher has been
+// sent everything up to there. Several calls may be answered together.
+func (s *Stream) Await(rev int64) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(s.watchers) == 0 {
+		return
+	}
+	if s.come == 0 {
+		s.come = 1
+	}
+	s.reach = max(s.reach, rev)
+	h.reached = max(h.reached, rev)
 	h.advance(s)
 }
 

@@ -24,7 +24,11 @@ func (h *Hub) advance(s *Stream) {
 		s.notifies, s.again = false, false
 		if s.owed == 0 && s.come > 0 {
 			s.synced, s.come = s.come, 0
-			s.wanted = max(s.wanted, int64(s.since))
+			s.wanted = max(s.wanted, s.reach)
+			if s.check {
+				s.wanted = max(s.wanted, int64(s.since))
+			}
+			s.check, s.reach = false, 0
 		}
 		h.synced(s, notify)
 	}
@@ -57,7 +61,8 @@ func (h *Hub) synced(s *Stream, notify bool) {
 
 // syncTask is one round of syncing a stream's feeds.
 type syncTask struct {
-	since         Arrival
+	since         Arrival // Known if the store need not be asked
+	reach         int64
 	feeds         []*Feed
 	known         int64 // the revision that the store was known to have reached before
 	epoch         int
@@ -76,7 +81,7 @@ func (h *Hub) sync(ctx context.Context, s *Stream) bool {
 	reached := int64(math.MaxInt64)
 	revs := make([]int64, len(t.feeds))
 	for i, f := range t.feeds {
-		rev, err := h.feeder.Sync(ctx, f, t.since)
+		rev, err := h.feeder.Sync(ctx, f, t.since, t.reach)
 		if err != nil {
 			revs[i] = syncFailed
 			continue
@@ -104,6 +109,7 @@ func (h *Hub) sync(ctx context.Context, s *Stream) bool {
 	}
 	if slices.Contains(revs, syncFailed) { // once more, when the watchers of that feed have gone
 		s.come, s.synced = s.come+s.synced, 0
+		s.check, s.reach = s.check || t.since != Known, max(s.reach, t.reach)
 		s.again = s.again || t.again
 	} else {
 		h.reached = max(h.reached, reached)
@@ -122,12 +128,18 @@ func (h *Hub) takeSync(s *Stream) (t syncTask, ok bool) {
 		h.endSync(s)
 		return t, false
 	}
-	t = syncTask{since: s.since, known: h.knownRevision(), epoch: h.epoch, again: s.again, notify: s.notifies}
+	t = syncTask{since: Known, known: h.knownRevision(), epoch: h.epoch, again: s.again, notify: s.notifies}
 	for i := range s.feeds {
 		t.feeds = append(t.feeds, s.feeds[i].feed)
 	}
+	check := s.notifies
 	if s.owed == 0 {
-		s.synced, s.come = s.come, 0
+		check = check || s.check
+		t.reach = s.reach
+		s.synced, s.come, s.check, s.reach = s.come, 0, false, 0
+	}
+	if check {
+		t.since = s.since
 	}
 	s.again, s.notifies = false, false
 	return t, true
@@ -147,5 +159,6 @@ func (h *Hub) askAgain(s *Stream) {
 		s.come, s.owed = s.come+s.owed, 0
 	}
 	s.synced, s.wanted, s.again = 0, 0, false
+	s.check, s.reach = s.come > 0, 0
 	h.ask(s)
 }

@@ -112,7 +112,7 @@ func (f *fakeSharer) Now(context.Context, coalesce.Arrival) int64 {
 	return f.revision()
 }
 
-func (f *fakeSharer) Sync(_ context.Context, feed *coalesce.Feed, _ coalesce.Arrival) (int64, error) {
+func (f *fakeSharer) Sync(_ context.Context, feed *coalesce.Feed, _ coalesce.Arrival, _ int64) (int64, error) {
 	return feed.Revision(), nil
 }
 
