@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,23 +13,38 @@ import (
 // check asks upstream what revision it is, once for all who wait. Whoever waits joins only a request that had not
 // been sent when he arrived: what an earlier one answers may be older than what he has already been told.
 //
-// Requests are numbered. One is under way at a time, by a goroutine that ends when nobody waits.
+// Requests are numbered. One is under way at a time, by a goroutine that ends when nobody waits; those who come
+// meanwhile are together for the next one. Each of them is woken once, by the request that he waits for: waking all
+// whenever something is answered would cost half of them a turn for nothing.
 type check struct {
 	ask   func(context.Context) (int64, error) // one request
 	ctx   context.Context
 	tasks *tasks
+	once  bool          // who waits is told when the request fails; else it is repeated
+	pause time.Duration // least time between the beginnings of two requests
 
 	sent atomic.Uint64 // the number of the last request that was sent
 
-	mu      sync.Mutex    // guards the fields below
-	wanted  uint64        // the lowest number that is good enough for all who wait
-	done    uint64        // the number of the last request that was answered
-	rev     int64         // the newest answer
-	epoch   int           // calls of reset
-	running bool          // there is a goroutine
-	asked   time.Time     // when the request that is under way was sent; zero if none is
-	changed chan struct{} // closed and replaced when done changes
+	mu      sync.Mutex // guards the fields below
+	done    uint64     // the number of the last request that was answered
+	rev     int64      // the newest answer
+	epoch   int        // calls of reset
+	running bool       // there is a goroutine
+	current *inquiry   // which is under way, or was the last
+	next    *inquiry   // which has not been sent; nil if nobody waits for it
 }
+
+// inquiry is one request. What is below over is set before over is closed.
+type inquiry struct {
+	number uint64    // once it has been sent
+	begun  time.Time // when it was
+	over   chan struct{}
+	rev    int64
+	err    error
+}
+
+// errReset is why a request does not count that was answered by what upstream is no longer.
+var errReset = errors.New("upstream has been replaced")
 
 // arrive is the moment now: requests with a higher number are sent after it.
 func (c *check) arrive() coalesce.Arrival { return coalesce.Arrival(c.sent.Load()) }
@@ -37,34 +53,62 @@ func (c *check) arrive() coalesce.Arrival { return coalesce.Arrival(c.sent.Load(
 func (c *check) begin(since coalesce.Arrival) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.start(since)
+	c.join(since)
 }
 
-// start is called with c.mu held.
-func (c *check) start(since coalesce.Arrival) {
+// join returns the request to wait for, or nil if one that is good enough has been answered, or if it is too late to
+// send any. c.mu is held.
+func (c *check) join(since coalesce.Arrival) *inquiry {
 	if c.done > uint64(since) {
-		return
+		return nil
 	}
-	c.wanted = max(c.wanted, uint64(since)+1)
+	if c.isUnderWay() && c.current.number > uint64(since) {
+		return c.current
+	}
 	if !c.running {
-		c.running = c.tasks.start(c.run)
+		if c.running = c.tasks.start(c.run); !c.running {
+			return nil
+		}
+	}
+	if c.next == nil {
+		c.next = &inquiry{over: make(chan struct{})}
+	}
+	return c.next
+}
+
+// isUnderWay is called with c.mu held.
+func (c *check) isUnderWay() bool {
+	if c.current == nil {
+		return false
+	}
+	select {
+	case <-c.current.over:
+		return false
+	default:
+		return true
 	}
 }
 
-// wait returns a revision that upstream had reached at `since` or later. It waits for as long as upstream cannot be
-// asked, and fails only with ctx.
+// wait returns a revision that upstream had reached at `since` or later. Unless c.once is set, it waits for as long as
+// upstream cannot be asked, and fails only with ctx.
 func (c *check) wait(ctx context.Context, since coalesce.Arrival) (int64, error) {
 	for {
 		c.mu.Lock()
-		if c.done > uint64(since) {
-			defer c.mu.Unlock()
-			return c.rev, nil
-		}
-		c.start(since)
-		changed := c.changed
+		i := c.join(since)
+		done, rev := c.done, c.rev
 		c.mu.Unlock()
+		switch {
+		case i != nil:
+		case done > uint64(since):
+			return rev, nil
+		default:
+			return 0, context.Canceled
+		}
 		select {
-		case <-changed:
+		case <-i.over:
+			if i.err == nil || c.once {
+				return i.rev, i.err
+			}
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		case <-c.ctx.Done():
@@ -85,29 +129,43 @@ func (c *check) reset() {
 func (c *check) isLate(d time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.asked.IsZero() && time.Since(c.asked) > d
+	return c.isUnderWay() && time.Since(c.current.begun) > d
 }
 
+// run sends requests until nobody waits.
 func (c *check) run() {
-	for epoch, more := c.more(); more; epoch, more = c.more() {
-		n := c.sent.Add(1)
-		rev, err := c.ask(c.ctx)
+	for i, epoch := c.begun(); i != nil; i, epoch = c.begun() {
+		i.rev, i.err = c.ask(c.ctx)
 		c.mu.Lock()
-		c.asked = time.Time{}
-		if err == nil && epoch == c.epoch {
-			c.done, c.rev = n, max(c.rev, rev)
-			close(c.changed)
-			c.changed = make(chan struct{})
+		switch {
+		case i.err != nil:
+		case epoch != c.epoch:
+			i.err = errReset
+		default:
+			c.done, c.rev = i.number, max(c.rev, i.rev)
 		}
+		close(i.over)
 		c.mu.Unlock()
 	}
 }
 
-func (c *check) more() (epoch int, more bool) {
+// begun returns the next request, which nobody can join any more who comes from now on; or nil if there is none.
+func (c *check) begun() (i *inquiry, epoch int) {
+	if c.pause > 0 {
+		c.mu.Lock()
+		last := c.current
+		c.mu.Unlock()
+		if last != nil {
+			_ = sleep(c.ctx, c.pause-time.Since(last.begun))
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.running = c.done < c.wanted && c.ctx.Err() == nil; c.running {
-		c.asked = time.Now()
+	i, c.next = c.next, nil
+	if c.running = i != nil && c.ctx.Err() == nil; !c.running {
+		return nil, 0
 	}
-	return c.epoch, c.running
+	i.number, i.begun = c.sent.Add(1), time.Now()
+	c.current = i
+	return i, c.epoch
 }

@@ -18,7 +18,7 @@ func TestACheckIsSentAfterThoseWhoJoinItArrived(t *testing.T) {
 		var upstream, asked atomic.Int64
 		var tasks tasks
 		var callers sync.WaitGroup
-		c := check{ctx: ctx, tasks: &tasks, changed: make(chan struct{})}
+		c := check{ctx: ctx, tasks: &tasks}
 		c.ask = func(ctx context.Context) (int64, error) {
 			if asked.Add(1)%5 == 0 {
 				return 0, errors.Join(errNoSession, sleep(ctx, time.Millisecond))
@@ -51,7 +51,7 @@ func TestACheckIsLeftWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		life, end := context.WithCancel(t.Context())
 		var tasks tasks
-		c := check{ctx: life, tasks: &tasks, changed: make(chan struct{})}
+		c := check{ctx: life, tasks: &tasks}
 		c.ask = func(ctx context.Context) (int64, error) { return 0, sleep(ctx, time.Hour) }
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -7,8 +7,8 @@ import (
 	"weir/grpcapi/wire"
 )
 
-// oldestKept is the oldest revision from which on a watch would be served without asking upstream, or 0 if there is
-// none before the newest.
+// oldestKept is the oldest revision from which on a watch would be served, or at which a read would be answered, without
+// asking upstream; or 0 if there is none before the newest.
 func (s *Set) oldestKept() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -19,6 +19,9 @@ func (s *Set) oldestKept() int64 {
 				oldest = from
 			}
 		}
+	}
+	if kept := s.reads.kept.Load(); kept > 0 && (oldest == 0 || kept < oldest) {
+		oldest = kept
 	}
 	if oldest > 0 {
 		oldest = max(oldest, s.compacted)
@@ -84,6 +87,7 @@ func (s *Set) sawCompaction(x *session, rev int64) {
 		return
 	}
 	s.compacted = max(s.compacted, rev)
+	s.reads.compacted.Store(s.compacted)
 	s.hub.Compacted(rev)
-	x.wantProgress() // quiet feeds have to get past it, or could not go on after a lost session
+	x.wantProgress(max(rev, s.seen.revision)) // quiet feeds have to get past it, or could not go on after a lost session
 }

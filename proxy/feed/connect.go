@@ -61,7 +61,7 @@ func (s *Set) serve(m Member) error {
 // than before: it may have been replaced behind a proxy, whose connection stays.
 func (s *Set) seekQuorum(ctx context.Context, x *session) {
 	for sleep(ctx, quorumInterval) == nil {
-		seen := s.identity()
+		seen, asked := s.identity(), time.Now()
 		h, err := s.linearizable(ctx, x.member)
 		switch {
 		case ctx.Err() != nil:
@@ -69,6 +69,12 @@ func (s *Set) seekQuorum(ctx context.Context, x *session) {
 			s.preferOther(ctx, x.member)
 		case h.ClusterID != seen.cluster || h.Revision < seen.revision || h.RaftTerm < seen.term:
 			x.cancel(errSuspect)
+		default:
+			s.mu.Lock()
+			if s.session == x {
+				s.prove(asked, h.Revision)
+			}
+			s.mu.Unlock()
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
@@ -49,6 +50,7 @@ func replacedAt(rev int64) error {
 // been undone. A member that only lags behind cannot be mistaken for that, since a linearizable read makes it catch up.
 func (s *Set) verify(ctx context.Context, m Member) error {
 	for try := 0; ; try++ {
+		asked := time.Now()
 		h, err := s.linearizable(ctx, m)
 		if err != nil {
 			return fmt.Errorf("linearizable read: %w", err)
@@ -71,6 +73,7 @@ func (s *Set) verify(ctx context.Context, m Member) error {
 			defer s.mu.Unlock()
 			s.seen = identity{cluster: h.ClusterID, revision: max(seen.revision, h.Revision), term: h.RaftTerm}
 			s.header.Store(&h)
+			s.prove(asked, h.Revision)
 			return nil
 		}
 		s.log.Error("the cluster upstream has been replaced or restored from a backup; all watches are cancelled",
@@ -86,5 +89,6 @@ func (s *Set) sawHeader(x *session, h wire.Header) {
 		return
 	}
 	s.seen.revision = max(s.seen.revision, h.Revision)
+	h.RaftTerm = max(h.RaftTerm, s.header.Load().RaftTerm) // responses of several RPCs overtake each other
 	s.header.Store(&h)
 }

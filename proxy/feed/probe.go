@@ -23,7 +23,7 @@ var errAuthOn = errors.New("authentication is on upstream")
 // compaction.
 func (s *Set) probe(ctx context.Context, m Member) error {
 	oldest, asked := s.oldestKept(), time.Now()
-	_, err := s.read(ctx, m, &wire.RangeRequest{Key: anyKey, Serializable: true, CountOnly: true, Revision: oldest})
+	_, err := s.read(uncached(ctx), m, &wire.RangeRequest{Key: anyKey, Serializable: true, CountOnly: true, Revision: oldest})
 	switch {
 	case err == nil:
 		s.confirm(asked)
@@ -66,6 +66,7 @@ func (s *Set) confirm(asked time.Time) {
 	was := s.isConfirmed()
 	if asked.After(s.confirmed) {
 		s.confirmed = asked
+		s.tellStanding()
 	}
 	if !was && s.isConfirmed() {
 		s.tellChange()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"weir/grpcapi/wire"
@@ -13,6 +14,11 @@ import (
 
 // anyKey is read when only the header matters.
 var anyKey = []byte{0}
+
+// uncached has a proxy that is upstream answer like the member behind it: not from memory, which may be a little behind.
+func uncached(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "weir-uncached", "true")
+}
 
 // read does a Range and returns the header of its answer.
 func (s *Set) read(ctx context.Context, m Member, r *wire.RangeRequest) (wire.Header, error) {
@@ -26,12 +32,12 @@ func (s *Set) read(ctx context.Context, m Member, r *wire.RangeRequest) (wire.He
 }
 
 func (s *Set) linearizable(ctx context.Context, m Member) (wire.Header, error) {
-	return s.read(ctx, m, &wire.RangeRequest{Key: anyKey, CountOnly: true})
+	return s.read(uncached(ctx), m, &wire.RangeRequest{Key: anyKey, CountOnly: true})
 }
 
-// askRevision is one request of s.now: a serializable read on the member that the feeds are on. Another member
-// may be ahead of it, and the feeds would be waited for. When it fails, it is asked again after a while.
-func (s *Set) askRevision(ctx context.Context) (int64, error) {
+// askNow is one request of s.now: a serializable read on the member that the feeds are on. Another member may be ahead of
+// it, and the feeds would be waited for. When it fails, it is asked again after a while.
+func (s *Set) askNow(ctx context.Context) (int64, error) {
 	s.mu.Lock()
 	x, changed := s.session, s.changed
 	s.mu.Unlock()
@@ -42,18 +48,31 @@ func (s *Set) askRevision(ctx context.Context) (int64, error) {
 		}
 		return 0, errNoSession
 	}
+	rev, err := s.askRevision(ctx, x, true)
+	if err != nil {
+		err = errors.Join(err, sleep(ctx, retryInterval))
+	}
+	return rev, err
+}
+
+// askRevision asks the member of a session for its revision. An answer that cannot be that of the cluster which is known
+// ends the session.
+func (s *Set) askRevision(ctx context.Context, x *session, serializable bool) (int64, error) {
 	seen, asked := s.identity(), time.Now()
-	h, err := s.read(ctx, x.member, &wire.RangeRequest{Key: anyKey, Serializable: true, CountOnly: true})
+	if serializable { // a linearizable answer is as good from a proxy's memory, and cheaper
+		ctx = uncached(ctx)
+	}
+	h, err := s.read(ctx, x.member, &wire.RangeRequest{Key: anyKey, Serializable: serializable, CountOnly: true})
 	switch {
 	case err != nil && isIdentityText(status.Convert(err).Message()):
 		s.unshare(errAuthOn)
 		x.cancel(errAuthOn)
 		return 0, err
 	case err != nil:
-		return 0, errors.Join(err, sleep(ctx, retryInterval))
+		return 0, err
 	case h.ClusterID != seen.cluster || h.Revision < seen.revision:
 		x.cancel(errSuspect)
-		return 0, errors.Join(errSuspect, sleep(ctx, retryInterval))
+		return 0, errSuspect
 	}
 	s.confirm(asked)
 	s.mu.Lock()
@@ -62,6 +81,9 @@ func (s *Set) askRevision(ctx context.Context) (int64, error) {
 		return 0, errNoSession
 	}
 	s.sawHeader(x, h)
+	if !serializable {
+		s.prove(asked, h.Revision)
+	}
 	return h.Revision, nil
 }
 

@@ -35,9 +35,11 @@ type session struct {
 	resuming int             // how many of them had been open before
 	feeds    map[int64]*feed // by the id of their watch, until it is ended
 	lastID   int64
-	progress bool // somebody waits for it
-	asked    bool // a request for it has been sent and not been answered
-	answered time.Time
+	wanted   int64     // progress up to there is waited for
+	told     int64     // the last progress that held for all feeds
+	asked    bool      // a request for it has been sent and not been answered
+	short    bool      // the last answer was not enough
+	answered time.Time // when that came
 
 	response wire.WatchResponse // of the goroutine that receives
 }
@@ -69,6 +71,7 @@ func (s *Set) serveSession(ctx context.Context, m Member) error {
 	}
 	s.mu.Lock()
 	s.session = x
+	s.tellStanding()
 	for f := range s.feeds {
 		if f.id = 0; f.out != nil && !f.lost {
 			x.resume(f)
@@ -100,6 +103,7 @@ func (s *Set) serveSession(ctx context.Context, m Member) error {
 	s.mu.Lock()
 	if s.session == x {
 		s.session = nil
+		s.tellStanding()
 	}
 	s.tellChange()
 	s.mu.Unlock()
@@ -142,13 +146,17 @@ func (x *session) end(f *feed) {
 	x.push(wire.AppendWatchCancel(nil, f.id))
 }
 
-// wantProgress has progress requested until there is some.
-func (x *session) wantProgress() {
-	if !x.progress {
-		x.progress = true
-		x.wakeSender()
+// wantProgress has progress requested until all feeds have reached rev.
+func (x *session) wantProgress(rev int64) {
+	if rev > x.wanted {
+		x.wanted = rev
+		if x.lacksProgress() {
+			x.wakeSender()
+		}
 	}
 }
+
+func (x *session) lacksProgress() bool { return x.wanted > x.told }
 
 func (x *session) push(req []byte) {
 	x.queue = append(x.queue, req)
@@ -183,9 +191,12 @@ func (x *session) send(ctx context.Context) {
 		}
 		queue := x.queue
 		x.queue = nil
-		pause := progressPause - time.Since(x.answered)
+		pause := time.Duration(0)
+		if x.short {
+			pause = progressPause - time.Since(x.answered)
+		}
 		switch {
-		case !x.progress || x.resuming > 0 || len(x.feeds) == 0 || x.asked:
+		case !x.lacksProgress() || x.resuming > 0 || len(x.feeds) == 0 || x.asked:
 		case pause > 0:
 			retry.Reset(pause)
 		default:
@@ -259,6 +270,7 @@ func (x *session) created(r *wire.WatchResponse) error {
 	// Upstream states its revision of a moment after the watch was registered. What happened in between comes as
 	// events, which are dropped: it was before "now" for whoever has waited for this.
 	f.events = startAfter(r.Header.Revision)
+	x.told = min(x.told, r.Header.Revision)
 	f.out = s.hub.NewFeed(coalesce.FeedConfig{
 		Source:       source{set: s, feed: f},
 		Revision:     r.Header.Revision,
@@ -353,7 +365,7 @@ func (x *session) publish(r *wire.WatchResponse, size int) error {
 	f.out.Publish(done...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x.progress {
+	if x.lacksProgress() {
 		s.tellChange() // it may be what somebody waits for
 	}
 	return nil
@@ -364,11 +376,14 @@ func (x *session) progressed(r *wire.WatchResponse) {
 	s := x.set
 	s.mu.Lock()
 	s.sawHeader(x, r.Header)
-	x.progress, x.asked, x.answered = false, false, time.Now()
-	open := make([]*feed, 0, len(x.feeds))
+	open, all := make([]*feed, 0, len(x.feeds)), true
 	for _, f := range x.feeds {
-		if f.isOpen() && len(f.events.partial) == 0 {
+		switch {
+		case !f.isOpen():
+		case len(f.events.partial) == 0:
 			open = append(open, f)
+		default: // only upstream knows where that comes from
+			all = false
 		}
 	}
 	s.mu.Unlock()
@@ -380,6 +395,10 @@ func (x *session) progressed(r *wire.WatchResponse) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if all {
+		x.told = max(x.told, r.Header.Revision)
+	}
+	x.asked, x.short, x.answered = false, x.lacksProgress(), time.Now()
 	s.tellChange()
 	x.wakeSender()
 	s.pokeTend()

@@ -36,7 +36,8 @@ type Set struct {
 	upstream Upstream
 	log      *slog.Logger
 	hub      *coalesce.Hub
-	now      check
+	now      check // what revision the member is at
+	agreed   check // what revision the cluster is at, for linearizable reads
 	history  int // bytes for the rings of all feeds
 	leader   leader
 	cursors  cursors
@@ -47,6 +48,7 @@ type Set struct {
 	poke   chan struct{} // has an element when tend has work before its next turn
 
 	header atomic.Pointer[wire.Header] // the newest of a verified member
+	reads  reads
 
 	mu        sync.Mutex    // guards the fields below, and those of feeds and the session where they say so
 	changed   chan struct{} // closed and replaced when sharing, session or a feed's position changes without an event
@@ -58,6 +60,7 @@ type Set struct {
 	retired   map[*feed]struct{} // not in the catalog, with watchers that are to be moved to others
 	session   *session           // nil while there is none
 	seen      identity
+	era       uint64 // calls of reset
 	compacted int64               // upstream's compact revision, as far as known
 	setbacks  map[string]*setback // by prefix: where widening has not paid
 }
@@ -69,7 +72,9 @@ type Config struct {
 	Fixed []string
 	// HistoryBytes bounds the recent events that all feeds together keep in memory.
 	HistoryBytes int
-	Logger       *slog.Logger
+	// CheckInterval is the least time between two checks for linearizable reads. Longer ones let more reads share a check.
+	CheckInterval time.Duration
+	Logger        *slog.Logger
 }
 
 // NewSet starts connecting and returns without waiting.
@@ -87,8 +92,10 @@ func NewSet(cfg Config) *Set {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.header.Store(&wire.Header{})
+	s.tellStanding()
 	s.hub = coalesce.NewHub(s)
-	s.now = check{ask: s.askRevision, ctx: s.ctx, tasks: &s.tasks, changed: make(chan struct{})}
+	s.now = check{ask: s.askNow, ctx: s.ctx, tasks: &s.tasks}
+	s.agreed = check{ask: s.askAgreed, ctx: s.ctx, tasks: &s.tasks, once: true, pause: cfg.CheckInterval}
 	s.leader = leader{upstream: s.upstream, ctx: s.ctx, tasks: &s.tasks, log: s.log, changed: make(chan struct{})}
 	s.cursors.set = s
 	prefixes := slices.Sorted(slices.Values(cfg.Fixed))
@@ -305,16 +312,19 @@ func (s *Set) refix(f *feed) *feed {
 }
 
 // Sync is part of coalesce.Feeder.
-func (s *Set) Sync(ctx context.Context, f *coalesce.Feed, since coalesce.Arrival) (int64, error) {
-	rev, err := s.now.wait(ctx, since)
-	if err != nil {
-		return 0, err
+func (s *Set) Sync(ctx context.Context, f *coalesce.Feed, since coalesce.Arrival, rev int64) (int64, error) {
+	if since != coalesce.Known {
+		now, err := s.now.wait(ctx, since)
+		if err != nil {
+			return 0, err
+		}
+		rev = max(rev, now)
 	}
 	for {
 		s.mu.Lock()
 		changed := s.changed
 		if s.session != nil && f.Revision() < rev {
-			s.session.wantProgress()
+			s.session.wantProgress(rev)
 		}
 		s.mu.Unlock()
 		switch {

@@ -58,6 +58,7 @@ func (s *Set) share() {
 	defer s.mu.Unlock()
 	if s.sharing != shared {
 		s.sharing = shared
+		s.tellStanding()
 		s.tellChange()
 		s.log.Info("watches are shared")
 	}
@@ -74,6 +75,7 @@ func (s *Set) unshare(why error) {
 	s.mu.Lock()
 	was := s.sharing
 	s.sharing = unshared // those who wait are told only when their streams have been ended: they are not refused
+	s.tellStanding()
 	s.mu.Unlock()
 	if was == unshared {
 		return
@@ -101,6 +103,10 @@ func (s *Set) reset(why error) {
 		s.session = nil
 	}
 	s.seen, s.compacted = identity{}, 0
+	s.reads.compacted.Store(0)
+	s.reads.proofs.Store(nil)
+	s.era++
+	s.tellStanding()
 	for _, f := range fixed {
 		again := s.newFeed(f.span)
 		again.fixed = true
@@ -109,6 +115,7 @@ func (s *Set) reset(why error) {
 	s.tellChange()
 	s.mu.Unlock()
 	s.now.reset()
+	s.agreed.reset()
 	s.cursors.closeAll()
 	s.hub.Reset(why)
 	s.mu.Lock()

@@ -38,7 +38,7 @@ func (s *Set) review() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.session != nil {
-		s.session.wantProgress() // feeds in whose range nothing happens would be overtaken by compaction
+		s.session.wantProgress(s.seen.revision) // feeds in whose range nothing happens would be overtaken by compaction
 	}
 	for p, b := range s.setbacks {
 		if b.isForgotten() {
@@ -153,7 +153,7 @@ func (s *Set) move(f *feed, r coalesce.Range, to *feed) {
 	case f.lost || f.out.Revision() >= to.out.Oldest()-1:
 		f.out.Move(r, to.out)
 	case s.session != nil:
-		s.session.wantProgress()
+		s.session.wantProgress(to.out.Oldest() - 1)
 	}
 }
 

@@ -1,0 +1,157 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"weir/grpcapi/wire"
+)
+
+// reads is what those need who answer reads from memory: whether they may, and how fresh what they have is. It is read
+// for every read, so without locks; all is written with Set.mu held.
+type reads struct {
+	standing  atomic.Pointer[standing]
+	proofs    atomic.Pointer[proofs] // nil: none
+	compacted atomic.Int64           // Set.compacted
+	kept      atomic.Int64           // see Keeps
+}
+
+// Standing says whether reads without an identity may be answered from memory.
+type Standing struct {
+	Shared    bool   // upstream has no authentication on, and a version that can be relied on
+	Confirmed bool   // it has allowed a request without identity within the last second
+	Connected bool   // there is a member at hand
+	Era       uint64 // counts how often all that was known became void: a replaced cluster, authentication switched on
+}
+
+// standing is Standing but for the time.
+type standing struct {
+	shared    bool
+	connected bool
+	confirmed time.Time
+	era       uint64
+}
+
+// Standing is as of now. It takes no lock.
+func (s *Set) Standing() Standing {
+	now := s.reads.standing.Load()
+	return Standing{
+		Shared: now.shared, Connected: now.connected, Era: now.era,
+		Confirmed: now.shared && time.Since(now.confirmed) <= trust,
+	}
+}
+
+// tellStanding is called with s.mu held, or before others know of s.
+func (s *Set) tellStanding() {
+	s.reads.standing.Store(&standing{
+		shared: s.sharing == shared, connected: s.session != nil, confirmed: s.confirmed, era: s.era,
+	})
+}
+
+// Era is that of Standing.
+func (s *Set) Era() uint64 { return s.reads.standing.Load().era }
+
+// Check returns a revision that upstream had reached, as its members agree, when it was called or later. All who wait at
+// the same time share a linearizable read of one key's count, which also shows that requests without identity are allowed. It
+// fails as soon as the request does, while there is no member at hand, or while one has not answered for long.
+func (s *Set) Check(ctx context.Context) (rev int64, err error) {
+	if !s.reads.standing.Load().connected {
+		return 0, errNoSession
+	}
+	if s.agreed.isLate(checkPatience) {
+		return 0, errLateCheck
+	}
+	return s.agreed.wait(ctx, s.agreed.arrive())
+}
+
+// checkPatience is how long a check may take before no others wait for it. They would be waiting for one after another.
+const checkPatience = time.Second
+
+var errLateCheck = errors.New("upstream has not answered a linearizable read for long")
+
+// askAgreed is one request of s.agreed.
+func (s *Set) askAgreed(ctx context.Context) (int64, error) {
+	s.mu.Lock()
+	x := s.session
+	s.mu.Unlock()
+	if x == nil {
+		return 0, errNoSession
+	}
+	return s.askRevision(ctx, x, false)
+}
+
+// proof says that upstream had reached a revision, and no higher one, after it was asked.
+type proof struct {
+	asked time.Time
+	rev   int64
+}
+
+// proofs are the newest and older ones, ascending.
+type proofs struct {
+	newest proof
+	older  []proof // immutable
+}
+
+const (
+	// proofInterval is between two proofs that are kept besides the newest: a state that is not quite new is proven fresh by
+	// an older one.
+	proofInterval = 50 * time.Millisecond
+	maxProofs     = 64
+)
+
+// prove records a linearizable answer. s.mu is held.
+func (s *Set) prove(asked time.Time, rev int64) {
+	p := &proofs{newest: proof{asked, rev}}
+	if old := s.reads.proofs.Load(); old != nil {
+		switch n := len(old.older); {
+		case !asked.After(old.newest.asked):
+			return
+		case n > 0 && old.newest.asked.Sub(old.older[n-1].asked) < proofInterval:
+			p.older = old.older
+		default:
+			p.older = append(slices.Clone(old.older[max(0, n+1-maxProofs):]), old.newest)
+		}
+	}
+	s.reads.proofs.Store(p)
+}
+
+// ProvenAt returns when the newest linearizable read was sent whose revision is not above rev; zero if there is none. What
+// has everything up to rev lacks nothing that was acknowledged before then. It takes no lock.
+func (s *Set) ProvenAt(rev int64) time.Time {
+	p := s.reads.proofs.Load()
+	if p == nil {
+		return time.Time{}
+	}
+	if p.newest.rev <= rev {
+		return p.newest.asked
+	}
+	for _, older := range slices.Backward(p.older) {
+		if older.rev <= rev {
+			return older.asked
+		}
+	}
+	return time.Time{}
+}
+
+// Compaction is upstream's compact revision, as far as it is known, which takes a second at most. It takes no lock.
+func (s *Set) Compaction() int64 { return s.reads.compacted.Load() }
+
+// Keeps tells from what revision on reads are answered from memory; 0 is that none are. Upstream is asked again and again
+// whether it has compacted it.
+func (s *Set) Keeps(oldest int64) { s.reads.kept.Store(oldest) }
+
+// Range asks the member that the feeds are on, without an identity. It fails while there is none.
+func (s *Set) Range(ctx context.Context, r *wire.RangeRequest) (wire.Raw, error) {
+	s.mu.Lock()
+	x := s.session
+	s.mu.Unlock()
+	if x == nil {
+		return nil, errNoSession
+	}
+	return x.member.Call(ctx, pb.KV_Range_FullMethodName, wire.AppendRangeRequest(nil, r))
+}
