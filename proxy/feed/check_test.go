@@ -65,3 +65,66 @@ func TestACheckIsLeftWithItsContext(t *testing.T) {
 		tasks.end(end)
 	})
 }
+
+func TestWhoWaitsOnceIsToldThatTheRequestFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var tasks tasks
+		var asked atomic.Int64
+		var callers sync.WaitGroup
+		c := check{ctx: ctx, tasks: &tasks, once: true}
+		c.ask = func(ctx context.Context) (int64, error) {
+			n := asked.Add(1)
+			_ = sleep(ctx, time.Second)
+			if n == 2 {
+				return 0, errNoSession
+			}
+			return n, nil
+		}
+		wait := func(want int64, wantErr error) {
+			callers.Go(func() {
+				if rev, err := c.wait(ctx, c.arrive()); rev != want || !errors.Is(err, wantErr) {
+					t.Errorf("got %d, %v, want %d, %v", rev, err, want, wantErr)
+				}
+			})
+		}
+		wait(1, nil)
+		synctest.Wait()
+		for range 500 {
+			wait(0, errNoSession)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		for range 500 {
+			wait(3, nil)
+		}
+		callers.Wait()
+		if n := asked.Load(); n != 3 {
+			t.Errorf("%d requests", n)
+		}
+		tasks.end(cancel)
+	})
+}
+
+func TestChecksKeepTheirInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var tasks tasks
+		var asked []time.Time // by one goroutine at a time
+		c := check{ctx: ctx, tasks: &tasks, once: true, pause: 10 * time.Millisecond}
+		c.ask = func(context.Context) (int64, error) {
+			asked = append(asked, time.Now())
+			return int64(len(asked)), nil
+		}
+		for range 5 {
+			if _, err := c.wait(ctx, c.arrive()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := 1; i < len(asked); i++ {
+			if d := asked[i].Sub(asked[i-1]); d < c.pause {
+				t.Errorf("request %d is sent %v after the one before", i, d)
+			}
+		}
+		tasks.end(cancel)
+	})
+}

@@ -38,7 +38,7 @@ type Set struct {
 	hub      *coalesce.Hub
 	now      check // what revision the member is at
 	agreed   check // what revision the cluster is at, for linearizable reads
-	history  int // bytes for the rings of all feeds
+	history  int   // bytes for the rings of all feeds
 	leader   leader
 	cursors  cursors
 
@@ -60,7 +60,7 @@ type Set struct {
 	retired   map[*feed]struct{} // not in the catalog, with watchers that are to be moved to others
 	session   *session           // nil while there is none
 	seen      identity
-	era       uint64 // calls of reset
+	era       uint64              // calls of reset
 	compacted int64               // upstream's compact revision, as far as known
 	setbacks  map[string]*setback // by prefix: where widening has not paid
 }
