@@ -10,13 +10,15 @@
 //   - Watcher: one watch and the next revision that it is to be sent.
 //   - Stream and Sink: the watchers of one client and the way to that client.
 //   - Message: events that several watchers are sent, encoded once.
+//   - Flight: one upstream call for identical ones.
 //
 // Invariants: a watcher is sent every event of its range from its start on once and in order, or is cancelled with
 // the reason, whatever feeds it is served from; a revision is never split over two messages; progress never overtakes
 // an event, and does not fall; no lock is held while a Sink, Source or Feeder is called; nobody who publishes waits for
-// somebody who reads; who waits for a network keeps nobody waiting who does not need it.
+// somebody who reads; who waits for a network keeps nobody waiting who does not need it; who shares a call shares one that
+// was sent after he came.
 //
 // Callers: core publishes what its store commits to the one feed of a store's hub; proxy/feed opens feeds on demand,
 // fills each from an upstream watch, and moves watchers between them. Both give the hub to grpcapi, whose watch streams
-// are the sinks.
+// are the sinks. The proxy sends through a Flight what it cannot answer itself.
 package coalesce

@@ -1,8 +1,6 @@
 package core
 
 import (
-	"bytes"
-	"cmp"
 	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -87,55 +85,12 @@ func (t *txnRun) holdsAll(compares []*pb.Compare) (bool, error) {
 	return true, nil
 }
 
-// holds tells whether c is true of every key of its range. Of a key that does not exist it is true when it is
-// true of zeros, except for values: there is no way to say "no value".
 func (t *txnRun) holds(c *pb.Compare) (bool, error) {
 	res, err := t.before.Range(c.Key, c.RangeEnd, mvcc.RangeOptions{KeysOnly: c.Target != pb.Compare_VALUE && c.Target != pb.Compare_LEASE})
 	if err != nil {
 		return false, fmt.Errorf("compare: %w", err)
 	}
-	if len(res.KVs) == 0 {
-		return c.Target != pb.Compare_VALUE && compareKV(c, &wire.KeyValue{}), nil
-	}
-	for _, encoded := range res.KVs {
-		var kv wire.KeyValue
-		if err := kv.Unmarshal(encoded); err != nil {
-			return false, fmt.Errorf("compare: %w", err)
-		}
-		if !compareKV(c, &kv) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// compareKV evaluates c on one key. A target without its value compares with zero, an unknown target is equal
-// to anything, an unknown result is true: as at etcd, whose servers must all agree.
-func compareKV(c *pb.Compare, kv *wire.KeyValue) bool {
-	var order int
-	switch c.Target {
-	case pb.Compare_VALUE:
-		order = bytes.Compare(kv.Value, c.GetValue())
-	case pb.Compare_CREATE:
-		order = cmp.Compare(kv.CreateRevision, c.GetCreateRevision())
-	case pb.Compare_MOD:
-		order = cmp.Compare(kv.ModRevision, c.GetModRevision())
-	case pb.Compare_VERSION:
-		order = cmp.Compare(kv.Version, c.GetVersion())
-	case pb.Compare_LEASE:
-		order = cmp.Compare(kv.Lease, c.GetLease())
-	}
-	switch c.Result {
-	case pb.Compare_EQUAL:
-		return order == 0
-	case pb.Compare_NOT_EQUAL:
-		return order != 0
-	case pb.Compare_GREATER:
-		return order > 0
-	case pb.Compare_LESS:
-		return order < 0
-	}
-	return true
+	return wire.Holds(c, res.KVs)
 }
 
 // check refuses what would fail half-way. next counts the transactions met.
@@ -175,7 +130,8 @@ func (t *txnRun) run(r *pb.TxnRequest, from reader, tx *mvcc.Txn, next *int) (op
 		switch req := op.Request.(type) {
 		case *pb.RequestOp_RequestRange:
 			kind = wire.TxnRange
-			a, err := readRange(from, rangeFromMessage(req.RequestRange))
+			r := wire.RangeRequestOf(req.RequestRange)
+			a, err := readRange(from, &r)
 			if err != nil {
 				return nil, fmt.Errorf("range in transaction: %w", err)
 			}
@@ -273,16 +229,6 @@ func putFromMessage(p *pb.PutRequest) *wire.PutRequest {
 	return &wire.PutRequest{
 		Key: p.GetKey(), Value: p.GetValue(), Lease: p.GetLease(),
 		PrevKV: p.GetPrevKv(), IgnoreValue: p.GetIgnoreValue(), IgnoreLease: p.GetIgnoreLease(),
-	}
-}
-
-func rangeFromMessage(r *pb.RangeRequest) *wire.RangeRequest {
-	return &wire.RangeRequest{
-		Key: r.GetKey(), RangeEnd: r.GetRangeEnd(), Limit: r.GetLimit(), Revision: r.GetRevision(),
-		SortOrder: int32(r.GetSortOrder()), SortTarget: int32(r.GetSortTarget()),
-		Serializable: r.GetSerializable(), KeysOnly: r.GetKeysOnly(), CountOnly: r.GetCountOnly(),
-		MinModRevision: r.GetMinModRevision(), MaxModRevision: r.GetMaxModRevision(),
-		MinCreateRevision: r.GetMinCreateRevision(), MaxCreateRevision: r.GetMaxCreateRevision(),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 
+	"weir/cache"
 	"weir/coalesce"
 	"weir/grpcapi/wire"
 )
@@ -71,13 +72,14 @@ type Maintenance interface {
 // Forwarder passes RPCs to another server without reading them. proxy.Proxy satisfies it.
 //
 // Metadata, deadline, half-close, trailers, code, text and details of errors pass unchanged in both directions.
-// Both methods may be called concurrently.
+// What an answer shows of the store's revision is told to the session of the client's connection, which is nil for requests
+// of the server itself. Both methods may be called concurrently.
 type Forwarder interface {
 	// Unary forwards one request of the method ("/etcdserverpb.KV/Put") and returns the encoded response. It sets
 	// header and trailer on ctx (grpc.SetHeader, grpc.SetTrailer).
-	Unary(ctx context.Context, method string, req wire.Raw) (wire.Raw, error)
+	Unary(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error)
 	// Stream forwards a stream of any kind until both sides have ended.
-	Stream(method string, stream grpc.ServerStream) error
+	Stream(method string, stream grpc.ServerStream, s *cache.Session) error
 }
 
 // WatchSharer is what a forwarding server needs to serve watches itself, many of its clients' from one of upstream's.
@@ -96,6 +98,27 @@ type WatchSharer interface {
 	// and its cause is the status error to end the stream with: ErrGRPCNoLeader if a member said so, and Unavailable if
 	// no member could be reached for long, which the client resumes from by itself.
 	Leader(ctx context.Context) (led context.Context, err error)
+	// Era counts how often revisions have begun to mean something else, see cache.Session. It is raised before the
+	// hub has a feed of the new era: a watch that is asked for after Era was called is of that era or a later one. It
+	// takes no lock.
+	Era() uint64
+}
+
+// Reads is what a forwarding server needs to answer reads without asking upstream for each of them. proxy.Proxy satisfies it.
+//
+// Requests carry no identity, ask for no leader, are valid, and hold nothing that is not known here. Reads asks upstream
+// itself where it has no answer. The session is that of the client's connection: no answer is of an older revision than the
+// session was told, and it is told that of the answer. Errors are as Backend's, or status errors from upstream. All
+// methods may be called concurrently.
+type Reads interface {
+	// Range returns the encoded RangeResponse. r.Raw is the request as it came. What is to go beside the response is set
+	// on ctx (grpc.SetHeader, grpc.SetTrailer).
+	Range(ctx context.Context, r *wire.RangeRequest, s *cache.Session) (mem.BufferSlice, error)
+	// Txn returns the encoded TxnResponse of a transaction that only compares and reads. raw is the request as it came.
+	Txn(ctx context.Context, r *pb.TxnRequest, raw wire.Raw, s *cache.Session) (mem.BufferSlice, error)
+	// RangeStream sends the RangeStreamResponses. The stream still has the request to be received, so that it can be
+	// given to Forwarder.Stream, unless something has been sent.
+	RangeStream(r *wire.RangeRequest, s *cache.Session, stream grpc.ServerStream) error
 }
 
 // Upstream is a Forwarder that knows whether it can forward. proxy.Proxy satisfies it.

@@ -12,7 +12,7 @@ import (
 
 func TestEveryMethodIsForwarded(t *testing.T) {
 	u := &fakeUpstream{answer: []byte("answer")}
-	conn := dial(t, start(t, NewForwardServer(Config{Logger: quiet()}, u, nil)))
+	conn := dial(t, start(t, NewForwardServer(Config{Logger: quiet()}, u, nil, nil)))
 	raw := grpc.ForceCodecV2(wire.Codec{})
 	unary := func(method string) {
 		t.Helper()
@@ -50,7 +50,7 @@ func TestEveryMethodIsForwarded(t *testing.T) {
 
 func TestErrorOfAForwarderIsPassedOn(t *testing.T) {
 	u := &fakeUpstream{err: rpctypes.ErrGRPCCompacted}
-	kv := pb.NewKVClient(dial(t, start(t, NewForwardServer(Config{Logger: quiet()}, u, nil))))
+	kv := pb.NewKVClient(dial(t, start(t, NewForwardServer(Config{Logger: quiet()}, u, nil, nil))))
 	_, err := kv.Range(t.Context(), &pb.RangeRequest{})
 	if errText(err) != errText(rpctypes.ErrGRPCCompacted) {
 		t.Errorf("got %v", err)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 
+	"weir/cache"
 	"weir/grpcapi/wire"
 )
 
@@ -85,28 +86,31 @@ func TestHealthEndpointsOfABackend(t *testing.T) {
 	}
 }
 
-// fakeUpstream answers every unary call alike.
+// fakeUpstream answers every unary call alike, and sends the first message of a stream back.
 type fakeUpstream struct {
 	ready  error
 	answer []byte
 	err    error
-	called string
+
+	// Of the last call.
+	called  string
+	request wire.Raw
+	session *cache.Session
 }
 
 func (u *fakeUpstream) Ready(context.Context) error { return u.ready }
 
-func (u *fakeUpstream) Unary(_ context.Context, method string, _ wire.Raw) (wire.Raw, error) {
-	u.called = method
+func (u *fakeUpstream) Unary(_ context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
+	u.called, u.request, u.session = method, req, s
 	return u.answer, u.err
 }
 
-func (u *fakeUpstream) Stream(method string, s grpc.ServerStream) error {
-	u.called = "stream " + method
-	var m wire.Raw
-	if err := s.RecvMsg(&m); err != nil {
+func (u *fakeUpstream) Stream(method string, gs grpc.ServerStream, s *cache.Session) error {
+	u.called, u.request, u.session = "stream "+method, nil, s
+	if err := gs.RecvMsg(&u.request); err != nil {
 		return err
 	}
-	return s.SendMsg(m)
+	return gs.SendMsg(u.request)
 }
 
 func TestHealthEndpointsOfAnUpstream(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
+	"weir/cache"
 	"weir/grpcapi/wire"
 )
 
@@ -57,8 +58,8 @@ func post(t *testing.T, h http.Handler, method string, body io.Reader) <-chan st
 // streamHandler is a Forwarder of streams.
 type streamHandler func(grpc.ServerStream) error
 
-func (h streamHandler) Stream(_ string, gs grpc.ServerStream) error { return h(gs) }
-func (h streamHandler) Unary(context.Context, string, wire.Raw) (wire.Raw, error) {
+func (h streamHandler) Stream(_ string, gs grpc.ServerStream, _ *cache.Session) error { return h(gs) }
+func (h streamHandler) Unary(context.Context, string, wire.Raw, *cache.Session) (wire.Raw, error) {
 	panic("not a stream")
 }
 
@@ -79,7 +80,7 @@ func TestNoMoreOfARequestIsReadThroughNetHTTPThanIsReceived(t *testing.T) {
 						}
 					}
 					return nil
-				}), nil)
+				}), nil, nil)
 				body := &repeated{message: framed(message), chunk: chunk}
 				code := post(t, s.http.Handler, "/some.Service/Method", body)
 				for received := range 5 {
@@ -104,7 +105,7 @@ func TestMessageOverTheLimitIsRefusedUnreadThroughNetHTTP(t *testing.T) {
 			err := gs.RecvMsg(new(wire.Raw))
 			synctest.Wait()
 			return err
-		}), nil)
+		}), nil, nil)
 		body := &repeated{message: framed(make([]byte, 3<<20)), chunk: 1 << 30}
 		if c := <-post(t, s.http.Handler, "/some.Service/Method", body); c != "8" || body.read != messageHeader {
 			t.Errorf("status %s, and %d bytes have been read", c, body.read)
@@ -130,7 +131,7 @@ func TestRequestThatEndsWithinAMessageIsAnErrorThroughNetHTTP(t *testing.T) {
 		s := NewForwardServer(Config{Logger: quiet()}, streamHandler(func(gs grpc.ServerStream) error {
 			failed <- gs.RecvMsg(new(wire.Raw))
 			return nil
-		}), nil)
+		}), nil, nil)
 		<-post(t, s.http.Handler, "/some.Service/Method", bytes.NewReader(framed(make([]byte, 100))[:n]))
 		if err := <-failed; status.Code(err) != codes.Internal {
 			t.Errorf("after %d bytes: %v", n, err)
@@ -155,7 +156,7 @@ func TestMessagesOfAnySizeGetThroughNetHTTP(t *testing.T) {
 					return err
 				}
 			}
-		}), nil)
+		}), nil, nil)
 	conn := dial(t, start(t, s), grpc.WithTransportCredentials(credentials.NewTLS(
 		&tls.Config{RootCAs: ca, NextProtos: []string{"h2", "http/1.1"}})))
 	for _, opts := range [][]grpc.CallOption{nil, {grpc.UseCompressor(gzip.Name)}} {
@@ -206,7 +207,7 @@ func TestStreamThatIsNotReceivedLeavesTheConnectionToOthers(t *testing.T) {
 			close(entered)
 			<-gs.Context().Done()
 			return nil
-		}), nil)
+		}), nil, nil)
 	conn := dial(t, start(t, s), grpc.WithTransportCredentials(credentials.NewTLS(
 		&tls.Config{RootCAs: ca, NextProtos: []string{"h2", "http/1.1"}})))
 	open := func(ctx context.Context, method string) grpc.ClientStream {

@@ -213,14 +213,7 @@ func (q *queue) Addr() net.Addr { return q.addr }
 type handshaken struct{}
 
 func (handshaken) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	t, ok := c.(*tls.Conn)
-	if !ok {
-		return c, nil, nil
-	}
-	return c, credentials.TLSInfo{
-		State:          t.ConnectionState(),
-		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-	}, nil
+	return c, newConnection(c), nil
 }
 
 func (handshaken) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

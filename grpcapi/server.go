@@ -143,13 +143,20 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 	return s
 }
 
-// NewForwardServer makes a server that passes every RPC to f, those of services it has never heard of included. Only watch
-// streams without an identity are served from w's hub, as far as w lets them; w may be nil.
-func NewForwardServer(cfg Config, f Forwarder, w WatchSharer) *Server {
+// NewForwardServer makes a server that passes every RPC to f, those of services it has never heard of included. Only what
+// carries no identity may be answered here: watch streams, from w's hub, as far as w lets them, and reads, by r. Each
+// of w and r may be nil.
+func NewForwardServer(cfg Config, f Forwarder, w WatchSharer, r Reads) *Server {
 	s := newServer(cfg, grpc.UnknownServiceHandler(forwardStream(f)))
-	registerForward(s.grpc, f)
+	var reads *sharedReads
+	if r != nil {
+		reads = &sharedReads{reads: r, forward: f, maxTxnOps: s.cfg.MaxTxnOps}
+	}
+	registerForward(s.grpc, f, reads)
 	if w != nil {
-		s.watches = newWatchService(w.Hub(), w.Header, s.watchConfig(true))
+		cfg := s.watchConfig(true)
+		cfg.era = w.Era
+		s.watches = newWatchService(w.Hub(), w.Header, cfg)
 		(&sharedWatches{service: s.watches, sharer: w, forward: f}).register(s.grpc)
 	}
 	return s
@@ -189,6 +196,7 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	)...)
 	s.http = &http.Server{
 		Handler:           s.route(),
+		ConnContext:       withSession,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		HTTP2: &http.HTTP2Config{

@@ -8,7 +8,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"weir/grpcapi/wire"
@@ -58,14 +57,14 @@ func admit(ctx context.Context, b Maintenance) error {
 }
 
 func checkAPIVersion(ctx context.Context) error {
-	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 && !utf8.ValidString(v[0]) {
+	if v := incomingMetadata(ctx)[rpctypes.MetadataClientAPIVersionKey]; len(v) > 0 && !utf8.ValidString(v[0]) {
 		return rpctypes.ErrGRPCInvalidClientAPIVersion
 	}
 	return nil
 }
 
 func requiresLeader(ctx context.Context) bool {
-	v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	v := incomingMetadata(ctx)[rpctypes.MetadataRequireLeaderKey]
 	return len(v) > 0 && v[0] == rpctypes.MetadataHasLeader
 }
 

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/peer"
 
 	"weir/grpcapi/wire"
 )
@@ -61,8 +60,7 @@ func TestTLSPortHasGRPCAndHTTP(t *testing.T) {
 	answer := b.rangeKeys
 	users := make(chan string, 1)
 	b.rangeKeys = func(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
-		p, _ := peer.FromContext(ctx)
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
+		if info := tlsOf(ctx); info != nil && len(info.State.VerifiedChains) > 0 {
 			users <- info.State.VerifiedChains[0][0].Subject.CommonName
 		} else {
 			users <- "nobody"

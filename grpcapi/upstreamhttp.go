@@ -58,7 +58,7 @@ func call(ctx context.Context, f Forwarder, method string, req, resp proto.Messa
 	if err != nil {
 		return fmt.Errorf("encode %T: %w", req, err)
 	}
-	answer, err := f.Unary(ctx, method, raw)
+	answer, err := f.Unary(ctx, method, raw, nil)
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type watchConfig struct {
 	slowTimeout time.Duration
 	// waits tells that it may take long to find out where a watch is served from, as it does when upstream is asked.
 	waits bool
+	// era is WatchSharer.Era. nil for a server whose clients have no sessions: all that it says is of one store.
+	era func() uint64
 	// after calls f once after d, in a goroutine of its own, unless it is stopped before.
 	after func(d time.Duration, f func()) (stop func() bool)
 	log   *slog.Logger

@@ -165,7 +165,9 @@ func (s *watchStream) create(r *wire.WatchCreate, since coalesce.Arrival) {
 
 // refuse answers the request for a watch that is not created.
 func (s *watchStream) refuse(reason string, since coalesce.Arrival) {
-	head := wire.AppendWatchCreated(wire.AppendWatchHead(nil, s.headerSince(since), noWatchID))
+	h := s.headerSince(since)
+	s.session.Told(s.era, h.Revision)
+	head := wire.AppendWatchCreated(wire.AppendWatchHead(nil, h, noWatchID))
 	s.post(wire.AppendWatchCanceled(head, 0, reason))
 }
 
@@ -197,7 +199,11 @@ func (s *watchStream) newWatch(r *wire.WatchCreate) (w *coalesce.Watcher, reason
 		return nil, reasonDuplicateID
 	}
 	w = &coalesce.Watcher{ID: id, Fragment: r.Fragment}
-	s.watches.add(watchEntry{watcher: w, bytes: size})
+	e := watchEntry{watcher: w, bytes: size}
+	if s.service.cfg.era != nil {
+		e.era = s.service.cfg.era() // before the hub is asked for the watch
+	}
+	s.watches.add(e)
 	s.watchBytes += size
 	s.service.watchBytes.Add(int64(size))
 	return w, ""
@@ -221,16 +227,17 @@ func (s *watchStream) cancel(id int64, since coalesce.Arrival) {
 	}
 	h := s.headerSince(since)
 	s.mu.Lock()
-	w := s.forget(id)
-	if w == nil {
+	e := s.forget(id)
+	if e.watcher == nil {
 		s.mu.Unlock()
 		return
 	}
+	s.session.Told(e.era, h.Revision)
 	o := s.response(h, id)
 	o.head = wire.AppendWatchCanceled(o.head, 0, "")
 	s.enqueue(o.add(nil, 0))
 	s.send()
-	s.hub.Cancel(w)
+	s.hub.Cancel(e.watcher)
 }
 
 // startTicking begins the periodic progress notifications of the stream.

@@ -12,6 +12,7 @@ type watchSet struct {
 type watchEntry struct {
 	watcher *coalesce.Watcher // nil for a watch that is not there
 	bytes   int
+	era     uint64 // of the revisions that its client is told; see watchConfig.era
 }
 
 func (w *watchSet) get(id int64) watchEntry {
@@ -21,8 +22,11 @@ func (w *watchSet) get(id int64) watchEntry {
 	return w.rest[id]
 }
 
-// has tells whether watcher is in the set, and not another with its id.
-func (w *watchSet) has(watcher *coalesce.Watcher) bool { return w.get(watcher.ID).watcher == watcher }
+// find returns the entry of watcher, if that is in the set and not another with its id.
+func (w *watchSet) find(watcher *coalesce.Watcher) (e watchEntry, ok bool) {
+	e = w.get(watcher.ID)
+	return e, e.watcher == watcher
+}
 
 // add adds a watch whose id is not in the set.
 func (w *watchSet) add(e watchEntry) {

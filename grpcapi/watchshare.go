@@ -3,11 +3,7 @@ package grpcapi
 import (
 	"context"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 )
 
 // sharedWatches is the Watch method of a forwarding server whose watches share upstream's: a stream without an identity
@@ -53,7 +49,7 @@ func (w *sharedWatches) serve(gs grpc.ServerStream) error {
 
 func (w *sharedWatches) pass(gs grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(gs)
-	return w.forward.Stream(method, gs)
+	return w.forward.Stream(method, gs, sessionOf(gs.Context()))
 }
 
 // admit checks what etcd checks of an RPC's metadata. led is as WatchSharer.Leader's, and never ends for a client that
@@ -66,20 +62,4 @@ func (w *sharedWatches) admit(ctx context.Context) (led context.Context, err err
 		return context.Background(), nil
 	}
 	return w.sharer.Leader(ctx)
-}
-
-// carriesIdentity tells whether upstream may take the RPC for somebody's: it has a token, or the client has shown a
-// certificate.
-func carriesIdentity(ctx context.Context) bool {
-	for _, key := range []string{rpctypes.TokenFieldNameGRPC, rpctypes.TokenFieldNameSwagger} {
-		if len(metadata.ValueFromIncomingContext(ctx, key)) > 0 {
-			return true
-		}
-	}
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return false
-	}
-	t, ok := p.AuthInfo.(credentials.TLSInfo)
-	return ok && len(t.State.PeerCertificates) > 0
 }

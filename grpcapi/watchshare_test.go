@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -28,6 +29,7 @@ type fakeSharer struct {
 
 	asked func() // each Now, if not nil
 	share func(context.Context) (bool, error)
+	era   atomic.Uint64
 	led   context.Context
 	lose  context.CancelCauseFunc // ends led
 
@@ -74,6 +76,8 @@ func (f *fakeSharer) Header() wire.Header {
 
 func (f *fakeSharer) Share(ctx context.Context) (bool, error) { return f.share(ctx) }
 
+func (f *fakeSharer) Era() uint64 { return f.era.Load() }
+
 func (f *fakeSharer) Leader(context.Context) (context.Context, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,7 +123,7 @@ func (f *fakeSharer) Sync(_ context.Context, feed *coalesce.Feed, _ coalesce.Arr
 // startSharing serves f's watches in front of u, which is never reached if it is nil.
 func startSharing(t *testing.T, f *fakeSharer, u Forwarder) (*Server, *grpc.ClientConn) {
 	t.Helper()
-	s := NewForwardServer(Config{Logger: quiet()}, u, f)
+	s := NewForwardServer(Config{Logger: quiet()}, u, f, nil)
 	return s, dial(t, start(t, s))
 }
 
@@ -222,7 +226,7 @@ func TestStreamsOfClientsWithACertificateAreForwarded(t *testing.T) {
 			ClientAuth:   tls.VerifyClientCertIfGiven,
 		},
 		Logger: quiet(),
-	}, u, f))
+	}, u, f, nil))
 	for _, protos := range [][]string{{"h2"}, {"h2", "http/1.1"}} { // grpc's transport, and net/http's
 		for name, certs := range map[string][]tls.Certificate{"alice": {clientCert}, "nobody": nil} {
 			cc := dial(t, address, grpc.WithTransportCredentials(credentials.NewTLS(

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 
+	"weir/cache"
 	"weir/coalesce"
 	"weir/grpcapi/wire"
 )
@@ -36,6 +37,9 @@ type watchStream struct {
 	limit   int        // of bytes in flight
 	over    chan error // has an element when the stream is ended from within
 	nextID  int64      // of whoever handles requests
+
+	session *cache.Session // of the client's connection; nil if clients have none
+	era     uint64         // when the stream was opened; a watch may be of a later one
 
 	mu           sync.Mutex // guards the fields below
 	changed      sync.Cond  // of mu: there is room, sending has become false or closed true, or a request has been handled
@@ -70,6 +74,9 @@ func newWatchStream(w *watchService, gs grpc.ServerStream) *watchStream {
 		over:    make(chan error, 1),
 	}
 	s.changed.L = &s.mu
+	if w.cfg.era != nil {
+		s.session, s.era = sessionOf(gs.Context()), w.cfg.era() // before the hub knows of the stream
+	}
 	s.hub = w.hub.NewStream(s)
 	if gs.Context().Value(http.ServerContextKey) != nil {
 		s.limit = 1 // net/http's transport blocks as soon as one message is unwritten
@@ -132,10 +139,12 @@ func (s *watchStream) Created(w *coalesce.Watcher, now int64) {
 	h := s.service.header()
 	h.Revision = now
 	s.mu.Lock()
-	if !s.watches.has(w) { // the stream is closed
+	e, ok := s.watches.find(w)
+	if !ok { // the stream is closed
 		s.mu.Unlock()
 		return
 	}
+	s.session.Told(e.era, now)
 	s.announced++
 	o := s.response(h, w.ID)
 	o.head = wire.AppendWatchCreated(o.head)
@@ -150,8 +159,9 @@ func (s *watchStream) Ended(err error) { s.end(err) }
 func (s *watchStream) Deliver(w *coalesce.Watcher, m *coalesce.Message) bool {
 	shared := s.service.shared(w, m)
 	s.mu.Lock()
+	e, ok := s.watches.find(w)
 	switch {
-	case s.closed || !s.watches.has(w):
+	case s.closed || !ok:
 		s.mu.Unlock()
 		return true
 	case !s.hasRoom():
@@ -159,6 +169,7 @@ func (s *watchStream) Deliver(w *coalesce.Watcher, m *coalesce.Message) bool {
 		s.mu.Unlock()
 		return false
 	}
+	s.session.Told(e.era, m.Revision)
 	if shared != nil && !s.sending && s.first == nil {
 		s.sending = true
 		s.transmit(&shared.message, shared.size)
@@ -212,17 +223,21 @@ func (s *watchStream) Progress(w *coalesce.Watcher, rev int64, watches int) bool
 	h := s.service.header()
 	h.Revision = rev
 	s.mu.Lock()
-	id := int64(noWatchID)
-	switch {
-	case w == nil && s.announced != watches:
-		s.mu.Unlock()
-		return false
-	case w != nil && (!s.watches.has(w) || !s.hasRoom()):
-		s.mu.Unlock()
-		return true // nobody waits for this one; the next will do
-	case w != nil:
-		id = w.ID
+	id, era := int64(noWatchID), s.era
+	if w == nil {
+		if s.announced != watches {
+			s.mu.Unlock()
+			return false
+		}
+	} else {
+		e, ok := s.watches.find(w)
+		if !ok || !s.hasRoom() {
+			s.mu.Unlock()
+			return true // nobody waits for this one; the next will do
+		}
+		id, era = w.ID, e.era
 	}
+	s.session.Told(era, rev)
 	s.enqueue(s.response(h, id).add(nil, 0))
 	s.send()
 	return true
@@ -233,7 +248,8 @@ func (s *watchStream) Progress(w *coalesce.Watcher, rev int64, watches int) bool
 func (s *watchStream) Canceled(w *coalesce.Watcher, reason error) {
 	h := s.headerNow()
 	s.mu.Lock()
-	if !s.watches.has(w) {
+	e, ok := s.watches.find(w)
+	if !ok {
 		s.mu.Unlock()
 		return
 	}
@@ -249,6 +265,7 @@ func (s *watchStream) Canceled(w *coalesce.Watcher, reason error) {
 			from = compacted.CompactRevision
 		}
 		s.forget(w.ID)
+		s.session.Told(e.era, h.Revision)
 		o = s.response(h, w.ID)
 		o.head = wire.AppendWatchCanceled(o.head, from, reason.Error())
 	}
@@ -305,12 +322,12 @@ func (s *watchStream) written(n int) {
 
 func (s *watchStream) hasRoom() bool { return s.inflight+s.queued < s.limit }
 
-// forget takes a watch away and returns it, or nil if there is none.
-func (s *watchStream) forget(id int64) *coalesce.Watcher {
+// forget takes a watch away and returns it, or the zero entry if there is none.
+func (s *watchStream) forget(id int64) watchEntry {
 	e := s.watches.remove(id)
 	s.watchBytes -= e.bytes
 	s.service.watchBytes.Add(int64(-e.bytes))
-	return e.watcher
+	return e
 }
 
 func (s *watchStream) enqueue(o *outgoing) {

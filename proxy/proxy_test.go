@@ -299,7 +299,7 @@ func TestNothingIsReadAheadOfASlowReceiver(t *testing.T) {
 		sent++
 		return nil
 	}}
-	if err := pumpResponses(&pipe{in: in}, receiver); err != nil || sent != cap(in) {
+	if err := pumpResponses(&pipe{in: in}, receiver, func(wire.Raw) {}); err != nil || sent != cap(in) {
 		t.Errorf("sent %d, then %v", sent, err)
 	}
 }

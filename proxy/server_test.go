@@ -59,7 +59,7 @@ func front(t testing.TB, p *Proxy) *grpc.ClientConn {
 		grpc.WaitForHandlers(true),
 		grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 			method, _ := grpc.MethodFromServerStream(s)
-			return p.Stream(method, s)
+			return p.Stream(method, s, nil)
 		}),
 	)
 	s.RegisterService(&grpc.ServiceDesc{
@@ -71,7 +71,7 @@ func front(t testing.TB, p *Proxy) *grpc.ClientConn {
 				if err := decode(&req); err != nil {
 					return nil, err
 				}
-				resp, err := p.Unary(ctx, unaryMethod, req)
+				resp, err := p.Unary(ctx, unaryMethod, req, nil)
 				return resp, err
 			},
 		}},

@@ -305,7 +305,7 @@ func TestFirstConnectionIsWaitedForWithinTheDeadline(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := p.Unary(ctx, unaryMethod, nil); status.Code(err) != codes.DeadlineExceeded {
+	if _, err := p.Unary(ctx, unaryMethod, nil, nil); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
 	}
 	if err := p.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "connecting") {

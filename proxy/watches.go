@@ -21,6 +21,9 @@ func (p *Proxy) Hub() *coalesce.Hub { return p.feeds.Hub() }
 // Header is that of the member which serves the watches, as last seen.
 func (p *Proxy) Header() wire.Header { return p.feeds.Header() }
 
+// Era counts the times that what was known of upstream became void; see grpcapi.WatchSharer.
+func (p *Proxy) Era() uint64 { return p.feeds.Era() }
+
 // Share tells whether watches without an identity may be served from the hub; see grpcapi.WatchSharer.
 func (p *Proxy) Share(ctx context.Context) (bool, error) { return p.feeds.Share(ctx) }
 

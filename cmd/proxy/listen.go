@@ -68,6 +68,7 @@ func (l listeners) close() {
 func httpHandler(o options, p *proxy.Proxy) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", grpcapi.UpstreamHTTP(p))
+	mux.HandleFunc("GET /weir/status", statusHandler(p))
 	if o.enablePprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -92,7 +93,7 @@ func newServers(o options, p *proxy.Proxy, logger *slog.Logger) (*grpcapi.Server
 		TLS:                   o.listenTLS,
 		HTTP:                  handler,
 		Logger:                logger,
-	}, p, p)
+	}, p, p, p)
 	return clients, &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
 }
 

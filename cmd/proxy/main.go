@@ -75,6 +75,12 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		MaxRecvBytes:        o.maxRecvBytes,
 		Feeds:               o.feeds,
 		WatchHistoryBytes:   o.watchHistoryBytes,
+		CachePrefixes:       o.cachePrefixes,
+		CacheBytes:          o.cacheBytes,
+		MaxStaleness:        o.maxStaleness,
+		ReadCheckInterval:   o.readCheckInterval,
+		MaxRangeKeys:        o.maxRangeKeys,
+		MaxRangeBytes:       o.maxRangeBytes,
 		Logger:              logger,
 	}
 	var coreFailed <-chan struct{} // nil without a core
@@ -102,7 +108,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	defer func() { err = errors.Join(err, p.Close()) }()
 
 	logger.Info("weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded,
-		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes)
+		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes, "cache-prefixes", o.cachePrefixes, "cache-bytes", o.cacheBytes)
 	clients, metrics := newServers(o, p, logger)
 	ended := l.start(clients, metrics)
 	logger.Info("serving client traffic", "address", l.clients.Addr().String(), "tls", o.listenTLS != nil)

@@ -32,8 +32,15 @@ type options struct {
 	maxSendBytes         int
 	maxRecvBytes         int
 
-	feeds             []string // prefixes; the empty one is the whole key space
+	feeds             prefixes
 	watchHistoryBytes int
+
+	cachePrefixes     prefixes
+	cacheBytes        int
+	maxStaleness      time.Duration
+	readCheckInterval time.Duration
+	maxRangeKeys      int64
+	maxRangeBytes     int64
 
 	listenAddr           string
 	metricsURLs          []*url.URL
@@ -118,8 +125,14 @@ func parseOptions(args, environ []string) (options, error) {
 	f.IntVar(&o.maxSendBytes, "max-send-bytes", 3<<19, "Limit in bytes of a request to the cluster. As at etcd, 512 KiB more are passed on, for the cluster to refuse.")
 	f.IntVar(&o.maxRecvBytes, "max-recv-bytes", math.MaxInt32, "Limit in bytes of an answer from the cluster.")
 
-	f.Func("feed", "Prefix of keys that are always watched with one watch of the cluster, which serves all watches below it; \"\" is every key. Comma separated, and may be given several times; a prefix with a comma cannot be given. Other watches are put together as they come.", o.addFeeds)
+	f.Func("feed", "Prefix of keys that are always watched with one watch of the cluster, which serves all watches below it; \"\" is every key. Comma separated, and may be given several times; a prefix with a comma cannot be given. Other watches are put together as they come.", o.feeds.add)
 	f.IntVar(&o.watchHistoryBytes, "watch-history-bytes", 64<<20, "Limit in bytes of the recent events that all feeds together keep in memory, for watches that start in the past or fall behind. 0 keeps nothing: all that such watches need is read from the cluster.")
+	f.Func("cache-prefix", "Prefix of keys that are always kept in memory, as far as --cache-bytes allows; \"\" is every key. Given like --feed. Other ranges are kept when they are read often enough.", o.cachePrefixes.add)
+	f.IntVar(&o.cacheBytes, "cache-bytes", 256<<20, "Limit in bytes of the keys and answers kept in memory to answer reads from. 0 keeps nothing: all reads are forwarded.")
+	f.DurationVar(&o.maxStaleness, "max-staleness", 2*time.Second, "Limit of the age of what a serializable read is answered with, while the cluster can be asked. 0 asks for every one, unless others ask at the same time.")
+	f.DurationVar(&o.readCheckInterval, "read-check-interval", 0, "Time between two questions to the cluster for linearizable reads, for which they wait and which they share. 0 asks as soon as the one before is answered.")
+	f.Int64Var(&o.maxRangeKeys, "max-range-keys", 0, "Limit of the keys in one answer; a range with more is refused, unless it is read with a limit or as a stream (0 to disable).")
+	f.Int64Var(&o.maxRangeBytes, "max-range-bytes", 0, "Limit of the bytes in one answer, likewise (0 to disable).")
 	f.DurationVar(&o.progressInterval, "watch-progress-notify-interval", 10*time.Minute, "Duration of periodic watch progress notifications, at least 100ms (0 is 10m).")
 	f.DurationVar(&o.slowClientTimeout, "slow-client-timeout", 0, "End a watch stream whose client has taken nothing for this long while something waits for it, at least 1s (0 to disable).")
 
@@ -201,6 +214,7 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 		"dial-keepalive-time": o.dialKeepAliveTime, "dial-keepalive-timeout": o.dialKeepAliveTimeout,
 		"grpc-keepalive-min-time": o.keepAliveMinTime, "grpc-keepalive-interval": o.keepAliveInterval, "grpc-keepalive-timeout": o.keepAliveTimeout,
 		"slow-client-timeout": o.slowClientTimeout, "watch-progress-notify-interval": o.progressInterval,
+		"max-staleness": o.maxStaleness, "read-check-interval": o.readCheckInterval,
 	} {
 		if d < 0 {
 			return fmt.Errorf("--%s=%v is not possible: it must not be negative", name, d)
@@ -226,8 +240,16 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 			return fmt.Errorf("--%s=%d is not possible: it must be positive and below 2 GiB", name, n)
 		}
 	}
-	if o.watchHistoryBytes < 0 {
-		return fmt.Errorf("--watch-history-bytes=%d is not possible: it must not be negative", o.watchHistoryBytes)
+	for name, n := range map[string]int64{
+		"watch-history-bytes": int64(o.watchHistoryBytes), "cache-bytes": int64(o.cacheBytes),
+		"max-range-keys": o.maxRangeKeys, "max-range-bytes": o.maxRangeBytes,
+	} {
+		if n < 0 {
+			return fmt.Errorf("--%s=%d is not possible: it must not be negative", name, n)
+		}
+	}
+	if o.cacheBytes == 0 && len(o.cachePrefixes) > 0 {
+		return errors.New("--cache-prefix is not possible with --cache-bytes=0: leave one out")
 	}
 	if o.maxConcurrentStreams == 0 || o.maxConcurrentStreams > math.MaxUint32 {
 		return fmt.Errorf("--max-concurrent-streams=%d is not possible: it must be positive and fit into 32 bits", o.maxConcurrentStreams)
@@ -241,32 +263,6 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 	for _, u := range o.metricsURLs {
 		if u.Scheme == "https" && o.listenTLS == nil {
 			return fmt.Errorf("--metrics-addr=%s needs --cert-file and --key-file", u)
-		}
-	}
-	return nil
-}
-
-// wholeKeySpace is how --feed says the empty prefix where it cannot be said by nothing at all: an empty variable counts
-// as none, and an empty element of a list is more likely a slip than the wish to watch every key.
-const wholeKeySpace = `""`
-
-// addFeeds is one --feed, or the variable. An empty flag is the empty prefix.
-func (o *options) addFeeds(list string) error {
-	if list == "" {
-		list = wholeKeySpace
-	}
-	for prefix := range strings.SplitSeq(list, ",") {
-		switch prefix = strings.TrimSpace(prefix); prefix {
-		case "":
-			return fmt.Errorf("it has an empty element: leave the comma out, or write %s for every key", wholeKeySpace)
-		case wholeKeySpace:
-			prefix = ""
-		}
-		if strings.Contains(prefix, `"`) {
-			return fmt.Errorf("it has a double quote in %s: write prefixes without quotes; one with a comma or a quote cannot be given", prefix)
-		}
-		if !slices.Contains(o.feeds, prefix) {
-			o.feeds = append(o.feeds, prefix)
 		}
 	}
 	return nil

@@ -75,6 +75,7 @@ func TestDefaultsAreThoseOfEtcdsProxy(t *testing.T) {
 		o.dialKeepAliveTime != 10*time.Second || o.dialKeepAliveTimeout != 5*time.Second || o.permitWithoutStream ||
 		o.keepAliveMinTime != 5*time.Second || o.keepAliveInterval != 2*time.Hour || o.keepAliveTimeout != 20*time.Second ||
 		o.progressInterval != 10*time.Minute || o.slowClientTimeout != 0 || o.feeds != nil || o.watchHistoryBytes != 64<<20 ||
+		o.cachePrefixes != nil || o.cacheBytes != 256<<20 || o.maxStaleness != 2*time.Second || o.readCheckInterval != 0 || o.maxRangeKeys != 0 || o.maxRangeBytes != 0 ||
 		o.upstreamTLS != nil || o.listenTLS != nil || o.metricsURLs != nil || o.enablePprof || o.logLevel != "info" || o.unused != nil {
 		t.Errorf("got %+v", o)
 	}
@@ -115,10 +116,12 @@ func TestFeedsAreGivenByFlagsAndByTheVariable(t *testing.T) {
 	}
 }
 
-func TestBoundsOfTheWatchFlagsAreTaken(t *testing.T) {
+func TestBoundsOfTheFlagsAreTaken(t *testing.T) {
 	for _, args := range [][]string{
 		{"--slow-client-timeout=1s"}, {"--slow-client-timeout=0"},
 		{"--watch-progress-notify-interval=1ms"}, {"--watch-history-bytes=0"},
+		{"--cache-bytes=0"}, {"--max-staleness=0"}, {"--read-check-interval=5ms"}, {"--max-range-keys=1"}, {"--max-range-bytes=1"},
+		{"--cache-bytes=0"}, {"--max-staleness=0"}, {"--read-check-interval=5ms"}, {"--max-range-keys=1"}, {"--max-range-bytes=1"},
 	} {
 		if _, err := parseOptions(append(args, "--endpoints=a:1"), nil); err != nil {
 			t.Errorf("%v: got %v", args, err)

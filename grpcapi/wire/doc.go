@@ -8,6 +8,7 @@
 //   - RangeRequest, PutRequest, DeleteRangeRequest: requests decoded by hand, because they are on the hot path.
 //     Their byte slices point into the message they were decoded from. RangeRequest.Select applies the options
 //     of a range to encoded KeyValues.
+//   - Holds: whether a compare of a transaction is true of encoded KeyValues.
 //   - KeyValue: the fields of an encoded mvccpb.KeyValue that a server filters and sorts by.
 //   - Event: one change of one key, encoded where it was made and shared by every watcher.
 //   - WatchResponse: what a proxy receives from upstream, decoded by hand into events that share its bytes.

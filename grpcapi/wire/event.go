@@ -43,3 +43,23 @@ func (e *Event) Size(prev bool) int {
 	}
 	return len(e.Data)
 }
+
+// KeyValue returns the encoded mvccpb.KeyValue in Data: what a put wrote, or key and revision of a deletion. It shares
+// Data, unless its parts stand apart there, as no server writes it. It is nil when there is none or Data is malformed.
+func (e *Event) KeyValue() []byte {
+	var kv, body []byte
+	var tag uint64
+	for i := 0; i < len(e.Data); {
+		tag, i = readVarint(e.Data, i)
+		if tag == 2<<3|uint64(bytesType) {
+			body, i = readBytes(e.Data, i)
+			kv = concat(kv, body)
+		} else {
+			i = skipField(e.Data, i, tag)
+		}
+		if i < 0 {
+			return nil
+		}
+	}
+	return kv
+}

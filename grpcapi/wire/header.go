@@ -1,5 +1,7 @@
 package wire
 
+import "google.golang.org/grpc/mem"
+
 // Header is an etcdserverpb.ResponseHeader.
 type Header struct {
 	ClusterID, MemberID uint64
@@ -19,6 +21,15 @@ func (h Header) Append(dst []byte) []byte {
 	dst = appendVarint(dst, 4, h.RaftTerm)
 	dst[start-1] = byte(len(dst) - start) // below 128, so it is a varint of one byte
 	return dst
+}
+
+// WithHeader returns the encoded response that consists of h and of body, which is any response without its header
+// (AppendRangeBody). The response keeps a large body, which may be shared by any number of responses.
+func WithHeader(h Header, body []byte) mem.BufferSlice {
+	if len(body) < shareFrom {
+		return oneBuffer(append(h.Append(make([]byte, 0, maxHeaderSize+len(body))), body...))
+	}
+	return mem.BufferSlice{mem.SliceBuffer(h.Append(make([]byte, 0, maxHeaderSize))), mem.SliceBuffer(body)}
 }
 
 // UnmarshalHeader decodes the header of any encoded etcd response, which it does not keep. A response without one has

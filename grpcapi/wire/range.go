@@ -1,6 +1,10 @@
 package wire
 
-import "google.golang.org/grpc/mem"
+import (
+	"slices"
+
+	"google.golang.org/grpc/mem"
+)
 
 // EncodeRange returns an encoded RangeResponse. kvs are encoded KeyValues. The response keeps the large ones, so
 // they must be immutable memory of the garbage collector, never pages of a mapped file.
@@ -30,7 +34,17 @@ func EncodeRangeStream(h Header, kvs [][]byte, more bool, count int64) mem.Buffe
 
 // AppendRange appends what EncodeRange returns, for a response nested in a TxnResponse.
 func AppendRange(dst []byte, h Header, kvs [][]byte, more bool, count int64) []byte {
-	dst = h.Append(dst)
+	return AppendRangeBody(h.Append(dst), kvs, more, count)
+}
+
+// AppendRangeBody appends what EncodeRange returns, without the header: what is the same for everybody who asks, as
+// long as nothing in the range changes. WithHeader makes a response of it.
+func AppendRangeBody(dst []byte, kvs [][]byte, more bool, count int64) []byte {
+	size := maxRangeEndSize
+	for _, kv := range kvs {
+		size += sizeMessage(len(kv))
+	}
+	dst = slices.Grow(dst, size)
 	for _, kv := range kvs {
 		dst = appendMessage(dst, 2, kv)
 	}

@@ -85,6 +85,10 @@ func TestRangeResponseIsWrittenAsProtobufDoes(t *testing.T) {
 		checkBuffers(t, "EncodeRange", EncodeRange(h, encoded, more, count), want)
 		checkEncoded(t, "AppendRange", AppendRange([]byte("x"), h, encoded, more, count), append([]byte("x"), want...))
 
+		body := AppendRangeBody([]byte("x"), encoded, more, count)
+		checkEncoded(t, "AppendRangeBody", body, append([]byte("x"), want[len(h.Append(nil)):]...))
+		checkBuffers(t, "WithHeader", WithHeader(h, body[1:]), want)
+
 		parts := h.Append(nil)
 		for _, kv := range encoded {
 			parts = append(appendPrefix(parts, 2, len(kv)), kv...)
@@ -118,6 +122,21 @@ func TestLargeKeyValuesAreSharedAndSmallOnesJoined(t *testing.T) {
 	for _, i := range []int{1, 3} {
 		if &got[i].ReadOnlyData()[0] != &large[0] {
 			t.Errorf("buffer %d is a copy", i)
+		}
+	}
+}
+
+func TestLargeBodyIsSharedAndSmallOneCopied(t *testing.T) {
+	h := Header{Revision: 7}
+	for _, n := range []int{0, shareFrom - 1, shareFrom} {
+		body := make([]byte, n)
+		got := WithHeader(h, body)
+		if n < shareFrom {
+			if len(got) != 1 {
+				t.Errorf("a body of %d bytes makes %d buffers, want 1", n, len(got))
+			}
+		} else if len(got) != 2 || &got[1].ReadOnlyData()[0] != &body[0] {
+			t.Errorf("a body of %d bytes is not the second of %d buffers", n, len(got))
 		}
 	}
 }

@@ -1,5 +1,7 @@
 package wire
 
+import pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 // RangeRequest is a decoded etcdserverpb.RangeRequest. Key and RangeEnd point into Raw.
 type RangeRequest struct {
 	Raw               []byte // the encoded message this was decoded from; nil when made by hand
@@ -91,6 +93,18 @@ func (r *RangeRequest) Unmarshal(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// RangeRequestOf returns the request m, which stands decoded in a transaction. It shares the byte slices of m and has
+// no Raw.
+func RangeRequestOf(m *pb.RangeRequest) RangeRequest {
+	return RangeRequest{
+		Key: m.GetKey(), RangeEnd: m.GetRangeEnd(), Limit: m.GetLimit(), Revision: m.GetRevision(),
+		SortOrder: int32(m.GetSortOrder()), SortTarget: int32(m.GetSortTarget()),
+		Serializable: m.GetSerializable(), KeysOnly: m.GetKeysOnly(), CountOnly: m.GetCountOnly(),
+		MinModRevision: m.GetMinModRevision(), MaxModRevision: m.GetMaxModRevision(),
+		MinCreateRevision: m.GetMinCreateRevision(), MaxCreateRevision: m.GetMaxCreateRevision(),
+	}
 }
 
 // AppendRangeRequest appends the encoded etcdserverpb.RangeRequest r to dst. Raw is not looked at.

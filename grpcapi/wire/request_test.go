@@ -155,6 +155,16 @@ func TestRequestsDecodeAsProtobufDecodesThem(t *testing.T) {
 	}
 }
 
+func TestRangeRequestOfAMessageHasEveryField(t *testing.T) {
+	for _, m := range rangeRequests {
+		r := RangeRequestOf(m)
+		if !proto.Equal(r.proto(), m) {
+			t.Errorf("got %v, want %v", r.proto(), m)
+		}
+		checkEncoded(t, "AppendRangeRequest", AppendRangeRequest(nil, &r), mustMarshal(t, m))
+	}
+}
+
 func TestAppendingToADecodedKeyLeavesTheMessageAlone(t *testing.T) {
 	b := mustMarshal(t, &pb.PutRequest{Key: []byte("key"), Value: []byte("value")})
 	var r PutRequest

@@ -2,10 +2,12 @@ package wire
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestEventsAreWrittenAsProtobufDoes(t *testing.T) {
@@ -87,6 +89,67 @@ func TestEventOwnsItsData(t *testing.T) {
 func TestPutEventOfAMalformedKeyValueIsAnError(t *testing.T) {
 	if e, err := NewPutEvent([]byte{0x0a, 0x7f}); err == nil {
 		t.Fatalf("got %v", e)
+	}
+}
+
+// checkEventKeyValue holds Event.KeyValue against protobuf, if protobuf can read data. It must not panic if not.
+func checkEventKeyValue(t *testing.T, data []byte) {
+	t.Helper()
+	want := &mvccpb.Event{}
+	wantErr := proto.Unmarshal(data, want)
+	got := (&Event{Data: data}).KeyValue()
+	if wantErr != nil {
+		return
+	}
+	if (got != nil) != (want.Kv != nil) {
+		t.Fatalf("%v has the KeyValue %x", want, got)
+	}
+	kv := &mvccpb.KeyValue{}
+	if err := proto.Unmarshal(got, kv); err != nil || got != nil && !proto.Equal(kv, want.Kv) {
+		t.Fatalf("%v has the KeyValue %v, error %v", want, kv, err)
+	}
+}
+
+func eventsWithKeyValues() []*mvccpb.Event {
+	events := []*mvccpb.Event{{Type: mvccpb.Event_DELETE}}
+	for _, kv := range keyValues {
+		events = append(events, &mvccpb.Event{Kv: kv}, &mvccpb.Event{Type: mvccpb.Event_DELETE, Kv: kv})
+	}
+	return events
+}
+
+func TestEventHasItsKeyValueAsProtobufReadsIt(t *testing.T) {
+	for _, m := range eventsWithKeyValues() {
+		b := mustMarshal(t, m)
+		for n := range len(b) + 1 {
+			checkEventKeyValue(t, slices.Clip(b[:n]))
+		}
+		if got := (&Event{Data: b}).KeyValue(); m.Kv != nil && len(got) > 0 && &got[len(got)-1] != &b[len(b)-1] {
+			t.Errorf("the KeyValue of %v is a copy", m)
+		}
+		if got := (&Event{Data: append(b, 0x12, 0x7f)}).KeyValue(); got != nil {
+			t.Errorf("malformed behind %v: the KeyValue is %x", m, got)
+		}
+	}
+}
+
+func FuzzEventKeyValue(f *testing.F) {
+	for _, m := range eventsWithKeyValues() {
+		seeds(f, m)
+	}
+	f.Fuzz(checkEventKeyValue)
+}
+
+func BenchmarkEventKeyValue(b *testing.B) {
+	b.ReportAllocs()
+	e, err := NewPutEvent(benchmarkKVs(1, 256)[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if e.KeyValue() == nil {
+			b.Fatal("no KeyValue")
+		}
 	}
 }
 

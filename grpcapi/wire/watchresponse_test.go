@@ -58,12 +58,13 @@ func checkDecodedEvent(t *testing.T, e *Event, want *mvccpb.Event) {
 	if !proto.Equal(got, want) { // which compares unknown fields too
 		t.Fatalf("decoded an event:\n got %v\nwant %v", got, want)
 	}
+	checkEventKeyValue(t, e.Data)
 	if kv := want.Kv; !bytes.Equal(e.Key, kv.GetKey()) || e.ModRev != kv.GetModRevision() ||
 		e.Delete != (want.Type == mvccpb.Event_DELETE) ||
 		e.Create != (want.Type == mvccpb.Event_PUT && kv.GetCreateRevision() == kv.GetModRevision()) {
 		t.Fatalf("event %v has key %q, revision %d, delete %v, create %v", want, e.Key, e.ModRev, e.Delete, e.Create)
 	}
-	for _, part := range [][]byte{e.Key, e.Data, e.Prev} {
+	for _, part := range [][]byte{e.Key, e.Data, e.Prev, e.KeyValue()} {
 		_ = append(part, 0xff, 0xff, 0xff)
 	}
 }
@@ -182,7 +183,7 @@ func TestEventsOfAServerAreNotCopied(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range r.Events {
-		for _, part := range [][]byte{e.Key, e.Data, e.Prev} {
+		for _, part := range [][]byte{e.Key, e.Data, e.Prev, e.KeyValue()} {
 			if part == nil {
 				continue
 			}

@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+
+	"weir/cache"
+	"weir/grpcapi/wire"
+)
+
+// answer is what upstream has answered to a unary call.
+type answer struct {
+	resp            wire.Raw
+	header, trailer metadata.MD
+}
+
+// Unary forwards one call; see grpcapi.Forwarder. What a client reads by serializable requests is not older than what
+// was answered on its connection before.
+func (p *Proxy) Unary(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
+	era := p.feeds.Era()
+	a, err := p.call(outgoing(ctx), method, req)
+	if err == nil && revisionOf(method, a.resp) < s.Floor(era) {
+		if again := linearizable(method, req); again != nil {
+			a, err = p.call(outgoing(ctx), method, again)
+		}
+	}
+	a.pass(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.Told(era, revisionOf(method, a.resp))
+	if method == pb.KV_Compact_FullMethodName {
+		var r pb.CompactionRequest
+		if proto.Unmarshal(req, &r) == nil { // upstream could
+			p.feeds.Compacted(r.Revision) // who is told must not find older watches possible here
+		}
+	}
+	return a.resp, nil
+}
+
+// call calls the current member. Metadata is there with an error too.
+func (p *Proxy) call(ctx context.Context, method string, req wire.Raw) (a answer, err error) {
+	err = p.upstream.try(ctx, func(m *member) (sent bool, err error) {
+		var to peer.Peer // set only if a stream was made
+		err = m.conn.Invoke(ctx, method, req, &a.resp, grpc.Header(&a.header), grpc.Trailer(&a.trailer), grpc.Peer(&to))
+		return to.Addr != nil, err
+	})
+	a.header, a.trailer = returning(a.header), returning(a.trailer)
+	return a, err
+}
+
+// pass gives upstream's metadata to the client that is answered by ctx.
+func (a *answer) pass(ctx context.Context) {
+	// Errors mean that the client is gone, or that ctx is not of a server.
+	if a.header != nil {
+		_ = grpc.SetHeader(ctx, a.header)
+	}
+	if a.trailer != nil {
+		_ = grpc.SetTrailer(ctx, a.trailer)
+	}
+}
+
+// revisionOf returns the revision in the header of an answer; 0 if it has none.
+func revisionOf(method string, resp wire.Raw) int64 {
+	if !strings.HasPrefix(method, "/etcdserverpb.") && !strings.HasPrefix(method, "/v3") {
+		return 0
+	}
+	h, err := wire.UnmarshalHeader(resp)
+	if err != nil {
+		return 0
+	}
+	return h.Revision
+}
+
+// linearizable returns a serializable read as a linearizable one; nil if req is something else.
+func linearizable(method string, req wire.Raw) wire.Raw {
+	switch method {
+	case pb.KV_Range_FullMethodName:
+		var r wire.RangeRequest
+		if r.Unmarshal(req) != nil || !r.Serializable {
+			return nil
+		}
+		r.Serializable = false
+		return wire.AppendRangeRequest(nil, &r)
+	case pb.KV_Txn_FullMethodName:
+		var r pb.TxnRequest
+		if proto.Unmarshal(req, &r) != nil {
+			return nil
+		}
+		changed := false
+		for _, ops := range [][]*pb.RequestOp{r.Success, r.Failure} {
+			for _, op := range ops {
+				in := op.GetRequestRange()
+				if in == nil { // it writes, and has been done
+					return nil
+				}
+				changed = changed || in.Serializable
+				in.Serializable = false
+			}
+		}
+		if again, err := proto.Marshal(&r); changed && err == nil {
+			return again
+		}
+	}
+	return nil
+}
+
+// Stream forwards a stream; see grpcapi.Forwarder.
+//
+// The client's messages are pumped by a goroutine that may outlive the call for a moment: it can be waiting in
+// RecvMsg, which returns only when the stream has ended, and that is after Stream has returned.
+func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session) error {
+	ctx, cancel := context.WithCancel(outgoing(client.Context()))
+	defer cancel()
+	era := p.feeds.Era()
+	var server grpc.ClientStream
+	err := p.upstream.try(ctx, func(m *member) (sent bool, err error) {
+		server, err = m.conn.NewStream(ctx, &anyStream, method)
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
+	p.pumps.Go(func() {
+		if err := pumpRequests(client, server); err != nil {
+			cancel() // the client is gone
+		}
+	})
+	return pumpResponses(server, client, func(m wire.Raw) {
+		if method != pb.KV_RangeStream_FullMethodName { // its header is elsewhere, and may be far behind
+			s.Told(era, revisionOf(method, m))
+		}
+	})
+}
+
+var anyStream = grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
+
+// pumpRequests passes the client's messages and its half-close on. It returns the client's error; that of the
+// server is for pumpResponses to find.
+func pumpRequests(client grpc.ServerStream, server grpc.ClientStream) error {
+	for {
+		var m wire.Raw
+		if err := client.RecvMsg(&m); errors.Is(err, io.EOF) {
+			_ = server.CloseSend() // it never fails
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := server.SendMsg(m); err != nil {
+			return nil
+		}
+	}
+}
+
+// pumpResponses passes the server's header, messages and trailer on, the header as soon as it is there, and returns
+// the server's status, or the client's error.
+func pumpResponses(server grpc.ClientStream, client grpc.ServerStream, told func(wire.Raw)) error {
+	h, err := server.Header()
+	if err != nil {
+		return err
+	}
+	if h != nil { // nil: it ended without a header
+		if err := client.SendHeader(returning(h)); err != nil {
+			return err
+		}
+	}
+	for {
+		var m wire.Raw
+		if err := server.RecvMsg(&m); err != nil {
+			client.SetTrailer(returning(server.Trailer()))
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		told(m) // before the client is: it may ask at once
+		if err := client.SendMsg(m); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"weir/cache"
+	"weir/grpcapi/wire"
+	"weir/proxy/feed"
+	"weir/proxy/reads"
+)
+
+// readUpstream is what reads from memory depend on: all of it is known to the feeds.
+type readUpstream struct{ *feed.Set }
+
+// Standing is part of reads.Upstream.
+func (u readUpstream) Standing() reads.Standing { return reads.Standing(u.Set.Standing()) }
+
+// Compacted is part of reads.Upstream.
+func (u readUpstream) Compacted() int64 { return u.Compaction() }
+
+// staleKey is the response metadata which says that upstream is away, and how old the answer may be.
+const staleKey = "weir-stale"
+
+// Range answers a read without an identity: from memory, or as upstream does. See grpcapi.Reads.
+func (p *Proxy) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Session) (mem.BufferSlice, error) {
+	resp, stale, err := p.reads.Range(ctx, r, s)
+	if !errors.Is(err, reads.ErrForward) {
+		tellStale(ctx, stale)
+		return resp, err
+	}
+	req := r.Raw
+	if bounded, ok := p.reads.Bound(r); ok {
+		req = wire.AppendRangeRequest(nil, &bounded)
+	}
+	raw, err := p.fetch(ctx, pb.KV_Range_FullMethodName, req, s)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.reads.CheckAnswer(r, raw); err != nil {
+		return nil, err
+	}
+	p.reads.Forwarded(r, raw)
+	return mem.BufferSlice{mem.SliceBuffer(raw)}, nil
+}
+
+// Txn answers a transaction without an identity that only reads. See grpcapi.Reads.
+func (p *Proxy) Txn(ctx context.Context, r *pb.TxnRequest, raw wire.Raw, s *cache.Session) (mem.BufferSlice, error) {
+	resp, stale, err := p.reads.Txn(ctx, r, s)
+	if !errors.Is(err, reads.ErrForward) {
+		tellStale(ctx, stale)
+		return resp, err
+	}
+	answer, err := p.fetch(ctx, pb.KV_Txn_FullMethodName, raw, s)
+	if err != nil {
+		return nil, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(answer)}, nil
+}
+
+// RangeStream answers a range in parts. See grpcapi.Reads.
+func (p *Proxy) RangeStream(r *wire.RangeRequest, s *cache.Session, client grpc.ServerStream) error {
+	err := p.reads.RangeStream(client.Context(), r, s, func(m mem.BufferSlice, stale time.Duration) error {
+		tellStale(client.Context(), stale) // which has an effect before the first message
+		return client.SendMsg(m)
+	})
+	if !errors.Is(err, reads.ErrForward) {
+		return err
+	}
+	if r.Serializable && s.Floor(p.feeds.Era()) > p.feeds.Header().Revision {
+		// Its revision comes last, when it is too late to ask again.
+		client = &replacedRequest{client, linearizable(pb.KV_Range_FullMethodName, r.Raw)}
+	}
+	return p.Stream(pb.KV_RangeStream_FullMethodName, client, s)
+}
+
+// replacedRequest is a client's stream whose request, the first message, is another one.
+type replacedRequest struct {
+	grpc.ServerStream
+	request wire.Raw // nil when it has been received
+}
+
+// RecvMsg is part of grpc.ServerStream.
+func (s *replacedRequest) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if raw, ok := m.(*wire.Raw); ok && err == nil && s.request != nil {
+		*raw, s.request = s.request, nil
+	}
+	return err
+}
+
+// fetch asks upstream, once for all who ask the same before it is sent. The answer is not older than what was answered
+// on the session before.
+func (p *Proxy) fetch(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
+	era := p.feeds.Era()
+	a, err := p.share(ctx, method, req)
+	if err == nil && revisionOf(method, a.resp) < s.Floor(era) {
+		if again := linearizable(method, req); again != nil {
+			a, err = p.share(ctx, method, again)
+		}
+	}
+	a.pass(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.Told(era, revisionOf(method, a.resp))
+	return a.resp, nil
+}
+
+// sharePatience is how long a read waits for one that was sent before it, and asks the same, until it is sent too.
+const sharePatience = 100 * time.Millisecond
+
+func (p *Proxy) share(ctx context.Context, method string, req wire.Raw) (answer, error) {
+	a, err := p.flight.Do(ctx, method+string(req), func(ctx context.Context) (answer, error) {
+		return p.call(outgoing(ctx), method, req)
+	})
+	if err != nil && ctx.Err() != nil {
+		err = status.FromContextError(ctx.Err()).Err()
+	}
+	return a, err
+}
+
+func tellStale(ctx context.Context, age time.Duration) {
+	if age > 0 {
+		_ = grpc.SetHeader(ctx, metadata.Pairs(staleKey, age.Round(time.Millisecond).String()))
+	}
+}

@@ -1,0 +1,207 @@
+package reads
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"weir/cache"
+)
+
+// How long a read waits before somebody else has to answer it.
+const (
+	// checkPatience is for the check of a linearizable read; then the read is forwarded.
+	checkPatience = time.Second
+	// freshPatience is for the check of a serializable read whose snapshot is not known to be fresh; then upstream
+	// counts as away, and the snapshot answers as it is.
+	freshPatience = 500 * time.Millisecond
+	// reachPatience is for a snapshot to reach a revision that upstream had; then the read is forwarded.
+	reachPatience = 100 * time.Millisecond
+)
+
+// errBehindSession is the answer when upstream is away and memory is older than what the connection was told.
+var errBehindSession = status.Error(codes.Unavailable,
+	"weir: upstream is away, and what is in memory is older than what this connection has been told")
+
+// read is one read on its way through memory: begin, find the snapshots it needs, settle how far they must be, build the
+// answer, finish.
+//
+// Every doubt on the way ends in ErrForward, because upstream's own answer is always right. What is of another era than
+// the one in which the read began is a doubt, also when it turns up only after the answer was built: era by era
+// revisions start anew, so that numbers of two eras compare as if they meant something.
+type read struct {
+	k            *Keeper
+	session      *cache.Session
+	serializable bool
+	standing     Standing      // of upstream when the read began
+	stale        time.Duration // how old the answer may be if upstream is away, else 0
+}
+
+// begin starts a read. It fails with ErrForward when nothing may be answered from memory.
+func (k *Keeper) begin(s *cache.Session, serializable bool) (read, error) {
+	standing := k.up.Standing()
+	if !standing.Shared {
+		return read{}, ErrForward
+	}
+	return read{k: k, session: s, serializable: serializable, standing: standing}, nil
+}
+
+// find returns a snapshot that contains [key, end), or nil.
+func (a *read) find(key, end []byte) *hot {
+	if h := a.k.find(key, end); h != nil && h.era == a.standing.Era {
+		return h
+	}
+	return nil
+}
+
+// settle makes sure that what hots are at may be answered, and returns the highest revision that they all know. They
+// may have gone further when it returns.
+//
+// A linearizable read is answered from what upstream had reached after the read came. A serializable one is answered
+// from what is in memory if that is not behind what the connection was told, and is either known to be fresh or the
+// best there is while upstream is away.
+func (a *read) settle(ctx context.Context, hots ...*hot) (int64, error) {
+	if !a.serializable {
+		rev, err := a.check(ctx, checkPatience)
+		if err != nil {
+			return 0, forwardUnlessDone(ctx)
+		}
+		err = a.reach(ctx, rev, hots)
+		return lowest(hots), err
+	}
+	if floor := a.session.Floor(a.standing.Era); lowest(hots) < floor {
+		err := a.reach(ctx, floor, hots)
+		if errors.Is(err, ErrForward) && !a.k.up.Standing().Connected {
+			return 0, errBehindSession
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	at := lowest(hots)
+	if age, known := a.age(at); known && a.standing.Confirmed && age <= a.k.cfg.MaxStaleness {
+		return at, nil
+	}
+	rev, err := a.check(ctx, freshPatience)
+	if err != nil {
+		return at, a.settleAway(ctx, at, err)
+	}
+	err = a.reach(ctx, rev, hots)
+	return lowest(hots), err
+}
+
+// settleAway settles a serializable read at revision at although upstream cannot be asked, if cause says that it is away:
+// a refusal says that it is there and has something against the read.
+func (a *read) settleAway(ctx context.Context, at int64, cause error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	switch status.Code(cause) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unknown:
+	default:
+		return ErrForward
+	}
+	age, known := a.age(at)
+	if !known {
+		return ErrForward
+	}
+	a.stale = max(age, 1)
+	return nil
+}
+
+// age tells for how long a state of revision rev may have been lacking something, if that is known.
+func (a *read) age(rev int64) (age time.Duration, known bool) {
+	proven := a.k.up.ProvenAt(rev)
+	return time.Since(proven), !proven.IsZero()
+}
+
+// check returns a revision that upstream had reached after the call began.
+func (a *read) check(ctx context.Context, patience time.Duration) (int64, error) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	rev, err := a.k.up.Check(ctx)
+	if err == nil {
+		a.k.pace.observe(time.Since(start))
+	}
+	return rev, err
+}
+
+// reach waits until all of hots are at rev or later, which upstream has reached: they are only to be told.
+func (a *read) reach(ctx context.Context, rev int64, hots []*hot) error {
+	if lowest(hots) >= rev {
+		return nil
+	}
+	a.k.stats.waits.Add(1)
+	waiting, cancel := context.WithTimeout(ctx, max(reachPatience, 3*a.k.pace.typical()))
+	defer cancel()
+	for _, h := range hots {
+		if h.snap.Revision() >= rev {
+			continue
+		}
+		if err := h.await(waiting, rev); err != nil {
+			return forwardUnlessDone(ctx)
+		}
+	}
+	return nil
+}
+
+// finish ends a read whose answer, of revision rev, is built: the connection is told so. It fails with ErrForward when
+// upstream has become another one meanwhile.
+func (a *read) finish(rev int64) error {
+	if now := a.k.up.Standing(); !now.Shared || now.Era != a.standing.Era {
+		return ErrForward
+	}
+	a.session.Told(a.standing.Era, rev)
+	return nil
+}
+
+// answered counts a read whose answer is given.
+func (a *read) answered() {
+	stats := &a.k.stats
+	if !a.serializable {
+		stats.linearizable.Add(1)
+		return
+	}
+	stats.serializable.Add(1)
+	if a.stale > 0 {
+		stats.stale.Add(1)
+	}
+}
+
+// lowest returns the highest revision that all of hots know.
+func lowest(hots []*hot) int64 {
+	rev := hots[0].snap.Revision()
+	for _, h := range hots[1:] {
+		rev = min(rev, h.snap.Revision())
+	}
+	return rev
+}
+
+// forwardUnlessDone is ErrForward for a client who still waits.
+func forwardUnlessDone(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return ErrForward
+}
+
+// pace is how long checks have been taking. Updates may get lost to each other; it is an estimate.
+type pace struct{ smoothed atomic.Int64 }
+
+// observe counts a check that took d.
+func (p *pace) observe(d time.Duration) {
+	old := p.smoothed.Load()
+	p.smoothed.Store(old + (int64(d)-old)/8)
+}
+
+func (p *pace) typical() time.Duration { return time.Duration(p.smoothed.Load()) }
+
+// spared is the work of upstream that an answer of so many bytes would have been.
+func spared(bytes int) time.Duration {
+	return time.Duration(work(float64(bytes)) * float64(time.Microsecond))
+}

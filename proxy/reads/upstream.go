@@ -1,0 +1,58 @@
+package reads
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"weir/grpcapi/wire"
+)
+
+// ErrForward says that a read is to be answered by upstream: nothing in memory holds the answer, or there is a doubt
+// that memory may give it. It is never shown to a client.
+var ErrForward = errors.New("reads: not to be answered from memory")
+
+// Upstream is the cluster behind the proxy, as far as reads from memory depend on it. Every method may be called
+// concurrently.
+type Upstream interface {
+	// Check returns a revision that upstream had reached when it was asked, by a linearizable read that is sent after
+	// the call began and shared by all who wait for one. Success also says that requests without identity were
+	// allowed then. It fails at once when there is no session, when the request fails, and with ctx. It never asks
+	// twice.
+	Check(ctx context.Context) (rev int64, err error)
+
+	// Standing tells whether reads without identity may be answered from memory. It takes no lock.
+	Standing() Standing
+
+	// ProvenAt returns when the newest linearizable check was sent whose revision is at most rev, or the zero time. A
+	// state of revision rev lacks nothing that was acknowledged before then.
+	ProvenAt(rev int64) time.Time
+
+	// Header is that of the member which the feeds are on. Its revision is not current.
+	Header() wire.Header
+
+	// Compacted is upstream's compact revision as far as it is known, which is within a second; 0 when it is not. It
+	// takes no lock.
+	Compacted() int64
+
+	// Keeps tells the oldest revision that can be read from memory, 0 when there is none. Upstream is asked every
+	// half second whether it has compacted it.
+	Keeps(oldest int64)
+
+	// Range asks the member that the feeds are on, without identity. It fails when there is no session.
+	Range(ctx context.Context, r *wire.RangeRequest) (wire.Raw, error)
+}
+
+// Standing is what upstream is known to be.
+type Standing struct {
+	// Shared says that upstream has authentication off and a version whose answers can be relied on: what one
+	// client may read without identity, every other may.
+	Shared bool
+	// Confirmed says that upstream said so within the last second.
+	Confirmed bool
+	// Connected says that there is a session.
+	Connected bool
+	// Era counts how often upstream was found to be another one than before: its cluster replaced or restored, or
+	// authentication switched. Snapshots and session floors of another era are void.
+	Era uint64
+}
