@@ -51,18 +51,12 @@ func runBenchWatch(ctx context.Context, args []string) error {
 	}
 	failed := 0
 	for _, r := range results {
-		for _, err := range r.Failed {
-			fmt.Fprintf(os.Stderr, "a turn failed, %s, %s: %v\n", r.Scenario.Name, r.Target, err)
-			failed++
-		}
+		failed += reportFailed(r.Scenario.Name, string(r.Target), r.Failed)
 	}
 	if err := reportWatches(os.Stdout, results); err != nil {
 		return err
 	}
-	if failed > 0 {
-		return fmt.Errorf("%d turns failed", failed)
-	}
-	return nil
+	return failedTurns(failed)
 }
 
 // reportWatches prints results as tables in Markdown, with their ratios to the first target's of the same scenario.
@@ -96,69 +90,5 @@ func reportWatches(out io.Writer, results []*bench.WatchResult) error {
 			upstream = append(upstream, append(row[:2:2], spread(without, 0), spread(with, 0), ifKnown(spread(watchers, 0), known)))
 		}
 	}
-	for _, t := range []table{delivery, memory, upstream} {
-		if err := t.print(out); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// spread is the median, and the range if there is one.
-func spread(s bench.Spread, decimals int) string {
-	median := fmt.Sprintf("%.*f", decimals, s.Median)
-	low, high := fmt.Sprintf("%.*f", decimals, s.Min), fmt.Sprintf("%.*f", decimals, s.Max)
-	if low == high {
-		return median
-	}
-	return fmt.Sprintf("%s (%s–%s)", median, low, high)
-}
-
-func ratio(a, b float64) string { return fmt.Sprintf("%.2f", a/b) }
-
-func ifKnown(s string, known bool) string {
-	if !known {
-		return ""
-	}
-	return s
-}
-
-// table is rows of cells, the first of which is the header.
-type table [][]string
-
-// print prints a table whose columns stand below each other in plain text too.
-func (t table) print(out io.Writer) error {
-	width := make([]int, len(t[0]))
-	for _, row := range t {
-		for i, cell := range row {
-			width[i] = max(width[i], len([]rune(cell)))
-		}
-	}
-	const numbers = 2 // the first column of them
-	var b strings.Builder
-	b.WriteString("\n")
-	for n, row := range t {
-		for i, cell := range row {
-			if i < numbers {
-				fmt.Fprintf(&b, "| %-*s ", width[i], cell)
-			} else {
-				fmt.Fprintf(&b, "| %*s ", width[i], cell)
-			}
-		}
-		b.WriteString("|\n")
-		if n > 0 {
-			continue
-		}
-		for i, w := range width {
-			rule := strings.Repeat("-", w+1)
-			if i < numbers {
-				b.WriteString("|:" + rule)
-			} else {
-				b.WriteString("|" + rule + ":")
-			}
-		}
-		b.WriteString("|\n")
-	}
-	_, err := io.WriteString(out, b.String())
-	return err
+	return printAll(out, delivery, memory, upstream)
 }

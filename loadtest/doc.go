@@ -2,6 +2,7 @@
 //
 //	go run . bench         throughput, latency and processor time per operation, beside etcd's
 //	go run . bench watch   delivery of events to thousands of watchers: processor time, latency and memory for each
+//	go run . bench reads   gets and lists: processor time, latency, requests upstream and memory
 //	go run . differential  the same random requests to etcd and to weir, all answers compared
 //
 // It builds what it starts, and must be run in this module's folder. Each takes flags; see -help.

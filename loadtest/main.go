@@ -37,12 +37,14 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case command == "bench" && len(args) > 1 && args[1] == "watch":
 		return runBenchWatch(ctx, args[2:])
+	case command == "bench" && len(args) > 1 && args[1] == "reads":
+		return runBenchReads(ctx, args[2:])
 	case command == "bench":
 		return runBench(ctx, args[1:])
 	case command == "differential":
 		return runDifferential(ctx, args[1:])
 	default:
-		return fmt.Errorf("what to do? give bench, bench watch or differential, not %q", command)
+		return fmt.Errorf("what to do? give bench, bench watch, bench reads or differential, not %q", command)
 	}
 }
 

@@ -7,4 +7,7 @@
 //
 // For watches they are the [Scenario], who watches what, and the [WatchResult]; [RunWatches] measures what it costs to
 // deliver an event, and to keep a watcher, at a fixed rate of writes.
+//
+// For reads that a proxy may answer from memory they are the [ReadScenario], who reads what, and the [ReadResult];
+// [RunReads] measures them as Run does, and what they cost upstream, and [RunReadMemory] the memory that it takes.
 package bench

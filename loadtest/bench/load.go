@@ -75,15 +75,23 @@ func key(i int) []byte { return fmt.Appendf(nil, "bench/%08d", i) }
 
 // fill puts all keys.
 func (s *server) fill(ctx context.Context) error {
-	kv := pb.NewKVClient(s.conns[0])
-	for i := 0; i < s.keys; i += 100 {
+	if err := fill(ctx, s.conns[0], s.keys, 100, key, s.value); err != nil {
+		return fmt.Errorf("fill %s: %w", s.Kind, err)
+	}
+	return nil
+}
+
+// fill puts n keys, the i-th of which is keyOf(i), so many in each transaction.
+func fill(ctx context.Context, conn *grpc.ClientConn, n, inTxn int, keyOf func(i int) []byte, value []byte) error {
+	kv := pb.NewKVClient(conn)
+	for i := 0; i < n; i += inTxn {
 		txn := &pb.TxnRequest{}
-		for j := i; j < min(i+100, s.keys); j++ {
+		for j := i; j < min(i+inTxn, n); j++ {
 			txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
-				RequestPut: &pb.PutRequest{Key: key(j), Value: s.value}}})
+				RequestPut: &pb.PutRequest{Key: keyOf(j), Value: value}}})
 		}
 		if _, err := kv.Txn(ctx, txn); err != nil {
-			return fmt.Errorf("fill %s: %w", s.Kind, err)
+			return err
 		}
 	}
 	return nil

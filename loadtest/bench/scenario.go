@@ -38,16 +38,20 @@ func Scenarios() []Scenario {
 
 // FindScenarios finds scenarios by their names.
 func FindScenarios(names []string) ([]Scenario, error) {
-	var found []Scenario
+	return find(names, "scenario", Scenarios(), func(s Scenario) string { return s.Name })
+}
+
+// find finds, among all that there are of something, those with names.
+func find[T any](names []string, what string, all []T, nameOf func(T) string) ([]T, error) {
+	var found []T
 	for _, name := range names {
-		all := Scenarios()
-		i := slices.IndexFunc(all, func(s Scenario) bool { return s.Name == name })
+		i := slices.IndexFunc(all, func(e T) bool { return nameOf(e) == name })
 		if i < 0 {
 			var known []string
-			for _, s := range all {
-				known = append(known, s.Name)
+			for _, e := range all {
+				known = append(known, nameOf(e))
 			}
-			return nil, fmt.Errorf("there is no scenario %q, only %s", name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("there is no %s %q, only %s", what, name, strings.Join(known, ", "))
 		}
 		found = append(found, all[i])
 	}

@@ -1,13 +1,11 @@
 package bench
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"weir/loadtest/proc"
@@ -39,31 +37,19 @@ type WatchResult struct {
 // Turns is how many turns did not fail.
 func (r *WatchResult) Turns() int { return len(r.turns) }
 
-// Spread is what several turns measured.
-type Spread struct{ Median, Min, Max float64 }
-
-func (r *WatchResult) spread(of func(*watchTurn) float64) Spread {
-	var all []float64
-	for _, t := range r.turns {
-		all = append(all, of(t))
-	}
-	slices.Sort(all)
-	return Spread{Median: (all[(len(all)-1)/2] + all[len(all)/2]) / 2, Min: all[0], Max: all[len(all)-1]}
-}
-
 // CPU is the processor time of all of the target's processes for each event delivered, in microseconds.
 func (r *WatchResult) CPU() Spread {
-	return r.spread(func(t *watchTurn) float64 { return sum(t.cpu) / float64(t.events) })
+	return spreadOf(r.turns, func(t *watchTurn) float64 { return sum(t.cpu) / float64(t.events) })
 }
 
 // AddedCPU is CPU without what the same writes, for the same time, cost before there were watchers.
 func (r *WatchResult) AddedCPU() Spread {
-	return r.spread(func(t *watchTurn) float64 { return (sum(t.cpu) - sum(t.idle)*t.idleShare) / float64(t.events) })
+	return spreadOf(r.turns, func(t *watchTurn) float64 { return (sum(t.cpu) - sum(t.idle)*t.idleShare) / float64(t.events) })
 }
 
 // ProxyCPU is the part of CPU that the proxy took. Without a proxy it is false.
 func (r *WatchResult) ProxyCPU() (Spread, bool) {
-	return r.spread(func(t *watchTurn) float64 { return t.cpu[len(t.cpu)-1] / float64(t.events) }), r.HasProxy()
+	return spreadOf(r.turns, func(t *watchTurn) float64 { return t.cpu[len(t.cpu)-1] / float64(t.events) }), r.HasProxy()
 }
 
 // HasProxy tells whether a proxy stands before the process that holds the data.
@@ -72,22 +58,22 @@ func (r *WatchResult) HasProxy() bool { return len(r.turns[0].cpu) > 1 }
 // StoreCPU is the processor time of the process that holds the data for each write, in microseconds, before there were
 // watchers, and with them.
 func (r *WatchResult) StoreCPU() (without, with Spread) {
-	return r.spread(func(t *watchTurn) float64 { return t.idle[0] * t.idleShare / float64(t.writes) }),
-		r.spread(func(t *watchTurn) float64 { return t.cpu[0] / float64(t.writes) })
+	return spreadOf(r.turns, func(t *watchTurn) float64 { return t.idle[0] * t.idleShare / float64(t.writes) }),
+		spreadOf(r.turns, func(t *watchTurn) float64 { return t.cpu[0] / float64(t.writes) })
 }
 
 // Latency is what the latencies of a percentage of the events did not exceed, in milliseconds, from the moment for which
 // the write was scheduled to the arrival of the event.
 func (r *WatchResult) Latency(percentile float64) Spread {
-	return r.spread(func(t *watchTurn) float64 { return float64(t.latency.ValueAtPercentile(percentile)) / 1e3 })
+	return spreadOf(r.turns, func(t *watchTurn) float64 { return float64(t.latency.ValueAtPercentile(percentile)) / 1e3 })
 }
 
 // RSS is by how much the processes' memory grew for each watcher, in bytes: when they were created, and when they had been
 // sent all events, which makes garbage.
 func (r *WatchResult) RSS() (created, loaded Spread) {
 	watchers := float64(r.Scenario.Watchers)
-	return r.spread(func(t *watchTurn) float64 { return float64(t.rss) / watchers }),
-		r.spread(func(t *watchTurn) float64 { return float64(t.rssLoaded) / watchers })
+	return spreadOf(r.turns, func(t *watchTurn) float64 { return float64(t.rss) / watchers }),
+		spreadOf(r.turns, func(t *watchTurn) float64 { return float64(t.rssLoaded) / watchers })
 }
 
 // Heap is by how much the live heap and the stacks of the processes grew for each watcher, in bytes, after garbage
@@ -96,7 +82,7 @@ func (r *WatchResult) Heap() (float64, bool) { return r.heap, r.heap != 0 }
 
 // UpstreamWatchers is how many watchers an etcd behind a proxy had. It is false if nobody tells.
 func (r *WatchResult) UpstreamWatchers() (Spread, bool) {
-	return r.spread(func(t *watchTurn) float64 { return float64(t.upstream) }), r.HasProxy() && r.turns[0].upstream >= 0
+	return spreadOf(r.turns, func(t *watchTurn) float64 { return float64(t.upstream) }), r.HasProxy() && r.turns[0].upstream >= 0
 }
 
 // RunWatches measures the delivery of events, and returns results in the order of Scenarios, and of Targets for each of
@@ -160,12 +146,4 @@ func (r *WatchResult) measure(ctx context.Context, w *watchRun, length time.Dura
 	} else {
 		r.turns = append(r.turns, t)
 	}
-}
-
-func sum[T cmp.Ordered](list []T) T {
-	var s T
-	for _, e := range list {
-		s += e
-	}
-	return s
 }

@@ -122,6 +122,30 @@ func (b bigWatch) Watch(s etcdserverpb.Watch_WatchServer) error {
 	}
 }
 
+// sizesByKey is a handler of what bigWatch answers.
+type sizesByKey struct {
+	sizes     map[byte][]int
+	got, want int
+	whole     chan struct{} // closed when all came
+}
+
+func (s *sizesByKey) message(_ uint32, m []byte) error {
+	var r etcdserverpb.WatchResponse
+	if err := proto.Unmarshal(m, &r); err != nil {
+		return err
+	}
+	if len(r.CancelReason) > 0 {
+		key := r.CancelReason[0]
+		s.sizes[key] = append(s.sizes[key], len(r.CancelReason))
+	}
+	if s.got++; s.got == s.want {
+		close(s.whole)
+	}
+	return nil
+}
+
+func (s *sizesByKey) end(_ uint32, err error) error { return err }
+
 // The sizes are more than a frame, and together more than all windows.
 func TestMessagesArriveWholeWhateverTheirSize(t *testing.T) {
 	sizes := []int{0, 1, 100, 16 << 10, 16<<10 - grpcPrefix, streamWindow - 1, 1, 3 * streamWindow, connWindow, 2}
@@ -140,26 +164,9 @@ func TestMessagesArriveWholeWhateverTheirSize(t *testing.T) {
 		}
 	}()
 
-	got := map[byte][]int{} // sizes, by key
+	got := &sizesByKey{sizes: map[byte][]int{}, whole: make(chan struct{}), want: 3 * len(sizes)}
 	ended := make(chan error, 1)
-	whole := make(chan struct{})
-	const rpcs = 3
-	conn, err := dialWatch(t.Context(), listener.Addr().String(), nil, func(m []byte) error {
-		var r etcdserverpb.WatchResponse
-		if err := proto.Unmarshal(m, &r); err != nil {
-			return err
-		}
-		var key byte
-		if len(r.CancelReason) > 0 {
-			key = r.CancelReason[0]
-		}
-		got[key] = append(got[key], len(r.CancelReason))
-		got['*'] = append(got['*'], len(r.CancelReason))
-		if len(got['*']) == rpcs*len(sizes) {
-			close(whole)
-		}
-		return nil
-	})
+	conn, err := dial(t.Context(), listener.Addr().String(), nil, "/etcdserverpb.Watch/Watch", got)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +186,7 @@ func TestMessagesArriveWholeWhateverTheirSize(t *testing.T) {
 		}
 	}
 	select {
-	case <-whole:
+	case <-got.whole:
 	case err := <-ended:
 		t.Fatalf("it ended before all came: %v", err)
 	}
@@ -190,8 +197,8 @@ func TestMessagesArriveWholeWhateverTheirSize(t *testing.T) {
 		t.Error("no error from a closed connection")
 	}
 	for _, key := range []byte("abc") {
-		if !slices.Equal(got[key], sizes[1:]) {
-			t.Errorf("for %q came %d, want %d", key, got[key], sizes[1:])
+		if !slices.Equal(got.sizes[key], sizes[1:]) {
+			t.Errorf("for %q came %d, want %d", key, got.sizes[key], sizes[1:])
 		}
 	}
 }

@@ -1,12 +1,11 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -24,72 +23,50 @@ import (
 // A write carries, in its value, the moment for which it was scheduled, and the latency of an event is the time from
 // then on. So a server that is slow to take a write does not make the latencies of the next ones look good.
 type watchLoad struct {
+	*clients
 	scenario Scenario
-	target   *target.Target
 	writer   *grpc.ClientConn
-	conns    []*watchConn
 	latency  []*hdrhistogram.Histogram // of each connection, in microseconds; its reader's
 	next     int                       // put that comes next
 	epoch    time.Time                 // what stamps count from
 
-	created  counter // watches that the server has confirmed
-	events   counter
-	readers  sync.WaitGroup
-	closing  atomic.Bool
-	failed   context.Context // ends with what went wrong
-	failWith context.CancelCauseFunc
+	created counter // watches that the server has confirmed
+	events  counter
+}
+
+// watchHandler counts what comes on one connection. The watches are to go on, so it is an error that one is ended.
+type watchHandler struct {
+	load    *watchLoad
+	latency *hdrhistogram.Histogram
+}
+
+func (h watchHandler) message(_ uint32, m []byte) error { return h.load.receive(m, h.latency) }
+
+func (h watchHandler) end(_ uint32, err error) error {
+	return cmp.Or(err, errors.New("the server ended an RPC"))
 }
 
 func newWatchLoad(ctx context.Context, tg *target.Target, s Scenario, connections int) (*watchLoad, error) {
-	l := &watchLoad{scenario: s, target: tg, epoch: time.Now()}
-	l.failed, l.failWith = context.WithCancelCause(ctx)
-	if err := l.connect(connections); err != nil {
+	l := &watchLoad{clients: newClients(ctx, tg), scenario: s, epoch: time.Now()}
+	for range connections {
+		l.latency = append(l.latency, newHistogram())
+	}
+	var err error
+	if l.writer, err = tg.Dial(); err == nil {
+		err = l.connect(connections, "/etcdserverpb.Watch/Watch", func(i int) handler { return watchHandler{load: l, latency: l.latency[i]} })
+	}
+	if err != nil {
 		return nil, errors.Join(err, l.close())
 	}
 	return l, nil
 }
 
-// connect returns when all connections are up, so that they are no part of what watchers cost.
-func (l *watchLoad) connect(n int) error {
-	var err error
-	if l.writer, err = l.target.Dial(); err != nil {
-		return err
-	}
-	var started sync.WaitGroup
-	for range n {
-		latency := newHistogram()
-		c, err := dialWatch(l.failed, l.target.Endpoint, l.target.ClientTLS(), func(m []byte) error { return l.receive(m, latency) })
-		if err != nil {
-			return err
-		}
-		l.conns = append(l.conns, c)
-		l.latency = append(l.latency, latency)
-		started.Add(1)
-		l.readers.Go(func() {
-			once := sync.OnceFunc(started.Done)
-			defer once()
-			if err := c.read(once); !l.closing.Load() {
-				l.failWith(fmt.Errorf("watch %s: %w", l.target.Kind, err))
-			}
-		})
-	}
-	started.Wait()
-	return context.Cause(l.failed)
-}
-
-// close ends the connections and waits for their readers.
 func (l *watchLoad) close() error {
-	l.closing.Store(true)
-	var errs []error
-	for _, c := range l.conns {
-		errs = append(errs, c.close())
-	}
-	l.readers.Wait()
-	l.failWith(nil)
+	err := l.clients.close()
 	if l.writer != nil {
-		errs = append(errs, l.writer.Close())
+		err = errors.Join(err, l.writer.Close())
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 const watchPrefix = "watch/"
@@ -181,20 +158,6 @@ func (l *watchLoad) deliver(n int) (*hdrhistogram.Histogram, error) {
 	return all, nil
 }
 
-// patience is how long a target may take for what it was asked for, after the last request.
-const patience = 30 * time.Second
-
-func (l *watchLoad) await(done <-chan struct{}, c *counter, what string) error {
-	select {
-	case <-done:
-		return context.Cause(l.failed)
-	case <-l.failed.Done():
-		return context.Cause(l.failed)
-	case <-time.After(patience):
-		return fmt.Errorf("%s: %d %s are missing after %v", l.target.Kind, c.missing.Load(), what, patience)
-	}
-}
-
 // stampSize is what of a value is the time at which it was to be written: nanoseconds after epoch, big-endian.
 const stampSize = 8
 
@@ -207,17 +170,7 @@ const (
 // receive counts what is in one WatchResponse. It is called by the reader of the connection that has latency.
 func (l *watchLoad) receive(m []byte, latency *hdrhistogram.Histogram) error {
 	var events int64
-	for len(m) > 0 {
-		num, typ, n := protowire.ConsumeTag(m)
-		if n < 0 {
-			return fmt.Errorf("decode a response: %w", protowire.ParseError(n))
-		}
-		size := protowire.ConsumeFieldValue(num, typ, m[n:])
-		if size < 0 {
-			return fmt.Errorf("decode a response: %w", protowire.ParseError(size))
-		}
-		field := m[n : n+size]
-		m = m[n+size:]
+	if err := eachField(m, func(num protowire.Number, _ protowire.Type, field []byte) error {
 		switch num {
 		case responseCreated:
 			if err := l.created.add(1); err != nil {
@@ -226,17 +179,18 @@ func (l *watchLoad) receive(m []byte, latency *hdrhistogram.Histogram) error {
 		case responseCanceled:
 			return errors.New("the server canceled a watch")
 		case responseEvents:
-			event, _ := protowire.ConsumeBytes(field)
-			value := bytesField(bytesField(event, eventKV), kvValue)
-			if len(value) < stampSize {
-				return errors.New("an event has no value that was written here")
+			at, err := stamp(field)
+			if err != nil {
+				return err
 			}
 			events++
-			took := time.Since(l.epoch) - time.Duration(binary.BigEndian.Uint64(value))
-			if err := latency.RecordValue(max(1, took.Microseconds())); err != nil {
+			if err := latency.RecordValue(max(1, (time.Since(l.epoch) - at).Microseconds())); err != nil {
 				return fmt.Errorf("record a latency: %w", err)
 			}
 		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	if events == 0 {
 		return nil
@@ -247,46 +201,19 @@ func (l *watchLoad) receive(m []byte, latency *hdrhistogram.Histogram) error {
 	return nil
 }
 
-// bytesField is the content of the field with number num in the message m, nil if there is none.
-func bytesField(m []byte, num protowire.Number) []byte {
-	for len(m) > 0 {
-		got, typ, n := protowire.ConsumeTag(m)
-		if n < 0 {
-			return nil
-		}
-		size := protowire.ConsumeFieldValue(got, typ, m[n:])
-		if size < 0 {
-			return nil
-		}
-		if got == num && typ == protowire.BytesType {
-			b, _ := protowire.ConsumeBytes(m[n:])
-			return b
-		}
-		m = m[n+size:]
+// stamp is the time after epoch at which what a WatchResponse's field tells of was to be written.
+func stamp(field []byte) (time.Duration, error) {
+	event, _ := protowire.ConsumeBytes(field)
+	kv, err := bytesField(event, eventKV)
+	if err != nil {
+		return 0, err
 	}
-	return nil
-}
-
-// counter counts to a number that is expected.
-type counter struct {
-	missing atomic.Int64
-	done    chan struct{} // closed when nothing is missing
-}
-
-// expect expects n more, when nothing is missing, and returns a channel that is closed when they came.
-func (c *counter) expect(n int64) <-chan struct{} {
-	c.done = make(chan struct{})
-	c.missing.Store(n)
-	return c.done
-}
-
-// add counts n. More than are expected is an error.
-func (c *counter) add(n int64) error {
-	switch missing := c.missing.Add(-n); {
-	case missing == 0:
-		close(c.done)
-	case missing < 0:
-		return fmt.Errorf("%d more than there can be", -missing)
+	value, err := bytesField(kv, kvValue)
+	if err == nil && len(value) < stampSize {
+		err = errors.New("an event has no value that was written here")
 	}
-	return nil
+	if err != nil {
+		return 0, err
+	}
+	return time.Duration(binary.BigEndian.Uint64(value)), nil
 }

@@ -188,25 +188,34 @@ func (w *watchRun) heapOf(ctx context.Context, tg *target.Target) (int64, error)
 	}
 	var all int64
 	for _, u := range urls {
-		var live int64
-		// Twice, because the first collection leaves what was in a sync.Pool.
-		for range 2 {
-			text, err := get(ctx, u+"/debug/pprof/heap?gc=1&debug=1", tg.ClientTLS())
-			if err != nil {
-				return 0, err
-			}
-			live = 0
-			for _, part := range []string{"\n# HeapAlloc = ", "\n# Stack = "} {
-				n, err := number(text, part)
-				if err != nil {
-					return 0, fmt.Errorf("memory of %s: %w", w.kind, err)
-				}
-				live += n
-			}
+		live, err := liveMemory(ctx, u, tg.ClientTLS())
+		if err != nil {
+			return 0, fmt.Errorf("memory of %s: %w", w.kind, err)
 		}
 		all += live
 	}
 	return all, nil
+}
+
+// liveMemory is the live heap and the stacks, in bytes, of a process that serves profiles below url, after garbage
+// collection.
+func liveMemory(ctx context.Context, url string, config *tls.Config) (live int64, err error) {
+	// Twice, because the first collection leaves what was in a sync.Pool.
+	for range 2 {
+		text, err := get(ctx, url+"/debug/pprof/heap?gc=1&debug=1", config)
+		if err != nil {
+			return 0, err
+		}
+		live = 0
+		for _, part := range []string{"\n# HeapAlloc = ", "\n# Stack = "} {
+			n, err := metric(text, part)
+			if err != nil {
+				return 0, err
+			}
+			live += int64(n)
+		}
+	}
+	return live, nil
 }
 
 // tellsWatchers tells whether there is an etcd, which has metrics, behind a proxy.
@@ -218,15 +227,15 @@ func watchersOf(ctx context.Context, addr string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := number(text, "\netcd_debugging_mvcc_watcher_total ")
+	n, err := metric(text, "\netcd_debugging_mvcc_watcher_total ")
 	if err != nil {
 		return 0, fmt.Errorf("watchers of etcd: %w", err)
 	}
 	return int(n), nil
 }
 
-// number is the number behind the first occurrence of prefix.
-func number(text, prefix string) (int64, error) {
+// metric is the number behind the first occurrence of prefix.
+func metric(text, prefix string) (float64, error) {
 	_, rest, ok := strings.Cut(text, prefix)
 	var n float64
 	if !ok {
@@ -235,7 +244,7 @@ func number(text, prefix string) (int64, error) {
 	if _, err := fmt.Fscan(bufio.NewReader(strings.NewReader(rest)), &n); err != nil {
 		return 0, fmt.Errorf("read the number behind %q: %w", prefix, err)
 	}
-	return int64(n), nil
+	return n, nil
 }
 
 // get is the body that a server gives for url.
