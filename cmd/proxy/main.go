@@ -106,6 +106,11 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	sparing, cancelSparing := context.WithCancel(ctx)
+	var tuner sync.WaitGroup
+	defer tuner.Wait()
+	defer cancelSparing()
+	tuner.Go(func() { process.SpareCache(sparing, func() int { return p.Status().Reads.Bytes }) })
 
 	logger.Info("weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded,
 		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes, "cache-prefixes", o.cachePrefixes, "cache-bytes", o.cacheBytes)

@@ -29,6 +29,7 @@ type check struct {
 	done    uint64     // the number of the last request that was answered
 	rev     int64      // the newest answer
 	epoch   int        // calls of reset
+	failed  error      // of the last request that ended; nil if it was answered
 	running bool       // there is a goroutine
 	current *inquiry   // which is under way, or was the last
 	next    *inquiry   // which has not been sent; nil if nobody waits for it
@@ -132,6 +133,13 @@ func (c *check) isLate(d time.Duration) bool {
 	return c.isUnderWay() && time.Since(c.current.begun) > d
 }
 
+// failure is why the last request that ended was not answered; nil if it was.
+func (c *check) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed
+}
+
 // run sends requests until nobody waits.
 func (c *check) run() {
 	for i, epoch := c.begun(); i != nil; i, epoch = c.begun() {
@@ -144,6 +152,7 @@ func (c *check) run() {
 		default:
 			c.done, c.rev = i.number, max(c.rev, i.rev)
 		}
+		c.failed = i.err
 		close(i.over)
 		c.mu.Unlock()
 	}

@@ -26,11 +26,7 @@ func (s *Set) identity() identity {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	seen := s.seen
-	for f := range s.feeds {
-		if f.isOpen() {
-			seen.revision = max(seen.revision, f.out.Revision())
-		}
-	}
+	seen.revision = max(seen.revision, s.hub.Revision())
 	return seen
 }
 

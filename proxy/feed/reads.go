@@ -2,7 +2,6 @@ package feed
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -58,21 +57,22 @@ func (s *Set) Era() uint64 { return s.reads.standing.Load().era }
 
 // Check returns a revision that upstream had reached, as its members agree, when it was called or later. All who wait at
 // the same time share a linearizable read of one key's count, which also shows that requests without identity are allowed. It
-// fails as soon as the request does, while there is no member at hand, or while one has not answered for long.
+// fails with ctx, while there is no member at hand, and as soon as the request does, which is within checkPatience. After
+// that it fails at once until a request succeeds, each call having one sent: else all would wait for it one after another.
 func (s *Set) Check(ctx context.Context) (rev int64, err error) {
 	if !s.reads.standing.Load().connected {
 		return 0, errNoSession
 	}
-	if s.agreed.isLate(checkPatience) {
-		return 0, errLateCheck
+	since := s.agreed.arrive()
+	if err := s.agreed.failure(); err != nil {
+		s.agreed.begin(since)
+		return 0, err
 	}
-	return s.agreed.wait(ctx, s.agreed.arrive())
+	return s.agreed.wait(ctx, since)
 }
 
-// checkPatience is how long a check may take before no others wait for it. They would be waiting for one after another.
+// checkPatience is how long upstream may take to answer a check.
 const checkPatience = time.Second
-
-var errLateCheck = errors.New("upstream has not answered a linearizable read for long")
 
 // askAgreed is one request of s.agreed.
 func (s *Set) askAgreed(ctx context.Context) (int64, error) {
@@ -82,6 +82,8 @@ func (s *Set) askAgreed(ctx context.Context) (int64, error) {
 	if x == nil {
 		return 0, errNoSession
 	}
+	ctx, cancel := context.WithTimeout(ctx, checkPatience)
+	defer cancel()
 	return s.askRevision(ctx, x, false)
 }
 
