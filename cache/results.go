@@ -46,8 +46,9 @@ type Results struct {
 
 // ResultStats counts hits and misses since the start; Bytes is what is held now.
 type ResultStats struct {
-	Hits, Misses uint64
-	Bytes        int
+	Hits   uint64 `json:"hits"`
+	Misses uint64 `json:"misses"`
+	Bytes  int    `json:"bytes"`
 }
 
 // result is an entry.

@@ -132,7 +132,6 @@ func (n *node) fill(out [][]byte, key string) (filled int) {
 	}
 	for i := n.route(key); i < len(n.kids) && filled < len(out); i++ {
 		filled += n.kids[i].fill(out[filled:], key)
-		key = "" // the kids after the first are read from their beginning
 	}
 	return filled
 }

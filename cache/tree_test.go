@@ -36,6 +36,12 @@ func checkTree(t *testing.T, tr tree, want map[string]encoded) {
 	var walk func(k kid, low, high string, root bool) (height int)
 	walk = func(k kid, low, high string, root bool) (height int) {
 		bytes += k.size()
+		if spare := allocated(kidBytes*cap(k.kids)) - allocated(kidBytes*len(k.kids)); spare != 0 {
+			t.Fatalf("node of %d children has room for %d", len(k.kids), cap(k.kids))
+		}
+		if spare := allocated(entryBytes*cap(k.kvs)) - allocated(entryBytes*len(k.kvs)); spare != 0 {
+			t.Fatalf("leaf of %d keys has room for %d", len(k.kvs), cap(k.kvs))
+		}
 		if k.leaf() {
 			if len(k.kvs) != k.keys || k.keys > maxLeaf || k.keys == 0 && !root {
 				t.Fatalf("leaf of %d keys, %d of them counted", len(k.kvs), k.keys)
@@ -152,6 +158,31 @@ func TestTreeIsWhatItsEditsMakeOfIt(t *testing.T) {
 			checkTree(t, p.tree, p.want)
 		}
 	})
+}
+
+func TestDeletionsLeaveFewSmallNodes(t *testing.T) {
+	const keys = 10_000
+	tr := loadBench(t, keys, 0).state.Load().newest().tree
+	for _, i := range rand.New(rand.NewPCG(*seed, 1)).Perm(keys)[keys/20:] {
+		tr, _ = tr.edit([]change{{key: string(benchKey(i))}})
+	}
+	leaves, small := 0, 0
+	var walk func(n *node)
+	walk = func(n *node) {
+		if n.leaf() {
+			leaves++
+			if n.small() {
+				small++
+			}
+		}
+		for _, k := range n.kids {
+			walk(k.node)
+		}
+	}
+	walk(tr.root)
+	if tr.keys != keys/20 || leaves > tr.keys/minLeaf || small > leaves/10 {
+		t.Errorf("%d keys in %d leaves, %d of them small", tr.keys, leaves, small)
+	}
 }
 
 func TestReplacedIsWhatATreeDoesNotShareWithTheNext(t *testing.T) {

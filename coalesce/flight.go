@@ -34,8 +34,8 @@ type Flight[V any] struct {
 
 // FlightStats counts since the start.
 type FlightStats struct {
-	Calls  uint64 // calls sent
-	Shared uint64 // callers that joined the call of another one
+	Calls  uint64 `json:"calls"`  // calls sent
+	Shared uint64 `json:"shared"` // callers that joined the call of another one
 }
 
 // line is what goes on under one key; it exists while something does.

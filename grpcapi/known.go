@@ -3,9 +3,9 @@ package grpcapi
 import "google.golang.org/protobuf/encoding/protowire"
 
 // What a request asks can be told here only if each of its fields is known: a newer etcd may give a read one more option,
-// and a decoder skips what it does not know. So these functions look at all fields of an encoded message, without
-// decoding it, which for a transaction would cost fifty times as much. They also return false for what cannot be
-// decoded; what they return true for may still be no valid request.
+// and a decoder skips what it does not know. So these functions look at all fields of an encoded message, without decoding
+// it: for a transaction that writes, 70 ns instead of 2 us. They also return false for what cannot be decoded; what they
+// return true for may still be no valid request.
 
 // knownRange tells whether each field of an encoded RangeRequest is known.
 func knownRange(raw []byte) bool {

@@ -1,6 +1,7 @@
 package grpcapi
 
 import (
+	"errors"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -56,6 +57,10 @@ func TestWhatAWatchStreamStatesRaisesTheFloorOfItsConnection(t *testing.T) {
 	c.cancelWatch(0)
 	c.expect("@6 id=0 canceled")
 	floor("canceled", 6)
+	f.commit(put("b", "4"))
+	f.feed.Close(errors.New("gone"))
+	c.expect(`@7 id=1 canceled "gone"`)
+	floor("ended from within", 7)
 }
 
 func TestWhatManyAreSentRaisesTheFloorOfEach(t *testing.T) {

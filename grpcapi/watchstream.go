@@ -38,8 +38,8 @@ type watchStream struct {
 	over    chan error // has an element when the stream is ended from within
 	nextID  int64      // of whoever handles requests
 
-	session *cache.Session // of the client's connection; nil if clients have none
-	era     uint64         // when the stream was opened; a watch may be of a later one
+	session *cache.Session // of the client's connection, told each revision that a header states; nil if there is none
+	era     uint64         // as of the stream's opening; a watch may be of a later one
 
 	mu           sync.Mutex // guards the fields below
 	changed      sync.Cond  // of mu: there is room, sending has become false or closed true, or a request has been handled

@@ -115,11 +115,13 @@ type Status struct {
 	Reads reads.Stats `json:"reads"`
 	// SharedReads are forwarded reads, and how many of them had their answer from another's call upstream.
 	SharedReads coalesce.FlightStats `json:"shared_reads"`
+	// Checks are questions upstream on behalf of linearizable reads from memory.
+	Checks uint64 `json:"checks"`
 }
 
 // Status is as of now.
 func (p *Proxy) Status() Status {
-	return Status{Reads: p.reads.Stats(), SharedReads: p.flight.Stats()}
+	return Status{Reads: p.reads.Stats(), SharedReads: p.flight.Stats(), Checks: p.feeds.Checks()}
 }
 
 // Ready returns nil if a member is connected, else one error that names each endpoint and what is wrong with it.

@@ -71,6 +71,9 @@ func (s *Set) Check(ctx context.Context) (rev int64, err error) {
 	return s.agreed.wait(ctx, since)
 }
 
+// Checks is how many requests Check has sent.
+func (s *Set) Checks() uint64 { return s.agreed.sent.Load() }
+
 // checkPatience is how long upstream may take to answer a check.
 const checkPatience = time.Second
 
