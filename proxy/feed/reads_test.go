@@ -72,6 +72,29 @@ func TestWithoutAMemberACheckFailsAtOnce(t *testing.T) {
 	})
 }
 
+func TestACheckWithoutAnswerIsWaitedForOnlyOnce(t *testing.T) {
+	inBubble(t, 1, nil, func(b *bench) {
+		synctest.Wait()
+		m := b.cluster.members[0]
+		isolate := func(is bool) { m.set(func() { m.isolated = is }) }
+		isolate(true)
+		for i, most := range []time.Duration{2 * checkPatience, 0, 0, 0} {
+			began := time.Now()
+			if rev, err := b.set.Check(b.Context()); err == nil || time.Since(began) > most {
+				b.Errorf("check %d: revision %d, %v after %v, want at most %v", i, rev, err, time.Since(began), most)
+			}
+		}
+		isolate(false)
+		began := time.Now()
+		for _, err := b.set.Check(b.Context()); err != nil; _, err = b.set.Check(b.Context()) {
+			if time.Since(began) > 2*checkPatience {
+				b.Fatalf("no check succeeds: %v", err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
+
 func TestAuthenticationBeginsAnotherEra(t *testing.T) {
 	inBubble(t, 1, nil, func(b *bench) {
 		synctest.Wait()

@@ -9,6 +9,8 @@
 //   - load: how a hot range begins, by a watch and paged reads at one revision.
 //   - heat: what the reads that were forwarded say about which ranges are worth keeping.
 //   - tend: the goroutine that begins loads, divides the memory, and drops what is not worth it any more.
+//   - read: one client's read on its way, a Range, a Txn or a RangeStream: how far snapshots must be for it, and whether
+//     its answer may be given.
 //   - Upstream: the cluster behind the proxy, as far as reads depend on it, which package proxy provides.
 //
 // Invariants: a snapshot that is found has every event of its range up to its revision, and nothing else; one that

@@ -49,7 +49,6 @@ type hot struct {
 	reason error      // why it has ended
 	loaded bool       // snap has everything that has been delivered
 	put    []revision // by, until it is loaded
-	putTo  int64      // up to where everything has been delivered
 	waits  []wait     // by ascending revision
 	asked  int64      // the newest revision for which the hub was asked to tell progress
 
@@ -207,8 +206,7 @@ func (h *hot) apply(events []wire.Event) error {
 // advance tells that everything up to rev has been taken. h.mu is held.
 func (h *hot) advance(rev int64) {
 	if !h.loaded {
-		h.putTo = max(h.putTo, rev)
-		return
+		return // nobody waits yet
 	}
 	h.snap.Advance(rev)
 	h.wake()

@@ -29,6 +29,9 @@ import (
 // Rejected: a cache of answers that forgets what was least recently used. An answer holds for one revision only, and
 // a single write into a list would void all of it.
 //
+// Locks are taken in this order: Keeper.mu, hot.mu or heat.mu, those of the hub. The hub holds none when it calls a hot
+// range.
+//
 // All methods may be called concurrently.
 type Keeper struct {
 	cfg     Config
@@ -39,15 +42,14 @@ type Keeper struct {
 	heat    *heat
 	pace    pace
 	stats   stats
-	now     func() time.Time
 
 	limit int          // bytes for all hot ranges
 	held  atomic.Int64 // bytes that they take; of those that have ended none, though readers may still be with them
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	tasks  sync.WaitGroup
-	poke   chan struct{} // has an element when tend has work before its next turn
+	tasks  sync.WaitGroup // started by New and by tend
+	poke   chan struct{}  // has an element when tend has work before its next turn
 
 	mu       sync.Mutex // guards the fields below, the reviews of hot ranges, and changes of the catalog
 	closed   bool
@@ -95,7 +97,7 @@ func New(cfg Config) (*Keeper, error) {
 	}
 	k := &Keeper{
 		cfg: cfg, up: cfg.Upstream, log: cfg.Logger, results: results, limit: cfg.Bytes - forResults,
-		heat: newHeat(), now: time.Now, poke: make(chan struct{}, 1), hots: map[*hot]struct{}{},
+		heat: newHeat(), poke: make(chan struct{}, 1), hots: map[*hot]struct{}{},
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	prefixes := slices.Sorted(slices.Values(cfg.Fixed))
@@ -151,14 +153,7 @@ func (k *Keeper) Forwarded(r *wire.RangeRequest, resp wire.Raw) {
 		return // it was for the client to see
 	}
 	k.stats.forwarded.Add(1)
-	k.heat.add(k.now(), r, answer, len(resp))
-}
-
-// start runs f in a goroutine that Close waits for. k.mu is held.
-func (k *Keeper) start(f func()) {
-	if !k.closed {
-		k.tasks.Go(f)
-	}
+	k.heat.add(time.Now(), r, answer, len(resp))
 }
 
 // drop ends a hot range, if it has not ended.
@@ -191,7 +186,7 @@ func (k *Keeper) dropNow(h *hot, reason error) {
 
 // setBack has a dropped range wait before it is loaded again, the longer the more often it had to. k.mu is held.
 func (k *Keeper) setBack(h *hot, reason error) {
-	now, first, longest := k.now(), firstPause, longestPause
+	now, first, longest := time.Now(), firstPause, longestPause
 	switch {
 	case errors.Is(reason, errNoRoom), errors.Is(reason, errNotWorth):
 		first, longest = firstWorthPause, longestWorthPause

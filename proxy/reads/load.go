@@ -63,7 +63,7 @@ func (k *Keeper) launch(i interval, era uint64, fixed bool, guess size, gain dec
 	k.loads++
 	k.stats.loads.Add(1)
 	l := &load{keeper: k, hot: h, loader: cache.NewLoader(), total: guess}
-	k.start(func() {
+	k.tasks.Go(func() {
 		if err := l.run(ctx); err != nil {
 			if l.rev > 0 { // or it would look as small as before
 				k.heat.measured(i, l.total)
@@ -149,7 +149,7 @@ func (l *load) nextLimit() int64 {
 // hasRoom tells whether there is room for the next page, and for all of the range as far as its size is known. If need
 // be, ranges go that are worth less.
 func (l *load) hasRoom() bool {
-	k, now := l.keeper, l.keeper.now()
+	k, now := l.keeper, time.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l.hot.review.guess = l.total.memory()
@@ -229,7 +229,6 @@ func (h *hot) takePut(snap *cache.Snapshot) ([]revision, error) {
 	}
 	if len(put) == 0 {
 		h.snap, h.loaded, h.loading = snap, true, 0
-		h.advance(h.putTo)
 	}
 	h.count()
 	return put, nil
@@ -255,7 +254,7 @@ func (k *Keeper) publish(h *hot) error {
 	case !h.fixed && k.find(h.span.Key, h.span.End) != nil:
 		return errWider
 	}
-	now := k.now()
+	now := time.Now()
 	h.review.began, h.review.used = now, now
 	for _, narrower := range k.catalog.add(h) {
 		k.dropNow(narrower, errWider)

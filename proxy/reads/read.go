@@ -12,16 +12,8 @@ import (
 	"weir/cache"
 )
 
-// How long a read waits before somebody else has to answer it.
-const (
-	// checkPatience is for the check of a linearizable read; then the read is forwarded.
-	checkPatience = time.Second
-	// freshPatience is for the check of a serializable read whose snapshot is not known to be fresh; then upstream
-	// counts as away, and the snapshot answers as it is.
-	freshPatience = 500 * time.Millisecond
-	// reachPatience is for a snapshot to reach a revision that upstream had; then the read is forwarded.
-	reachPatience = 100 * time.Millisecond
-)
+// reachPatience is how long a read waits for a snapshot to reach a revision that upstream had; then it is forwarded.
+const reachPatience = 100 * time.Millisecond
 
 // errBehindSession is the answer when upstream is away and memory is older than what the connection was told.
 var errBehindSession = status.Error(codes.Unavailable,
@@ -66,7 +58,7 @@ func (a *read) find(key, end []byte) *hot {
 // best there is while upstream is away.
 func (a *read) settle(ctx context.Context, hots ...*hot) (int64, error) {
 	if !a.serializable {
-		rev, err := a.check(ctx, checkPatience)
+		rev, err := a.check(ctx)
 		if err != nil {
 			return 0, forwardUnlessDone(ctx)
 		}
@@ -86,7 +78,7 @@ func (a *read) settle(ctx context.Context, hots ...*hot) (int64, error) {
 	if age, known := a.age(at); known && a.standing.Confirmed && age <= a.k.cfg.MaxStaleness {
 		return at, nil
 	}
-	rev, err := a.check(ctx, freshPatience)
+	rev, err := a.check(ctx)
 	if err != nil {
 		return at, a.settleAway(ctx, at, err)
 	}
@@ -119,11 +111,10 @@ func (a *read) age(rev int64) (age time.Duration, known bool) {
 	return time.Since(proven), !proven.IsZero()
 }
 
-// check returns a revision that upstream had reached after the call began.
-func (a *read) check(ctx context.Context, patience time.Duration) (int64, error) {
+// check returns a revision that upstream had reached after the call began. Upstream is not waited for longer than it
+// says there, so that no timer is needed for each read.
+func (a *read) check(ctx context.Context) (int64, error) {
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	rev, err := a.k.up.Check(ctx)
 	if err == nil {
 		a.k.pace.observe(time.Since(start))

@@ -20,7 +20,7 @@ func (k *Keeper) tend() {
 	ticks := time.NewTicker(tendInterval)
 	defer ticks.Stop()
 	for {
-		k.turn(k.now())
+		k.turn(time.Now())
 		select {
 		case <-k.poke:
 		case <-ticks.C:
@@ -158,7 +158,7 @@ func (k *Keeper) countKeys(now time.Time) {
 		return
 	}
 	k.counting = true
-	k.start(func() {
+	k.tasks.Go(func() {
 		err := k.countKeysOf(i)
 		k.log.Debug("counted the keys of a range", "range", i.String(), "error", err)
 		k.mu.Lock()

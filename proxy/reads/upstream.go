@@ -17,8 +17,8 @@ var ErrForward = errors.New("reads: not to be answered from memory")
 type Upstream interface {
 	// Check returns a revision that upstream had reached when it was asked, by a linearizable read that is sent after
 	// the call began and shared by all who wait for one. Success also says that requests without identity were
-	// allowed then. It fails at once when there is no session, when the request fails, and with ctx. It never asks
-	// twice.
+	// allowed then. It fails at once when there is no session or upstream has just failed to answer another one, when the
+	// request fails, which is within a second or two, and with ctx. It never asks twice.
 	Check(ctx context.Context) (rev int64, err error)
 
 	// Standing tells whether reads without identity may be answered from memory. It takes no lock.

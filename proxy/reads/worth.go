@@ -26,7 +26,7 @@ const (
 	// usualKey is the size of a KeyValue of which nothing is known.
 	usualKey = 512
 	// keyMemory is about what a snapshot takes for each key besides the KeyValue.
-	keyMemory = 64
+	keyMemory = 48
 	// memorable is how many keys are remembered in full; before that they count half, a quarter, and so on.
 	memorable = 10_000
 )
