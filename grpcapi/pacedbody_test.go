@@ -81,6 +81,7 @@ func TestNoMoreOfARequestIsReadThroughNetHTTPThanIsReceived(t *testing.T) {
 					}
 					return nil
 				}), nil, nil)
+				defer s.Stop(t.Context())
 				body := &repeated{message: framed(message), chunk: chunk}
 				code := post(t, s.http.Handler, "/some.Service/Method", body)
 				for received := range 5 {
@@ -106,6 +107,7 @@ func TestMessageOverTheLimitIsRefusedUnreadThroughNetHTTP(t *testing.T) {
 			synctest.Wait()
 			return err
 		}), nil, nil)
+		defer s.Stop(t.Context())
 		body := &repeated{message: framed(make([]byte, 3<<20)), chunk: 1 << 30}
 		if c := <-post(t, s.http.Handler, "/some.Service/Method", body); c != "8" || body.read != messageHeader {
 			t.Errorf("status %s, and %d bytes have been read", c, body.read)
@@ -117,6 +119,7 @@ func TestRequestOfTooManyMessagesIsRefusedThroughNetHTTP(t *testing.T) {
 	for _, method := range []string{"/etcdserverpb.KV/Range", "/etcdserverpb.KV/RangeStream"} {
 		synctest.Test(t, func(t *testing.T) {
 			s := NewBackendServer(Config{Logger: quiet()}, oneKey(t))
+			defer s.Stop(t.Context())
 			body := &repeated{message: framed(marshal(t, &pb.RangeRequest{Key: []byte("k")})), chunk: 1 << 30}
 			if c := <-post(t, s.http.Handler, method, body); c != "13" || body.read > 2*len(body.message)+messageHeader {
 				t.Errorf("%s: status %s, and %d bytes have been read", method, c, body.read)
@@ -132,6 +135,7 @@ func TestRequestThatEndsWithinAMessageIsAnErrorThroughNetHTTP(t *testing.T) {
 			failed <- gs.RecvMsg(new(wire.Raw))
 			return nil
 		}), nil, nil)
+		defer s.Stop(t.Context())
 		<-post(t, s.http.Handler, "/some.Service/Method", bytes.NewReader(framed(make([]byte, 100))[:n]))
 		if err := <-failed; status.Code(err) != codes.Internal {
 			t.Errorf("after %d bytes: %v", n, err)

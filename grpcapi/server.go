@@ -27,7 +27,7 @@ import (
 // more CPU. Only a TLS client that offers both h2 and http/1.1 (a browser, curl) meets net/http, because what it
 // will speak on HTTP/2 is known only request by request; gRPC among it is passed on by ServeHTTP, see pacedBody.
 //
-// Serve, Stop and the handlers may run concurrently.
+// Serve, Stop and the handlers may run concurrently. A Server must be stopped, also one that has never served.
 type Server struct {
 	cfg  Config
 	grpc *grpc.Server
@@ -92,6 +92,10 @@ const (
 	streamWindow   = 128 << 10
 	connWindow     = 16 << 20
 	httpConnWindow = 4<<20 - 1 // the most that net/http has; with its default one stream could stop all others
+	// streamWorkers is how many goroutines gRPC keeps for handlers. A new one for each RPC has to grow its stack first, which
+	// was a quarter of a read's cost. What finds none free has one of its own: long watches take some away, linearizable
+	// reads hold them while they wait.
+	streamWorkers = 512
 	// idleTimeout is how long an HTTP connection may stay without a request.
 	idleTimeout = 5 * time.Minute
 )
@@ -189,6 +193,7 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.KeepAliveInterval, Timeout: cfg.KeepAliveTimeout}),
 		grpc.ConnectionTimeout(sniffTimeout),
 		grpc.WaitForHandlers(true),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.StreamInterceptor(pacedStreams),
 		// gRPC would let a stream's window grow to 16 MiB, and every stream that is not read from pins its window.
 		grpc.StaticStreamWindowSize(streamWindow),

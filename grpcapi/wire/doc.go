@@ -11,7 +11,8 @@
 //   - Holds: whether a compare of a transaction is true of encoded KeyValues.
 //   - KeyValue: the fields of an encoded mvccpb.KeyValue that a server filters and sorts by.
 //   - Event: one change of one key, encoded where it was made and shared by every watcher.
-//   - WatchResponse: what a proxy receives from upstream, decoded by hand into events that share its bytes.
+//   - WatchResponse, RangeResponse: what a proxy receives from upstream, decoded by hand into events and KeyValues that
+//     share its bytes.
 //   - WatchCreate: what a proxy asks upstream to watch.
 //   - Header: the ResponseHeader, the only part of most answers that differs from client to client.
 //
