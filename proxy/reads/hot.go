@@ -20,7 +20,7 @@ import (
 // the hub's work already: sessions that are lost and resumed, feeds that are widened and divided, compaction. What is
 // left is to apply events in order, and to end when the watch is cancelled.
 //
-// It begins as a watch from now, of which the events are put by until the snapshot has been read (see load.go), is then
+// It begins as a watch from now, of which the events are pending until the snapshot has been read (see load.go), is then
 // in the catalog and found by reads, and ends once, with a reason. What an ended one has is as right as before, but will
 // not become newer: who has found it may finish with it.
 //
@@ -45,16 +45,16 @@ type hot struct {
 
 	review review // guarded by keeper.mu
 
-	mu     sync.Mutex // guards the fields below, and changes of snap
-	reason error      // why it has ended
-	loaded bool       // snap has everything that has been delivered
-	put    []revision // by, until it is loaded
-	waits  []wait     // by ascending revision
-	asked  int64      // the newest revision for which the hub was asked to tell progress
+	mu      sync.Mutex // guards the fields below, and changes of snap
+	reason  error      // why it has ended
+	loaded  bool       // snap has everything that has been delivered
+	pending []revision // what was delivered before snap was there
+	waits   []wait     // by ascending revision
+	asked   int64      // the newest revision for which the hub was asked to tell progress
 
-	bytes    int // memory that it takes, as counted in keeper.held
-	loading  int // until it is loaded: for what has been read,
-	putBytes int // and for put
+	bytes        int // memory that it takes, as counted in keeper.held
+	loading      int // until it is loaded: for what has been read,
+	pendingBytes int // and for pending
 }
 
 // revision is the events of one revision, in memory of their own.
@@ -195,8 +195,8 @@ func (h *hot) apply(events []wire.Event) error {
 		return h.snap.Apply(events[0].ModRev, events)
 	}
 	r := copyRevision(events)
-	h.put = append(h.put, r)
-	h.putBytes += r.bytes
+	h.pending = append(h.pending, r)
+	h.pendingBytes += r.bytes
 	if !h.count() {
 		return errNoRoom
 	}
@@ -225,7 +225,7 @@ func (h *hot) count() (within bool) {
 	case h.loaded:
 		h.bytes = h.snap.Bytes()
 	default:
-		h.bytes = h.loading + h.putBytes
+		h.bytes = h.loading + h.pendingBytes
 	}
 	return h.keeper.held.Add(int64(h.bytes-was)) <= int64(h.keeper.limit)
 }
@@ -249,7 +249,7 @@ func (h *hot) end(reason error) bool {
 		return false
 	}
 	h.reason = reason
-	h.put = nil
+	h.pending = nil
 	h.count()
 	close(h.gone)
 	h.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 //
 // First the watch is opened, from now on. Then the range is read: the first page linearizably, so that it is of a
 // revision that is not before the start of the watch; the others pinned to that revision, from the same member and without
-// consensus. Events that come meanwhile are put by. Those up to the revision are in the pages already, and the others
+// consensus. Events that come meanwhile are pending. Those up to the revision are in the pages already, and the others
 // are applied when the last page has come. So no event is missed and none is applied twice, however slow the reading is.
 //
 // The other way round, to read first and to watch from the next revision on, was rejected: an upstream watch that starts
@@ -187,20 +187,20 @@ func (l *load) add(raw wire.Raw) (resp wire.RangeResponse, err error) {
 	return resp, err
 }
 
-// finish applies what has been put by, and lets reads find the range.
+// finish applies what is pending, and lets reads find the range.
 func (l *load) finish() error {
 	k, h := l.keeper, l.hot
 	snap := l.loader.Snapshot(l.rev, 0)
 	l.loader = nil
 	for {
-		put, err := h.takePut(snap)
+		pending, err := h.takePending(snap)
 		if err != nil {
 			return err
 		}
-		if put == nil {
+		if pending == nil {
 			break
 		}
-		for _, r := range put {
+		for _, r := range pending {
 			if r.rev <= l.rev {
 				continue
 			}
@@ -212,29 +212,29 @@ func (l *load) finish() error {
 	return k.publish(h)
 }
 
-// takePut returns the events that have been put by since the last call, for the loader to apply to snap. When there are
+// takePending returns the events that have come since the last call, for the loader to apply to snap. When there are
 // none it returns nil: from then on they are applied as they come. They are applied without the lock, because there can be
 // many, and who delivers the next ones must not wait.
-func (h *hot) takePut(snap *cache.Snapshot) ([]revision, error) {
+func (h *hot) takePending(snap *cache.Snapshot) ([]revision, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.reason != nil {
 		return nil, h.reason
 	}
-	put := h.put
-	h.put, h.putBytes = nil, 0
+	pending := h.pending
+	h.pending, h.pendingBytes = nil, 0
 	h.loading = snap.Bytes()
-	for _, r := range put {
+	for _, r := range pending {
 		h.loading += r.bytes
 	}
-	if len(put) == 0 {
+	if len(pending) == 0 {
 		h.snap, h.loaded, h.loading = snap, true, 0
 	}
 	h.count()
-	return put, nil
+	return pending, nil
 }
 
-// countLoading counts what the load takes, besides what is put by. It tells whether there is room.
+// countLoading counts what the load takes, besides what is pending. It tells whether there is room.
 func (h *hot) countLoading(bytes int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -144,8 +144,31 @@ func TestARangeThatDoesNotFitIsNotLoaded(t *testing.T) {
 	})
 }
 
+func TestWhatALoadWillTakeIsNotGivenToAnother(t *testing.T) {
+	fill := append(puts("a/", 100, 1000), puts("b/", 100, 1000)...)
+	inWorld(t, Config{Bytes: 200 << 10}, fill, func(t *testing.T, w *world) {
+		w.set(func() {
+			w.answer = func(_ context.Context, r *pb.RangeRequest) (wire.Raw, error) {
+				time.Sleep(time.Second)
+				return w.read(r)
+			}
+		})
+		for _, prefix := range []string{"a/", "b/"} {
+			for range 8 {
+				w.forward(listOf(prefix))
+			}
+			pass(2 * tendInterval)
+		}
+		for _, r := range w.requests() {
+			if string(r.Key) == "b/" {
+				t.Errorf("upstream was asked %v while a/ is loaded", r)
+			}
+		}
+	})
+}
+
 func TestRangesAreBoundedInNumber(t *testing.T) {
-	inWorld(t, Config{Bytes: 64 << 20}, puts("k", maxHots+100, 10), func(t *testing.T, w *world) {
+	inWorld(t, Config{Bytes: 64 << 20}, nil, func(t *testing.T, w *world) {
 		w.set(func() {
 			w.answer = func(_ context.Context, r *pb.RangeRequest) (wire.Raw, error) {
 				if r.CountOnly {

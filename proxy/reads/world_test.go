@@ -55,10 +55,12 @@ func newWorld(t testing.TB, fill ...op) *world {
 // start makes the Keeper, which ends with the test.
 func (w *world) start(cfg Config) {
 	cfg.Upstream, cfg.Hub, cfg.Logger = w, w.hub, slog.New(slog.DiscardHandler)
-	var err error
-	if w.keeper, err = New(cfg); err != nil {
-		w.t.Fatal(err)
-	}
+	w.set(func() { // so that the Keeper asks nothing before it is there
+		var err error
+		if w.keeper, err = New(cfg); err != nil {
+			w.t.Fatal(err)
+		}
+	})
 	w.t.Cleanup(func() {
 		w.keeper.Close()
 		if held := w.keeper.held.Load(); held != 0 {
