@@ -20,8 +20,10 @@ type sharedReads struct {
 	maxTxnOps int
 }
 
-// uncachedKey is metadata by which a client has its read forwarded, whatever its value.
+// uncachedKey is metadata by which a client has its read or watch forwarded, whatever its value.
 const uncachedKey = "weir-uncached"
+
+func wantsUncached(ctx context.Context) bool { return len(incomingMetadata(ctx)[uncachedKey]) > 0 }
 
 // takeOver replaces what the forwarding KV service does with reads.
 func (k *sharedReads) takeOver(kv *grpc.ServiceDesc) {
@@ -42,7 +44,7 @@ func (k *sharedReads) takeOver(kv *grpc.ServiceDesc) {
 
 // admit tells whether a request may be answered by Reads, as far as its metadata goes.
 func (k *sharedReads) admit(ctx context.Context) (bool, error) {
-	if carriesIdentity(ctx) || requiresLeader(ctx) || len(incomingMetadata(ctx)[uncachedKey]) > 0 {
+	if carriesIdentity(ctx) || requiresLeader(ctx) || wantsUncached(ctx) {
 		return false, nil
 	}
 	if err := checkAPIVersion(ctx); err != nil { // which cannot be forwarded

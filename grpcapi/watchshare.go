@@ -25,7 +25,7 @@ func (w *sharedWatches) register(gs *grpc.Server) {
 
 func (w *sharedWatches) serve(gs grpc.ServerStream) error {
 	ctx := gs.Context()
-	if carriesIdentity(ctx) {
+	if carriesIdentity(ctx) || wantsUncached(ctx) {
 		return w.pass(gs)
 	}
 	// The hub must know of the stream before it is asked whether watches are shared: when they no longer are, it ends

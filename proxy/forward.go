@@ -48,6 +48,11 @@ func (p *Proxy) Unary(ctx context.Context, method string, req wire.Raw, s *cache
 
 // call calls the current member. Metadata is there with an error too.
 func (p *Proxy) call(ctx context.Context, method string, req wire.Raw) (a answer, err error) {
+	if strings.HasPrefix(method, "/etcdserverpb.KV/") {
+		w := p.newPatience(ctx)
+		defer func() { err = w.end(err) }()
+		ctx = w.ctx
+	}
 	err = p.upstream.try(ctx, func(m *member) (sent bool, err error) {
 		var to peer.Peer // set only if a stream was made
 		err = m.conn.Invoke(ctx, method, req, &a.resp, grpc.Header(&a.header), grpc.Trailer(&a.trailer), grpc.Peer(&to))

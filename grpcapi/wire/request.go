@@ -17,6 +17,9 @@ type RangeRequest struct {
 	MaxModRevision    int64
 	MinCreateRevision int64
 	MaxCreateRevision int64
+
+	// KeepLease is for Select, and not of the message: keys_only leaves the lease, as with etcd before 3.7.
+	KeepLease bool
 }
 
 // PutRequest is a decoded etcdserverpb.PutRequest. Key and Value point into Raw.

@@ -29,7 +29,8 @@ func (r *RangeRequest) FetchLimit() int64 {
 // KeyValues that are equal in what they are sorted by come as etcd happens to give them, which clients can see:
 // in the order of Go's sort.Sort, which is not stable, but the same for the same sequence.
 //
-// With keys_only, etcd 3.7 leaves out the lease as well as the value, unless it sorts by value; 3.6 did not.
+// With keys_only, etcd 3.7 leaves out the lease as well as the value, unless it sorts by value; 3.6 did not, which
+// KeepLease asks for.
 func (r *RangeRequest) Select(kvs [][]byte) (selected [][]byte, more bool, err error) {
 	if uint32(r.SortOrder) > uint32(sortDescend) || uint32(r.SortTarget) > uint32(sortByValue) {
 		return nil, false, fmt.Errorf("select from range: unknown sort order %d or target %d", r.SortOrder, r.SortTarget)
@@ -50,7 +51,7 @@ func (r *RangeRequest) Select(kvs [][]byte) (selected [][]byte, more bool, err e
 		kvs, more = kvs[:r.Limit], true
 	}
 	if r.KeysOnly {
-		if kvs, err = keysOnly(kvs, r.SortTarget == sortByValue); err != nil {
+		if kvs, err = keysOnly(kvs, r.KeepLease || r.SortTarget == sortByValue); err != nil {
 			return nil, false, err
 		}
 	}

@@ -48,7 +48,7 @@ func (s *Set) lookUpCompaction(m Member, rev int64) {
 func (s *Set) findCompaction(ctx context.Context, m Member, rev int64) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	stream, err := m.Watch(ctx, false)
+	stream, err := m.Watch(uncached(ctx), false) // a proxy that is upstream might not know yet
 	if err != nil {
 		return fmt.Errorf("ask for the compact revision: %w", err)
 	}

@@ -108,28 +108,32 @@ func (s *Set) checkVersion(ctx context.Context, m Member) error {
 	if err := proto.Unmarshal(raw, &r); err != nil {
 		return fmt.Errorf("decode status: %w", err)
 	}
-	if isTooOld(r.Version) {
+	if isOlder(r.Version, [3]int{3, 5, 13}) {
 		err := fmt.Errorf("etcd %s is older than 3.5.13", r.Version)
 		s.unshare(err)
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keepLease = isOlder(r.Version, [3]int{3, 7, 0})
+	s.tellStanding()
 	return nil
 }
 
-func isTooOld(version string) bool {
+// isOlder tells whether a version is before another; one that cannot be read is.
+func isOlder(version string, than [3]int) bool {
 	version, _, _ = strings.Cut(version, "-")
 	version, _, _ = strings.Cut(version, "+")
 	parts := strings.Split(version, ".")
 	if len(parts) != 3 {
 		return true
 	}
-	oldest := [3]int{3, 5, 13}
 	for i, p := range parts {
 		n, err := strconv.Atoi(p)
-		if err != nil || n < oldest[i] {
+		if err != nil || n < than[i] {
 			return true
 		}
-		if n > oldest[i] {
+		if n > than[i] {
 			return false
 		}
 	}

@@ -22,10 +22,12 @@ type reads struct {
 
 // Standing says whether reads without an identity may be answered from memory.
 type Standing struct {
-	Shared    bool   // upstream has no authentication on, and a version that can be relied on
-	Confirmed bool   // it has allowed a request without identity within the last second
-	Connected bool   // there is a member at hand
-	Era       uint64 // counts how often all that was known became void: a replaced cluster, authentication switched on
+	Shared    bool // upstream has no authentication on, and a version that can be relied on
+	Confirmed bool // it has allowed a request without identity within the last second
+	Connected bool // there is a member at hand
+	// KeysOnlyLease says that upstream answers keys_only with the lease, as etcd did before 3.7.
+	KeysOnlyLease bool
+	Era           uint64 // counts how often all that was known became void: a replaced cluster, authentication switched on
 }
 
 // standing is Standing but for the time.
@@ -33,6 +35,7 @@ type standing struct {
 	shared    bool
 	connected bool
 	confirmed time.Time
+	keepLease bool
 	era       uint64
 }
 
@@ -40,7 +43,7 @@ type standing struct {
 func (s *Set) Standing() Standing {
 	now := s.reads.standing.Load()
 	return Standing{
-		Shared: now.shared, Connected: now.connected, Era: now.era,
+		Shared: now.shared, Connected: now.connected, KeysOnlyLease: now.keepLease, Era: now.era,
 		Confirmed: now.shared && time.Since(now.confirmed) <= trust,
 	}
 }
@@ -48,7 +51,7 @@ func (s *Set) Standing() Standing {
 // tellStanding is called with s.mu held, or before others know of s.
 func (s *Set) tellStanding() {
 	s.reads.standing.Store(&standing{
-		shared: s.sharing == shared, connected: s.session != nil, confirmed: s.confirmed, era: s.era,
+		shared: s.sharing == shared, connected: s.session != nil, confirmed: s.confirmed, keepLease: s.keepLease, era: s.era,
 	})
 }
 

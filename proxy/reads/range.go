@@ -36,7 +36,7 @@ func (k *Keeper) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Sessi
 	}
 	header := k.up.Header()
 	header.Revision = newest
-	if resp, err = k.encode(h, view, header, r); err != nil {
+	if resp, err = a.encode(h, view, header, r); err != nil {
 		return nil, 0, err
 	}
 	if err := a.finish(newest); err != nil {
@@ -74,8 +74,15 @@ const (
 	maxResultBytes = 1 << 20
 )
 
+// answer is what upstream would answer to r, of the state view.
+func (a *read) answer(view cache.View, r wire.RangeRequest) (cache.Answer, error) {
+	r.KeepLease = a.standing.KeysOnlyLease
+	return view.Answer(&r)
+}
+
 // encode builds the answer to r from a state of h.
-func (k *Keeper) encode(h *hot, view cache.View, header wire.Header, r *wire.RangeRequest) (mem.BufferSlice, error) {
+func (a *read) encode(h *hot, view cache.View, header wire.Header, r *wire.RangeRequest) (mem.BufferSlice, error) {
+	k := a.k
 	fetch := r.FetchLimit()
 	lookUp := len(r.RangeEnd) > 0 && !r.CountOnly && (fetch == 0 || fetch >= resultsFrom)
 	if lookUp {
@@ -84,7 +91,7 @@ func (k *Keeper) encode(h *hot, view cache.View, header wire.Header, r *wire.Ran
 		}
 	}
 	bounded, _ := k.Bound(r)
-	answer, err := view.Answer(&bounded)
+	answer, err := a.answer(view, bounded)
 	if err != nil {
 		return nil, ErrForward
 	}

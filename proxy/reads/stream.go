@@ -107,7 +107,7 @@ func (a *read) part(ctx context.Context, r *wire.RangeRequest) (answer cache.Ans
 	if h != nil {
 		var view cache.View
 		if view, inMemory = h.snap.View(r.Revision); inMemory {
-			answer, err = view.Answer(r)
+			answer, err = a.answer(view, *r)
 		}
 	}
 	if !inMemory {

@@ -175,7 +175,7 @@ func (t *txn) run(ctx context.Context, ops []*pb.RequestOp) ([]byte, error) {
 				return nil, ErrForward
 			}
 		}
-		answer, err := view.Answer(&r)
+		answer, err := t.answer(view, r)
 		if err != nil || len(encoded)+bytesOf(answer.KVs) > math.MaxInt32 {
 			return nil, ErrForward
 		}

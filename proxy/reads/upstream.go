@@ -52,6 +52,8 @@ type Standing struct {
 	Confirmed bool
 	// Connected says that there is a session.
 	Connected bool
+	// KeysOnlyLease says that upstream leaves the lease in what it answers to keys_only, as etcd did before 3.7.
+	KeysOnlyLease bool
 	// Era counts how often upstream was found to be another one than before: its cluster replaced or restored, or
 	// authentication switched. Snapshots and session floors of another era are void.
 	Era uint64
