@@ -78,7 +78,11 @@ func revisionOf(method string, resp wire.Raw) int64 {
 	if !strings.HasPrefix(method, "/etcdserverpb.") && !strings.HasPrefix(method, "/v3") {
 		return 0
 	}
-	h, err := wire.UnmarshalHeader(resp)
+	unmarshal := wire.UnmarshalHeader
+	if method == pb.KV_RangeStream_FullMethodName {
+		unmarshal = wire.UnmarshalStreamHeader
+	}
+	h, err := unmarshal(resp)
 	if err != nil {
 		return 0
 	}
@@ -139,11 +143,7 @@ func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session
 			cancel() // the client is gone
 		}
 	})
-	return pumpResponses(server, client, func(m wire.Raw) {
-		if method != pb.KV_RangeStream_FullMethodName { // its header is elsewhere, and may be far behind
-			s.Told(era, revisionOf(method, m))
-		}
-	})
+	return pumpResponses(server, client, func(m wire.Raw) { s.Told(era, revisionOf(method, m)) })
 }
 
 var anyStream = grpc.StreamDesc{ClientStreams: true, ServerStreams: true}

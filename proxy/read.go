@@ -129,6 +129,7 @@ func (p *Proxy) share(ctx context.Context, method string, req wire.Raw) (answer,
 
 func tellStale(ctx context.Context, age time.Duration) {
 	if age > 0 {
-		_ = grpc.SetHeader(ctx, metadata.Pairs(staleKey, age.Round(time.Millisecond).String()))
+		age = age.Truncate(time.Millisecond) + time.Millisecond // not less than it is
+		_ = grpc.SetHeader(ctx, metadata.Pairs(staleKey, age.String()))
 	}
 }

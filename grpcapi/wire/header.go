@@ -36,22 +36,40 @@ func WithHeader(h Header, body []byte) mem.BufferSlice {
 // the zero Header. Nothing behind the header is looked at, however large the response is: a response whose header
 // is split over two fields, which protobuf would merge and no server sends, has the first part.
 func UnmarshalHeader(b []byte) (h Header, err error) {
+	body, err := firstMessage(b)
+	if err != nil {
+		return Header{}, err
+	}
+	return h, h.Unmarshal(body)
+}
+
+// UnmarshalStreamHeader is UnmarshalHeader for a RangeStreamResponse, whose header is that of the RangeResponse in it. Only
+// the last of a stream has one.
+func UnmarshalStreamHeader(b []byte) (h Header, err error) {
+	body, err := firstMessage(b)
+	if err != nil {
+		return Header{}, err
+	}
+	return UnmarshalHeader(body)
+}
+
+// firstMessage returns field 1 of a response, which is a message; nothing if there is none.
+func firstMessage(b []byte) (body []byte, err error) {
 	for at, i := 0, 0; i < len(b); at = i {
 		var tag uint64
 		tag, i = readVarint(b, i)
 		if tag == 1<<3|uint64(bytesType) {
-			var body []byte
 			if body, i = readBytes(b, i); i >= 0 {
-				return h, h.Unmarshal(body)
+				return body, nil
 			}
 		} else {
 			i = skipField(b, i, tag)
 		}
 		if i < 0 {
-			return Header{}, malformed("response", at)
+			return nil, malformed("response", at)
 		}
 	}
-	return Header{}, nil
+	return nil, nil
 }
 
 // Unmarshal decodes an encoded etcdserverpb.ResponseHeader into h. See RangeRequest.Unmarshal.

@@ -76,6 +76,22 @@ func TestHeaderDecodesAsProtobufDecodesIt(t *testing.T) {
 	}
 }
 
+func TestHeaderOfAStreamIsFoundInItsLastPart(t *testing.T) {
+	kvs := benchmarkKVs(3, 600)
+	last := EncodeRangeStream(benchmarkHeader, kvs, true, 9).Materialize()
+	if h, err := UnmarshalStreamHeader(last); err != nil || h != benchmarkHeader {
+		t.Errorf("got %+v, %v", h, err)
+	}
+	if h, err := UnmarshalStreamHeader(EncodeRangeStream(Header{}, kvs, false, 0).Materialize()); err != nil || h != (Header{}) {
+		t.Errorf("got %+v, %v from a part without one", h, err)
+	}
+	for n := range len(last) {
+		if h, err := UnmarshalStreamHeader(last[:n:n]); n > 0 && err == nil && h == benchmarkHeader {
+			t.Fatalf("the first %d bytes are taken for the whole", n)
+		}
+	}
+}
+
 func FuzzHeader(f *testing.F) {
 	for _, m := range headers {
 		seeds(f, m)

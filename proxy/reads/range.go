@@ -13,8 +13,7 @@ import (
 )
 
 // Range answers r from memory or fails with ErrForward. The other errors are the client's: etcd's for a compacted
-// revision, ResourceExhausted beyond a limit of Config, Unavailable when upstream is away and memory is behind the
-// session, and ctx's.
+// revision, ResourceExhausted beyond a limit of Config, and ctx's.
 //
 // stale is above 0 when upstream is away, and the answer may be that old. s is what the client's connection was told,
 // or nil. r has passed the checks that etcd makes before it reads. Range may be called concurrently.

@@ -2,7 +2,6 @@ package reads
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -14,10 +13,6 @@ import (
 
 // reachPatience is how long a read waits for a snapshot to reach a revision that upstream had; then it is forwarded.
 const reachPatience = 100 * time.Millisecond
-
-// errBehindSession is the answer when upstream is away and memory is older than what the connection was told.
-var errBehindSession = status.Error(codes.Unavailable,
-	"weir: upstream is away, and what is in memory is older than what this connection has been told")
 
 // read is one read on its way through memory: begin, find the snapshots it needs, settle how far they must be, build the
 // answer, finish.
@@ -66,11 +61,7 @@ func (a *read) settle(ctx context.Context, hots ...*hot) (int64, error) {
 		return lowest(hots), err
 	}
 	if floor := a.session.Floor(a.standing.Era); lowest(hots) < floor {
-		err := a.reach(ctx, floor, hots)
-		if errors.Is(err, ErrForward) && !a.k.up.Standing().Connected {
-			return 0, errBehindSession
-		}
-		if err != nil {
+		if err := a.reach(ctx, floor, hots); err != nil {
 			return 0, err
 		}
 	}

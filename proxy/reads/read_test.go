@@ -212,10 +212,7 @@ func TestSerializableReadIsNotBehindItsSession(t *testing.T) {
 		s.mustForward("a/1", true, &session)
 
 		s.standing.Connected = false
-		_, _, _, err := s.get(t.Context(), "a/1", true, &session)
-		if status.Code(err) != codes.Unavailable || errors.Is(err, ErrForward) {
-			t.Errorf("behind the session, and upstream away: %v; want Unavailable", err)
-		}
+		s.mustForward("a/1", true, &session) // upstream may be back before the feeds are
 		s.mustGet(true, &other, "mine")
 	})
 }

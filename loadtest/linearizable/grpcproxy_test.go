@@ -1,0 +1,77 @@
+package linearizable
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"weir/loadtest/proc"
+	"weir/loadtest/target"
+)
+
+// etcd's own proxy answers serializable reads from a cache that is never told of others' writes. The checks, with the requests
+// that the clients of weir's send, must find that out.
+func TestEtcdsProxyIsFoundOut(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, place{member: proc.Etcd37, members: 1})
+	path, err := bin.Build(s.ctx, proc.Etcd37)
+	s.must(err)
+	addr, err := proc.OwnAddr()
+	s.must(err)
+	p, err := proc.Start("grpc-proxy", path, []string{"grpc-proxy", "start", "--listen-addr=" + addr, "--endpoints=" + s.cluster.Members[0].Addr}, nil)
+	s.must(err)
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.must(p.WaitReady(s.ctx, target.Serves(addr)))
+	s.serve(&server{name: "grpc-proxy", addr: addr, proxy: true})
+
+	l := &load{site: s, truth: s.follow()}
+	older, back, illegal := 0, 0, 0
+	for older == 0 || back == 0 || illegal == 0 {
+		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+		l.run(ctx)
+		cancel()
+		truth, last := l.end() // fails when the test's time is over
+		older, back, illegal = 0, 0, 0
+		for _, v := range truth.Check(append(l.ops(), last), Promises{Disturbed: never}) {
+			switch {
+			case strings.Contains(v.What, "is older than"):
+				older++
+			case strings.Contains(v.What, "on a connection that had been told"):
+				back++
+			}
+		}
+		for _, h := range l.histories {
+			if takenForLinearizable(h).Check() == porcupine.Illegal {
+				illegal++
+			}
+		}
+	}
+	t.Logf("of %d histories %d are not linearizable if all reads should be; %d answers are older than the newest, and %d than the connection was told",
+		len(l.histories), illegal, older, back)
+	if len(l.wrong) > 0 {
+		t.Errorf("%d histories are not linearizable, but linearizable reads are forwarded", len(l.wrong))
+	}
+}
+
+// takenForLinearizable is a history in which no read was allowed to be old.
+func takenForLinearizable(h *History) *History {
+	all := *h
+	all.Ops = nil
+	for _, o := range h.Ops {
+		strict := *o
+		strict.Then = slices.Clone(o.Then)
+		for i := range strict.Then {
+			strict.Then[i].Read.Serializable = false
+		}
+		all.Ops = append(all.Ops, &strict)
+	}
+	return &all
+}

@@ -1,0 +1,54 @@
+package linearizable
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"weir/loadtest/proc"
+)
+
+const maxStaleness = 500 * time.Millisecond
+
+var (
+	fixedPrefixes = []string{cached, apart}
+
+	fixed = []string{"--cache-prefix=" + cached, "--cache-prefix=" + apart, "--max-staleness=500ms"}
+	whole = []string{"--cache-prefix=", "--max-staleness=500ms"}
+	hot   = []string{"--cache-bytes=262144", "--max-staleness=500ms"} // what becomes hot is soon dropped again
+	quick = []string{"--heartbeat-interval=50", "--election-timeout=500"}
+)
+
+// Whatever is done to the processes, all that clients are told at the proxies and at the members is what they could have been told
+// by one store.
+func TestReadsAreLinearizable(t *testing.T) {
+	for _, p := range []place{
+		{name: "etcd", member: proc.Etcd37, members: 1}, // proves the test
+		{name: "two proxies over etcd", member: proc.Etcd37, members: 1, proxies: [][]string{fixed, append(fixed, "--read-check-interval=3ms")}, late: 10 * time.Millisecond},
+		{name: "two proxies over three etcds", member: proc.Etcd37, members: 3, memberArgs: quick, proxies: [][]string{fixed, fixed}, late: 20 * time.Millisecond},
+		{name: "two proxies over core", member: proc.Core, members: 1, proxies: [][]string{fixed, fixed}, late: 5 * time.Millisecond},
+		{name: "proxy over proxy over three etcds", member: proc.Etcd37, members: 3, memberArgs: quick, proxies: [][]string{whole, fixed}, row: true},
+		{name: "hot ranges over etcd 3.5", member: proc.Etcd35, members: 1, proxies: [][]string{hot, hot}, padding: 200},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, p)
+			truth := s.follow()
+			f, l := newFaults(s, truth), &load{site: s, truth: truth}
+			run(s, f, l)
+			l.finish(Promises{MaxStaleness: maxStaleness, Disturbed: f.disturbed, Compactions: f.compactions})
+			t.Log(f.done)
+		})
+	}
+}
+
+// run lets clients work while harm is done, for as long as the flags say.
+func run(s *site, f *faults, l *load) {
+	ctx, cancel := context.WithTimeout(s.ctx, *duration)
+	defer cancel()
+	harm := make(chan error, 1)
+	go func() { harm <- f.run(ctx) }()
+	l.run(ctx)
+	cancel()
+	s.must(<-harm)
+}
