@@ -13,9 +13,10 @@ import (
 // check asks upstream what revision it is, once for all who wait. Whoever waits joins only a request that had not
 // been sent when he arrived: what an earlier one answers may be older than what he has already been told.
 //
-// Requests are numbered. One is under way at a time, by a goroutine that ends when nobody waits; those who come
-// meanwhile are together for the next one. Each of them is woken once, by the request that he waits for: waking all
-// whenever something is answered would cost half of them a turn for nothing.
+// Requests are numbered. One is under way at a time; those who come meanwhile are together for the next one, which is
+// sent by a goroutine that ends when nobody waits. Each of them is woken once, by the request that he waits for: waking
+// all whenever something is answered would cost half of them a turn for nothing. Who finds nothing under way may
+// send the request himself (see now), since nobody else can join it: that spares a lone reader two changes of goroutine.
 type check struct {
 	ask   func(context.Context) (int64, error) // one request
 	ctx   context.Context
@@ -118,6 +119,28 @@ func (c *check) wait(ctx context.Context, since coalesce.Arrival) (int64, error)
 	}
 }
 
+// now is wait for a check that is asked once, from this moment on.
+func (c *check) now(ctx context.Context) (int64, error) {
+	c.mu.Lock()
+	if c.running || c.pause > 0 {
+		c.mu.Unlock()
+		return c.wait(ctx, c.arrive())
+	}
+	c.running, c.next = true, &inquiry{over: make(chan struct{})}
+	i, epoch := c.send()
+	c.mu.Unlock()
+	i.rev, i.err = c.ask(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	failed := c.failed
+	c.end(i, epoch)
+	if ctx.Err() != nil { // it need not be upstream that was too slow
+		c.failed = failed
+	}
+	c.running = c.next != nil && c.tasks.start(c.run)
+	return i.rev, i.err
+}
+
 // reset forgets what was answered, because upstream is no longer what it was.
 func (c *check) reset() {
 	c.mu.Lock()
@@ -145,36 +168,53 @@ func (c *check) run() {
 	for i, epoch := c.begun(); i != nil; i, epoch = c.begun() {
 		i.rev, i.err = c.ask(c.ctx)
 		c.mu.Lock()
-		switch {
-		case i.err != nil:
-		case epoch != c.epoch:
-			i.err = errReset
-		default:
-			c.done, c.rev = i.number, max(c.rev, i.rev)
-		}
-		c.failed = i.err
-		close(i.over)
+		c.end(i, epoch)
 		c.mu.Unlock()
 	}
 }
 
 // begun returns the next request, which nobody can join any more who comes from now on; or nil if there is none.
 func (c *check) begun() (i *inquiry, epoch int) {
-	if c.pause > 0 {
-		c.mu.Lock()
-		last := c.current
-		c.mu.Unlock()
-		if last != nil {
-			_ = sleep(c.ctx, c.pause-time.Since(last.begun))
-		}
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i, c.next = c.next, nil
-	if c.running = i != nil && c.ctx.Err() == nil; !c.running {
+	if pause := c.due(); c.next != nil && pause > 0 {
+		c.mu.Unlock()
+		_ = sleep(c.ctx, pause)
+		c.mu.Lock()
+	}
+	if c.running = c.next != nil && c.ctx.Err() == nil; !c.running {
 		return nil, 0
 	}
+	return c.send()
+}
+
+// The functions below are called with c.mu held.
+
+// send makes the next request the current one.
+func (c *check) send() (i *inquiry, epoch int) {
+	i, c.next = c.next, nil
 	i.number, i.begun = c.sent.Add(1), time.Now()
 	c.current = i
 	return i, c.epoch
+}
+
+// due is how long the next request is to wait.
+func (c *check) due() time.Duration {
+	if c.current == nil {
+		return 0
+	}
+	return c.pause - time.Since(c.current.begun)
+}
+
+// end takes the answer to a request.
+func (c *check) end(i *inquiry, epoch int) {
+	switch {
+	case i.err != nil:
+	case epoch != c.epoch:
+		i.err = errReset
+	default:
+		c.done, c.rev = i.number, max(c.rev, i.rev)
+	}
+	c.failed = i.err
+	close(i.over)
 }

@@ -66,12 +66,11 @@ func (s *Set) Check(ctx context.Context) (rev int64, err error) {
 	if !s.reads.standing.Load().connected {
 		return 0, errNoSession
 	}
-	since := s.agreed.arrive()
 	if err := s.agreed.failure(); err != nil {
-		s.agreed.begin(since)
+		s.agreed.begin(s.agreed.arrive())
 		return 0, err
 	}
-	return s.agreed.wait(ctx, since)
+	return s.agreed.now(ctx)
 }
 
 // Checks is how many requests Check has sent.
