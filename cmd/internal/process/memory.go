@@ -28,8 +28,13 @@ func TuneMemory() {
 	}
 }
 
-// cachedPercent is how much garbage may stand beside what lives in a cache: it makes none.
-const cachedPercent = 50
+const (
+	// cachedPercent is how much garbage may stand beside what lives in a cache: it makes none.
+	cachedPercent = 50
+	// leastGarbage is how many bytes of garbage may stand beside however little lives: a server of which hardly anything
+	// lives would collect fifty times a second.
+	leastGarbage = 32 << 20
+)
 
 // SpareCache keeps the garbage that may stand in proportion to what makes garbage: cached tells how many bytes live
 // only in a cache, of which gcPercent would be several times as much memory for nothing. It returns when ctx ends, or at
@@ -63,7 +68,7 @@ func garbagePercent(live, cached int) int {
 		return gcPercent
 	}
 	cached = min(cached, live)
-	return (gcPercent*(live-cached) + cachedPercent*cached) / live
+	return max(gcPercent*(live-cached)+cachedPercent*cached, 100*leastGarbage) / live
 }
 
 // availableMemory is the limit of the control group, else the machine's memory, in bytes; 0 when neither can be

@@ -6,6 +6,7 @@ func TestWhatIsCachedCountsForLittleGarbage(t *testing.T) {
 	const mb = 1 << 20
 	for _, c := range []struct{ live, cached, want int }{
 		{0, 0, gcPercent},
+		{4 * mb, 0, 800},
 		{10 * mb, 0, gcPercent},
 		{100 * mb, 100 * mb, cachedPercent},
 		{100 * mb, 200 * mb, cachedPercent}, // more has been cached since the last collection
