@@ -25,6 +25,34 @@ type answer struct {
 // Unary forwards one call; see grpcapi.Forwarder. What a client reads by serializable requests is not older than what
 // was answered on its connection before.
 func (p *Proxy) Unary(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
+	if method == pb.KV_Range_FullMethodName {
+		return p.forwardRange(ctx, req, s)
+	}
+	resp, err := p.forward(ctx, method, req, s)
+	if err == nil && method == pb.KV_Compact_FullMethodName {
+		var r pb.CompactionRequest
+		if proto.Unmarshal(req, &r) == nil { // upstream could
+			p.feeds.Compacted(r.Revision) // who is told must not find older watches possible here
+		}
+	}
+	return resp, err
+}
+
+// forwardRange forwards a Range that may not be answered from memory.
+func (p *Proxy) forwardRange(ctx context.Context, req wire.Raw, s *cache.Session) (wire.Raw, error) {
+	p.bypassed.Add(1)
+	var r wire.RangeRequest
+	if !p.reads.Limits() || r.Unmarshal(req) != nil {
+		return p.forward(ctx, pb.KV_Range_FullMethodName, req, s)
+	}
+	resp, err := p.forward(ctx, pb.KV_Range_FullMethodName, p.bound(&r), s)
+	if err != nil {
+		return nil, err
+	}
+	return resp, p.reads.CheckAnswer(&r, resp)
+}
+
+func (p *Proxy) forward(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
 	era := p.feeds.Era()
 	a, err := p.call(outgoing(ctx), method, req)
 	if err == nil && revisionOf(method, a.resp) < s.Floor(era) {
@@ -37,12 +65,6 @@ func (p *Proxy) Unary(ctx context.Context, method string, req wire.Raw, s *cache
 		return nil, err
 	}
 	s.Told(era, revisionOf(method, a.resp))
-	if method == pb.KV_Compact_FullMethodName {
-		var r pb.CompactionRequest
-		if proto.Unmarshal(req, &r) == nil { // upstream could
-			p.feeds.Compacted(r.Revision) // who is told must not find older watches possible here
-		}
-	}
 	return a.resp, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -30,6 +31,7 @@ type Proxy struct {
 	feeds    *feed.Set
 	reads    *reads.Keeper
 	flight   *coalesce.Flight[answer] // reads that are forwarded
+	bypassed atomic.Uint64            // see Status
 	pumps    sync.WaitGroup           // one for each open stream, see Stream
 }
 
@@ -112,16 +114,38 @@ func (p *Proxy) Close() error {
 
 // Status is what the proxy has in memory and what it has done, in counts since it started.
 type Status struct {
-	Reads reads.Stats `json:"reads"`
-	// SharedReads are forwarded reads, and how many of them had their answer from another's call upstream.
+	Upstream UpstreamStatus `json:"upstream"`
+	Reads    reads.Stats    `json:"reads"`
+	// SharedReads are calls upstream for forwarded reads, and how many reads were answered by another's.
 	SharedReads coalesce.FlightStats `json:"shared_reads"`
+	// Bypassed are Ranges that are forwarded whatever is in memory: with an identity, or metadata that demands it.
+	Bypassed uint64 `json:"bypassed"`
 	// Checks are questions upstream on behalf of linearizable reads from memory.
 	Checks uint64 `json:"checks"`
 }
 
+// UpstreamStatus is what upstream is known to be.
+type UpstreamStatus struct {
+	// Connected says that there is a member at hand.
+	Connected bool `json:"connected"`
+	// Shared says that reads and watches without an identity may be answered from memory: authentication is off.
+	Shared bool `json:"shared"`
+	// Revision is the newest that is known.
+	Revision int64 `json:"revision"`
+	// AnsweredBefore is how many seconds ago the last linearizable read was sent that was answered; -1 if none was.
+	AnsweredBefore float64 `json:"answered_before_seconds"`
+}
+
 // Status is as of now.
 func (p *Proxy) Status() Status {
-	return Status{Reads: p.reads.Stats(), SharedReads: p.flight.Stats(), Checks: p.feeds.Checks()}
+	now := p.feeds.Standing()
+	u := UpstreamStatus{Connected: now.Connected, Shared: now.Shared, Revision: p.feeds.Hub().Revision(), AnsweredBefore: -1}
+	if at := p.feeds.ProvenAt(math.MaxInt64); !at.IsZero() {
+		u.AnsweredBefore = time.Since(at).Seconds()
+	}
+	return Status{
+		Upstream: u, Reads: p.reads.Stats(), SharedReads: p.flight.Stats(), Bypassed: p.bypassed.Load(), Checks: p.feeds.Checks(),
+	}
 }
 
 // Ready returns nil if a member is connected, else one error that names each endpoint and what is wrong with it.

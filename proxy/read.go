@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -36,11 +37,7 @@ func (p *Proxy) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Sessio
 		tellStale(ctx, stale)
 		return resp, err
 	}
-	req := r.Raw
-	if bounded, ok := p.reads.Bound(r); ok {
-		req = wire.AppendRangeRequest(nil, &bounded)
-	}
-	raw, err := p.fetch(ctx, pb.KV_Range_FullMethodName, req, s)
+	raw, err := p.fetch(ctx, pb.KV_Range_FullMethodName, p.bound(r), s)
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +46,16 @@ func (p *Proxy) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Sessio
 	}
 	p.reads.Forwarded(r, raw)
 	return mem.BufferSlice{mem.SliceBuffer(raw)}, nil
+}
+
+// bound is the request to forward for r: with a limit, if there is one on all answers.
+func (p *Proxy) bound(r *wire.RangeRequest) wire.Raw {
+	bounded, ok := p.reads.Bound(r)
+	if !ok {
+		return r.Raw
+	}
+	// The last of a field counts, and what else is in the request stays, known here or not.
+	return append(slices.Clip(r.Raw), wire.AppendRangeRequest(nil, &wire.RangeRequest{Limit: bounded.Limit})...)
 }
 
 // Txn answers a transaction without an identity that only reads. See grpcapi.Reads.

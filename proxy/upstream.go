@@ -112,7 +112,7 @@ func (u *upstream) update(ctx context.Context, m *member, state connectivity.Sta
 	case state == connectivity.Ready:
 		u.log.Info("upstream member is connected", "endpoint", m.endpoint)
 	case wasReady && state == connectivity.Idle:
-		u.log.Info("upstream member closed its connection", "endpoint", m.endpoint)
+		u.log.Warn("connection to an upstream member has ended", "endpoint", m.endpoint)
 	case wasReady:
 		u.log.Warn("upstream member lost its connection", "endpoint", m.endpoint)
 	case m.failed && !hadFailed:

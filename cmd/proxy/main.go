@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -113,7 +114,12 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	tuner.Go(func() { process.SpareCache(sparing, func() int { return p.Status().Reads.Bytes }) })
 
 	logger.Info("weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded,
-		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes, "cache-prefixes", o.cachePrefixes, "cache-bytes", o.cacheBytes)
+		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes, "cache-prefixes", o.cachePrefixes, "cache-bytes", o.cacheBytes,
+		"max-staleness", o.maxStaleness.String(), "read-check-interval", o.readCheckInterval.String(),
+		"max-range-keys", o.maxRangeKeys, "max-range-bytes", o.maxRangeBytes)
+	if len(o.cachePrefixes) > 0 && o.listenTLS != nil && o.listenTLS.ClientAuth == tls.RequireAndVerifyClientCert {
+		logger.Warn("--trusted-ca-file has every client show a certificate, and reads of those are forwarded: --cache-prefix is of no use")
+	}
 	clients, metrics := newServers(o, p, logger)
 	ended := l.start(clients, metrics)
 	logger.Info("serving client traffic", "address", l.clients.Addr().String(), "tls", o.listenTLS != nil)

@@ -130,7 +130,7 @@ func parseOptions(args, environ []string) (options, error) {
 	f.Func("cache-prefix", "Prefix of keys that are always kept in memory, as far as --cache-bytes allows; \"\" is every key. Given like --feed. Other ranges are kept when they are read often enough.", o.cachePrefixes.add)
 	f.IntVar(&o.cacheBytes, "cache-bytes", 256<<20, "Limit in bytes of the keys and answers kept in memory to answer reads from. 0 keeps nothing: all reads are forwarded.")
 	f.DurationVar(&o.maxStaleness, "max-staleness", 2*time.Second, "Limit of the age of what a serializable read is answered with, while the cluster can be asked. 0 asks for every one, unless others ask at the same time.")
-	f.DurationVar(&o.readCheckInterval, "read-check-interval", 0, "Time between two questions to the cluster for linearizable reads, for which they wait and which they share. 0 asks as soon as the one before is answered.")
+	f.DurationVar(&o.readCheckInterval, "read-check-interval", 0, "Time between two questions to the cluster for linearizable reads, for which they wait and which they share, at most 1s. 0 asks as soon as the one before is answered.")
 	f.Int64Var(&o.maxRangeKeys, "max-range-keys", 0, "Limit of the keys in one answer; a range with more is refused, unless it is read with a limit or as a stream (0 to disable).")
 	f.Int64Var(&o.maxRangeBytes, "max-range-bytes", 0, "Limit of the bytes in one answer, likewise (0 to disable).")
 	f.DurationVar(&o.progressInterval, "watch-progress-notify-interval", 10*time.Minute, "Duration of periodic watch progress notifications, at least 100ms (0 is 10m).")
@@ -248,6 +248,9 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 			return fmt.Errorf("--%s=%d is not possible: it must not be negative", name, n)
 		}
 	}
+	if o.readCheckInterval > maxCheckInterval {
+		return fmt.Errorf("--read-check-interval=%v is not possible: linearizable reads would take that long; it must be at most %v", o.readCheckInterval, maxCheckInterval)
+	}
 	if o.cacheBytes == 0 && len(o.cachePrefixes) > 0 {
 		return errors.New("--cache-prefix is not possible with --cache-bytes=0: leave one out")
 	}
@@ -267,6 +270,9 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 	}
 	return nil
 }
+
+// maxCheckInterval bounds what a linearizable read can be made to wait for others.
+const maxCheckInterval = time.Second
 
 // isURL tells whether s is a URL of a host and port and nothing more.
 func isURL(s string) bool {

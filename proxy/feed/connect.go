@@ -60,16 +60,25 @@ func (s *Set) serve(m Member) error {
 // seekQuorum leaves a member that is cut off from the others. It also ends the session when what upstream shows is older
 // than before: it may have been replaced behind a proxy, whose connection stays.
 func (s *Set) seekQuorum(ctx context.Context, x *session) {
+	hangs := false
 	for sleep(ctx, quorumInterval) == nil {
 		seen, asked := s.identity(), time.Now()
 		h, err := s.linearizable(ctx, x.member)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
+			if !hangs {
+				s.log.Warn("upstream member does not answer linearizable reads", "endpoint", x.member.String(), "error", err)
+			}
+			hangs = true
 			s.preferOther(ctx, x.member)
 		case h.ClusterID != seen.cluster || h.Revision < seen.revision || h.RaftTerm < seen.term:
 			x.cancel(errSuspect)
 		default:
+			if hangs {
+				s.log.Info("upstream member answers linearizable reads again", "endpoint", x.member.String())
+			}
+			hangs = false
 			s.mu.Lock()
 			if s.session == x {
 				s.prove(asked, h.Revision)

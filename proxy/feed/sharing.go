@@ -60,7 +60,7 @@ func (s *Set) share() {
 		s.sharing = shared
 		s.tellStanding()
 		s.tellChange()
-		s.log.Info("watches are shared")
+		s.log.Info("watches and reads without an identity are shared")
 	}
 }
 
@@ -80,7 +80,7 @@ func (s *Set) unshare(why error) {
 	if was == unshared {
 		return
 	}
-	s.log.Warn("watches are not shared, and those that were are ended", "reason", why, "watches", s.watchers())
+	s.log.Warn("watches and reads are forwarded from now on, and watches that were shared are ended", "reason", why, "watches", s.watchers())
 	s.hub.End(errNotShared)
 	s.reset(errNotShared)
 }

@@ -288,4 +288,4 @@ func (h *hot) Progress(_ *coalesce.Watcher, rev int64, _ int) bool {
 func (h *hot) Canceled(_ *coalesce.Watcher, reason error) { h.keeper.drop(h, reason) }
 
 // Ended is part of coalesce.Sink.
-func (h *hot) Ended(err error) { h.keeper.drop(h, err) }
+func (h *hot) Ended(error) { h.keeper.drop(h, errUnshared) }

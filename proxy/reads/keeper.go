@@ -42,6 +42,7 @@ type Keeper struct {
 	heat    *heat
 	pace    pace
 	stats   stats
+	away    atomic.Bool // upstream could not be asked when that was last needed
 
 	limit int          // bytes for all hot ranges
 	held  atomic.Int64 // bytes that they take; of those that have ended none, though readers may still be with them
@@ -133,10 +134,11 @@ func (k *Keeper) Close() {
 var (
 	errClosed   = errors.New("the proxy is closing")
 	errEra      = errors.New("upstream is not what it was")
-	errNoRoom   = errors.New("there is no memory left for it")
+	errNoRoom   = errors.New("--cache-bytes has no room for it")
 	errNotWorth = errors.New("to follow its changes costs more than to forward its reads")
 	errUnused   = errors.New("it is not read any more")
 	errWider    = errors.New("a wider range that contains it is kept")
+	errUnshared = errors.New("reads and watches may no longer be answered from memory")
 )
 
 // find returns a hot range that has all keys of [key, end), by etcd's conventions, or nil. It takes no lock and no
@@ -152,7 +154,6 @@ func (k *Keeper) Forwarded(r *wire.RangeRequest, resp wire.Raw) {
 	if err := answer.Unmarshal(resp, nil); err != nil {
 		return // it was for the client to see
 	}
-	k.stats.forwarded.Add(1)
 	k.heat.add(time.Now(), r, answer, len(resp))
 }
 
@@ -175,9 +176,13 @@ func (k *Keeper) dropNow(h *hot, reason error) {
 	k.setBack(h, reason)
 	k.pokeTend()
 	switch {
+	case errors.Is(reason, errClosed):
+		k.log.Debug("a range is not kept in memory any more", "range", h.interval.String(), "reason", reason)
+	case loaded && h.fixed:
+		k.log.Warn("a range that is to be kept in memory is not any more", "range", h.interval.String(), "reason", reason)
 	case loaded:
 		k.log.Info("a range is not kept in memory any more", "range", h.interval.String(), "reason", reason)
-	case h.fixed && !errors.Is(reason, errClosed):
+	case h.fixed:
 		k.log.Warn("a range that is to be kept in memory cannot be", "range", h.interval.String(), "reason", reason)
 	default:
 		k.log.Debug("a range cannot be kept in memory", "range", h.interval.String(), "reason", reason)

@@ -19,8 +19,8 @@ import (
 // that one. If the answer stays within MaxKeys then the limit has cut nothing, so that it is the answer to the client's
 // request in all its parts: More, and the order too, which etcd makes after cutting in some cases and before in others.
 
-// Bound returns what to read instead of r, and whether that differs from r. It has no Raw then, and CheckAnswer must see
-// the response.
+// Bound returns what to read instead of r, and whether that differs from r: in its limit. It has no Raw then, and
+// CheckAnswer must see the response.
 func (k *Keeper) Bound(r *wire.RangeRequest) (req wire.RangeRequest, bounded bool) {
 	req, most := *r, k.cfg.MaxKeys
 	if most <= 0 || most == math.MaxInt64 || !limited(r) || r.Limit > 0 && r.Limit <= most {
@@ -30,9 +30,12 @@ func (k *Keeper) Bound(r *wire.RangeRequest) (req wire.RangeRequest, bounded boo
 	return req, true
 }
 
+// Limits tells whether there are any.
+func (k *Keeper) Limits() bool { return k.cfg.MaxKeys > 0 || k.cfg.MaxBytes > 0 }
+
 // CheckAnswer refuses an encoded RangeResponse to r, or to what Bound made of it, that goes beyond a limit.
 func (k *Keeper) CheckAnswer(r *wire.RangeRequest, resp wire.Raw) error {
-	if k.cfg.MaxKeys <= 0 && k.cfg.MaxBytes <= 0 || !limited(r) {
+	if !k.Limits() || !limited(r) {
 		return nil
 	}
 	keys, size := 0, 0
@@ -54,9 +57,11 @@ func (k *Keeper) checkSize(r *wire.RangeRequest, keys, size int) error {
 	case keys <= 1 || !limited(r):
 		return nil
 	case k.cfg.MaxKeys > 0 && int64(keys) > k.cfg.MaxKeys:
+		k.stats.refused.Add(1)
 		return status.Errorf(codes.ResourceExhausted,
 			"weir: the range has more than %d keys (--max-range-keys); read it in pages with a limit, or with RangeStream", k.cfg.MaxKeys)
 	case k.cfg.MaxBytes > 0 && int64(size) > k.cfg.MaxBytes:
+		k.stats.refused.Add(1)
 		return status.Errorf(codes.ResourceExhausted,
 			"weir: the range has more than %d bytes (--max-range-bytes); read it in pages with a limit, or with RangeStream", k.cfg.MaxBytes)
 	}

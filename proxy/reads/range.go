@@ -18,6 +18,7 @@ import (
 // stale is above 0 when upstream is away, and the answer may be that old. s is what the client's connection was told,
 // or nil. r has passed the checks that etcd makes before it reads. Range may be called concurrently.
 func (k *Keeper) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Session) (resp mem.BufferSlice, stale time.Duration, err error) {
+	defer func() { k.stats.countForward(err) }()
 	a, err := k.begin(s, r.Serializable)
 	if err != nil {
 		return nil, 0, err

@@ -93,6 +93,9 @@ func (a *read) settleAway(ctx context.Context, at int64, cause error) error {
 		return ErrForward
 	}
 	a.stale = max(age, 1)
+	if a.k.away.CompareAndSwap(false, true) {
+		a.k.log.Warn("upstream cannot be asked; serializable reads are answered from memory all the same, and say so", "age", age, "reason", cause)
+	}
 	return nil
 }
 
@@ -109,6 +112,9 @@ func (a *read) check(ctx context.Context) (int64, error) {
 	rev, err := a.k.up.Check(ctx)
 	if err == nil {
 		a.k.pace.observe(time.Since(start))
+		if a.k.away.Load() && a.k.away.CompareAndSwap(true, false) {
+			a.k.log.Info("upstream can be asked again")
+		}
 	}
 	return rev, err
 }

@@ -25,7 +25,8 @@ type Stats struct {
 	Serializable uint64 `json:"serializable"` // likewise
 	Stale        uint64 `json:"stale"`        // of these, while upstream was away
 	Waits        uint64 `json:"waits"`        // reads that waited for a snapshot to reach a revision
-	Forwarded    uint64 `json:"forwarded"`    // reads that upstream answered, because their range is not kept
+	Forwarded    uint64 `json:"forwarded"`    // reads that could have been answered from memory, and were not
+	Refused      uint64 `json:"refused"`      // reads with too large an answer, see Config.MaxKeys
 
 	Results cache.ResultStats `json:"results"`
 }
@@ -35,7 +36,13 @@ type stats struct {
 	loads, loadsFailed                atomic.Uint64
 	drops, dropsRoom                  atomic.Uint64
 	linearizable, serializable, stale atomic.Uint64
-	forwarded, waits                  atomic.Uint64
+	forwarded, refused, waits         atomic.Uint64
+}
+
+func (s *stats) countForward(err error) {
+	if err != nil && errors.Is(err, ErrForward) {
+		s.forwarded.Add(1)
+	}
 }
 
 func (s *stats) dropped(loaded bool, reason error) {
@@ -63,6 +70,7 @@ func (k *Keeper) Stats() Stats {
 		Stale:        k.stats.stale.Load(),
 		Waits:        k.stats.waits.Load(),
 		Forwarded:    k.stats.forwarded.Load(),
+		Refused:      k.stats.refused.Load(),
 		Results:      k.results.Stats(),
 	}
 	k.mu.Lock()
