@@ -29,7 +29,7 @@ func runBenchReads(ctx context.Context, args []string) error {
 	)
 	f := flag.NewFlagSet("bench reads", flag.ContinueOnError)
 	targets := f.String("targets", strings.Join(targetNames, ","), "what to measure, the first of which is what ratios are to")
-	scenarios := f.String("scenarios", strings.Join(scenarioNames, ","), "who reads what; none for memory only")
+	scenarios := f.String("scenarios", strings.Join(scenarioNames, ","), "who reads what; \"\" for memory only")
 	f.IntVar(&o.Rounds, "rounds", 3, "turns of each target in each scenario")
 	f.DurationVar(&o.WarmUp, "warm-up", 400*time.Millisecond, "time before a turn is measured")
 	f.DurationVar(&o.Turn, "turn", 1500*time.Millisecond, "time that a turn is measured")
@@ -39,8 +39,14 @@ func runBenchReads(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	if *quick {
-		o.Rounds, o.WarmUp, o.Turn, m.Keys, m.Reads = 1, 200*time.Millisecond, 600*time.Millisecond, 200_000, 100_000
+	if *quick { // what is not said otherwise
+		brief := map[string]string{"rounds": "1", "warm-up": "200ms", "turn": "600ms", "memory-keys": "200000", "memory-reads": "100000"}
+		f.Visit(func(given *flag.Flag) { delete(brief, given.Name) })
+		for name, value := range brief {
+			if err := f.Set(name, value); err != nil {
+				return err
+			}
+		}
 	}
 	var err error
 	if o.Targets, err = bench.FindReadTargets(strings.Split(*targets, ",")); err != nil {

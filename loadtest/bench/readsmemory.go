@@ -119,7 +119,7 @@ func waitCached(ctx context.Context, s *target.Server, keys int) error {
 	ctx, cancel := context.WithTimeout(ctx, memoryTimeout)
 	defer cancel()
 	return s.WaitReady(ctx, func(ctx context.Context) error {
-		status, err := cacheStatusOf(ctx, s.Addr)
+		status, err := cacheStatusOf(ctx, s)
 		if err == nil && *status.Keys < keys {
 			err = fmt.Errorf("%d keys in memory of %d", *status.Keys, keys)
 		}
@@ -143,7 +143,7 @@ func memoryWith(ctx context.Context, bin *proc.Bin, etcd *target.Cluster, args [
 			return nil, err
 		}
 		var m memory
-		if m.heap, err = liveMemory(ctx, "http://"+s.Addr, nil); err != nil {
+		if m.heap, err = liveMemory(ctx, s); err != nil {
 			return nil, err
 		}
 		if m.rss, err = s.Memory(); err != nil {
@@ -157,7 +157,7 @@ func memoryWith(ctx context.Context, bin *proc.Bin, etcd *target.Cluster, args [
 // read has a proxy answer r.Reads different reads.
 func (r *MemoryResult) read(ctx context.Context, s *target.Server, progress func(string)) error {
 	requests := &distinctRequests{keys: r.Keys}
-	before, err := cacheStatusOf(ctx, s.Addr)
+	before, err := cacheStatusOf(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (r *MemoryResult) read(ctx context.Context, s *target.Server, progress func
 		progress(fmt.Sprintf("memory: %d different reads, RSS %d MiB", requests.end, rss>>20))
 	}
 	r.ReadsTook = time.Since(start)
-	after, err := cacheStatusOf(ctx, s.Addr)
+	after, err := cacheStatusOf(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,9 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
+
+	"weir/loadtest/target"
 )
 
 // cacheStatus is what weir's proxy says of the reads that it answers from memory.
@@ -13,17 +13,13 @@ type cacheStatus struct {
 	Linearizable, Serializable *int // answers from memory since it started
 }
 
-// cacheStatusOf asks the proxy at addr.
-func cacheStatusOf(ctx context.Context, addr string) (s cacheStatus, err error) {
-	text, err := get(ctx, "http://"+addr+"/weir/status", nil)
-	if err != nil {
-		return s, err
-	}
+// cacheStatusOf asks a proxy.
+func cacheStatusOf(ctx context.Context, proxy *target.Server) (s cacheStatus, err error) {
 	var all struct {
 		Reads cacheStatus `json:"reads"`
 	}
-	if err := json.Unmarshal([]byte(text), &all); err != nil {
-		return s, fmt.Errorf("decode the status of the proxy: %w", err)
+	if err := proxy.Status(ctx, &all); err != nil {
+		return s, err
 	}
 	s = all.Reads
 	if s.Keys == nil || s.Linearizable == nil || s.Serializable == nil {

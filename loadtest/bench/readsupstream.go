@@ -19,22 +19,24 @@ type readCounts struct {
 
 func countsOf(ctx context.Context, tg *target.Target) (readCounts, error) {
 	c := readCounts{hits: -1}
+	servers := tg.Servers()
+	first, last := servers[0], servers[len(servers)-1]
 	var err error
 	switch tg.Kind {
 	case target.GRPCProxyEtcd37:
 		// Below /metrics it gives etcd's.
 		var text string
-		if text, err = get(ctx, "http://"+tg.Endpoint+"/proxy/metrics", nil); err == nil {
+		if text, err = last.Get(ctx, "/proxy/metrics"); err == nil {
 			c.hits, err = metric(text, "\netcd_grpc_proxy_cache_hits_total ")
 		}
 	case target.ProxyEtcd37, target.ProxyCore, target.ProxyProxyCore:
 		var s cacheStatus
-		if s, err = cacheStatusOf(ctx, tg.Endpoint); err == nil {
+		if s, err = cacheStatusOf(ctx, last); err == nil {
 			c.hits = s.hits()
 		}
 	}
 	if err == nil && (tg.Kind == target.Etcd37 || tellsWatchers(tg.Kind)) {
-		c.upstream, err = requestsTo(ctx, tg.StoreAddr())
+		c.upstream, err = requestsTo(ctx, first)
 	}
 	if err != nil {
 		return c, fmt.Errorf("counters of %s: %w", tg.Kind, err)
@@ -44,8 +46,8 @@ func countsOf(ctx context.Context, tg *target.Target) (readCounts, error) {
 
 // requestsTo is the requests that an etcd was sent, by method. Reads of a client or a proxy are Range, what it asks a
 // watch stream for is Watch.
-func requestsTo(ctx context.Context, addr string) (map[string]float64, error) {
-	text, err := get(ctx, "http://"+addr+"/metrics", nil)
+func requestsTo(ctx context.Context, etcd *target.Server) (map[string]float64, error) {
+	text, err := etcd.Get(ctx, "/metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +67,7 @@ func requestsTo(ctx context.Context, addr string) (map[string]float64, error) {
 		}
 	}
 	if requests["Range"] == 0 {
-		return nil, fmt.Errorf("etcd at %s has no counter of requests", addr)
+		return nil, fmt.Errorf("etcd at %s has no counter of requests", etcd.Addr)
 	}
 	return requests, nil
 }

@@ -3,12 +3,9 @@ package bench
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -105,7 +102,7 @@ func (w *watchRun) turn(ctx context.Context, length time.Duration) (*watchTurn, 
 		}
 		t.rssLoaded = loaded - before
 		if tellsWatchers(w.kind) {
-			t.upstream, err = watchersOf(ctx, l.target.StoreAddr())
+			t.upstream, err = watchersOf(ctx, l.target.Servers()[0])
 		}
 		return err
 	})
@@ -177,18 +174,11 @@ func (w *watchRun) heap(ctx context.Context) (perWatcher float64, err error) {
 	return perWatcher, err
 }
 
-// heapOf is the live heap and the stacks of all processes.
+// heapOf is the live memory of all processes.
 func (w *watchRun) heapOf(ctx context.Context, tg *target.Target) (int64, error) {
-	urls := []string{"http://" + tg.StoreAddr()}
-	if tg.Endpoint != tg.StoreAddr() {
-		urls = append(urls, "http://"+tg.Endpoint)
-	}
-	if w.tls != nil {
-		urls[len(urls)-1] = "https://" + tg.Endpoint
-	}
 	var all int64
-	for _, u := range urls {
-		live, err := liveMemory(ctx, u, tg.ClientTLS())
+	for _, s := range tg.Servers() {
+		live, err := liveMemory(ctx, s)
 		if err != nil {
 			return 0, fmt.Errorf("memory of %s: %w", w.kind, err)
 		}
@@ -197,33 +187,22 @@ func (w *watchRun) heapOf(ctx context.Context, tg *target.Target) (int64, error)
 	return all, nil
 }
 
-// liveMemory is the live heap and the stacks, in bytes, of a process that serves profiles below url, after garbage
-// collection.
-func liveMemory(ctx context.Context, url string, config *tls.Config) (live int64, err error) {
+// liveMemory is the live heap and the stacks, in bytes, of a process that serves profiles.
+func liveMemory(ctx context.Context, s *target.Server) (int64, error) {
 	// Twice, because the first collection leaves what was in a sync.Pool.
-	for range 2 {
-		text, err := get(ctx, url+"/debug/pprof/heap?gc=1&debug=1", config)
-		if err != nil {
-			return 0, err
-		}
-		live = 0
-		for _, part := range []string{"\n# HeapAlloc = ", "\n# Stack = "} {
-			n, err := metric(text, part)
-			if err != nil {
-				return 0, err
-			}
-			live += int64(n)
-		}
+	if _, err := s.Heap(ctx); err != nil {
+		return 0, err
 	}
-	return live, nil
+	h, err := s.Heap(ctx)
+	return h.Alloc + h.Stack, err
 }
 
 // tellsWatchers tells whether there is an etcd, which has metrics, behind a proxy.
 func tellsWatchers(k target.Kind) bool { return k == target.GRPCProxyEtcd37 || k == target.ProxyEtcd37 }
 
 // watchersOf is how many watchers an etcd has.
-func watchersOf(ctx context.Context, addr string) (int, error) {
-	text, err := get(ctx, "http://"+addr+"/metrics", nil)
+func watchersOf(ctx context.Context, etcd *target.Server) (int, error) {
+	text, err := etcd.Get(ctx, "/metrics")
 	if err != nil {
 		return 0, err
 	}
@@ -245,27 +224,4 @@ func metric(text, prefix string) (float64, error) {
 		return 0, fmt.Errorf("read the number behind %q: %w", prefix, err)
 	}
 	return n, nil
-}
-
-// get is the body that a server gives for url.
-func get(ctx context.Context, url string, config *tls.Config) (string, error) {
-	transport := &http.Transport{TLSClientConfig: config}
-	defer transport.CloseIdleConnections()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return "", fmt.Errorf("get %s: %w", url, err)
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(r)
-	if err != nil {
-		return "", fmt.Errorf("get %s: %w", url, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return "", fmt.Errorf("get %s: %w", url, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("get %s: %s", url, resp.Status)
-	}
-	return string(body), nil
 }

@@ -9,7 +9,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/metadata"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 const (
@@ -22,38 +23,38 @@ const (
 // addRoot makes a user root, without whom authentication cannot be switched on.
 func (s *site) addRoot(auth pb.AuthClient) {
 	s.Helper()
-	_, err := auth.UserAdd(s.ctx, &pb.AuthUserAddRequest{Name: "root", Password: rootPassword})
-	s.must(err)
-	_, err = auth.RoleAdd(s.ctx, &pb.AuthRoleAddRequest{Name: "root"})
-	s.must(err)
-	_, err = auth.UserGrantRole(s.ctx, &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})
-	s.must(err)
+	_, err := auth.UserAdd(s.Ctx, &pb.AuthUserAddRequest{Name: "root", Password: rootPassword})
+	s.Must(err)
+	_, err = auth.RoleAdd(s.Ctx, &pb.AuthRoleAddRequest{Name: "root"})
+	s.Must(err)
+	_, err = auth.UserGrantRole(s.Ctx, &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})
+	s.Must(err)
 }
 
 // asRoot is a context with a token for root. Authentication must be on.
 func (s *site) asRoot(auth pb.AuthClient) context.Context {
 	s.Helper()
-	r, err := auth.Authenticate(s.ctx, &pb.AuthenticateRequest{Name: "root", Password: rootPassword})
-	s.must(err)
-	return metadata.AppendToOutgoingContext(s.ctx, "token", r.Token)
+	r, err := auth.Authenticate(s.Ctx, &pb.AuthenticateRequest{Name: "root", Password: rootPassword})
+	s.Must(err)
+	return metadata.AppendToOutgoingContext(s.Ctx, "token", r.Token)
 }
 
 // While authentication is off, a client with a token, whatever it is, has upstream watches of its own.
 func TestClientWithATokenSharesNothing(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, p, config{})
+			s := newSite(t, kind, targettest.SiteOptions{})
 			st := s.store()
 			conn := s.dial()
-			anonymous := s.open(s.ctx, conn).create(prefix("/a/"), prefix("/a/"))
-			want(s, "watchers upstream of those without a token", s.upstreamWatchers(), 1)
-			withToken := metadata.AppendToOutgoingContext(s.ctx, "token", "some token")
+			anonymous := s.open(s.Ctx, conn).create(prefix("/a/"), prefix("/a/"))
+			targettest.Want(s, "watchers upstream of those without a token", s.upstreamWatchers(), 1)
+			withToken := metadata.AppendToOutgoingContext(s.Ctx, "token", "some token")
 			var own []*watch
 			for i := range 5 {
 				own = append(own, s.open(withToken, conn).create(prefix("/a/"))...)
-				want(s, "watchers upstream", s.upstreamWatchers(), 2+i)
+				targettest.Want(s, "watchers upstream", s.upstreamWatchers(), 2+i)
 			}
 			st.put("/a/1", "1")
 			s.checkAll(append(anonymous, own...))
@@ -66,17 +67,17 @@ func TestClientWithATokenSharesNothing(t *testing.T) {
 // Authentication is switched on while watches are shared: they end, and whoever has no identity is given nothing more.
 // It is switched off again, and watches are shared again.
 func TestAuthenticationSwitchedOnEndsSharing(t *testing.T) {
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd36, 1}, {proc.Etcd35, 1}, {proc.Etcd37, 2}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyEtcd36, target.ProxyEtcd35, target.ProxyProxyEtcd37} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			switchAuthentication(newSite(t, p, config{}))
+			switchAuthentication(newSite(t, kind, targettest.SiteOptions{}))
 		})
 	}
 }
 
 func switchAuthentication(s *site) {
 	st := s.store()
-	auth := pb.NewAuthClient(s.dialTo(s.cluster.Members[0].Addr))
+	auth := pb.NewAuthClient(s.dialTo(s.Cluster.Members[0].Addr))
 	s.addRoot(auth)
 	var anonymous []*watch
 	for _, on := range s.openMany(5, 6) {
@@ -86,8 +87,8 @@ func switchAuthentication(s *site) {
 	for _, w := range anonymous {
 		w.awaitEvents(1)
 	}
-	_, err := auth.AuthEnable(s.ctx, &pb.AuthEnableRequest{})
-	s.must(err)
+	_, err := auth.AuthEnable(s.Ctx, &pb.AuthEnableRequest{})
+	s.Must(err)
 	switched := time.Now()
 	root := s.asRoot(auth)
 
@@ -96,7 +97,7 @@ func switchAuthentication(s *site) {
 	for ended := false; !ended || secret == 0; {
 		late := time.Since(switched) > revokedWithin
 		r, err := st.kv.Put(root, &pb.PutRequest{Key: []byte("/a/secret"), Value: []byte("1")})
-		s.must(err)
+		s.Must(err)
 		if late && secret == 0 {
 			secret = r.Header.Revision
 		}
@@ -128,24 +129,24 @@ func switchAuthentication(s *site) {
 
 	// Both are answered as the member answers them.
 	conn := s.dial()
-	refused := s.open(s.ctx, conn).create(prefix("/a/"))[0]
-	direct := s.open(s.ctx, s.dialTo(s.cluster.Members[0].Addr)).create(prefix("/a/"))[0]
-	want(s, "refusal", fmt.Sprint(refused.canceled.GetCancelReason()), direct.canceled.GetCancelReason())
-	want(s, "refusal is a cancel", refused.canceled != nil, true)
+	refused := s.open(s.Ctx, conn).create(prefix("/a/"))[0]
+	direct := s.open(s.Ctx, s.dialTo(s.Cluster.Members[0].Addr)).create(prefix("/a/"))[0]
+	targettest.Want(s, "refusal", fmt.Sprint(refused.canceled.GetCancelReason()), direct.canceled.GetCancelReason())
+	targettest.Want(s, "refusal is a cancel", refused.canceled != nil, true)
 	var rootWatches []*watch
 	for range 3 {
 		rootWatches = append(rootWatches, s.open(root, conn).create(prefix("/a/"))...)
 	}
-	want(s, "watchers upstream, one for each stream with an identity", s.upstreamWatchers(), 3)
+	targettest.Want(s, "watchers upstream, one for each stream with an identity", s.upstreamWatchers(), 3)
 	_, err = st.kv.Put(root, &pb.PutRequest{Key: []byte("/a/secret"), Value: []byte("2")})
-	s.must(err)
+	s.Must(err)
 	for _, w := range rootWatches {
 		w.awaitEvents(1)
 	}
 
 	_, err = auth.AuthDisable(root, &pb.AuthDisableRequest{})
-	s.must(err)
-	s.eventually(settleWithin, "sharing again", func() error {
+	s.Must(err)
+	s.Eventually(settleWithin, "sharing again", func() error {
 		on := s.openMany(3, 3)
 		var again []*watch
 		for _, one := range on {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"weir/loadtest/target/targettest"
 )
 
 // Authentication is switched on while the proxy cannot ask: what it has in memory is not given to a client that comes, once
@@ -14,44 +16,41 @@ func TestAuthenticationSwitchedOnWhileUpstreamIsAway(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
-		lose func(*relay)
-	}{{"away", (*relay).cut}, {"frozen", (*relay).freeze}} {
-		for _, p := range behindProxies {
-			t.Run(c.name+"/"+p.String(), func(t *testing.T) {
+		lose func(*targettest.Relay)
+	}{{"away", (*targettest.Relay).Cut}, {"frozen", (*targettest.Relay).Freeze}} {
+		for _, kind := range behindProxies {
+			t.Run(c.name+"/"+string(kind), func(t *testing.T) {
 				t.Parallel()
-				s := newSite(t, place{p.member, 0}, config{})
-				r := s.relayTo(s.cluster.Members[0].Addr)
-				s.place = p
-				s.startProxies([]string{r.addr}, []string{"--dial-keepalive-timeout=1s"})
-				switchAuthenticationUnseen(s, r, c.lose)
+				s := newSite(t, kind, targettest.SiteOptions{RelayWay: true, ProxyArgs: []string{"--dial-keepalive-timeout=1s"}})
+				switchAuthenticationUnseen(s, c.lose)
 			})
 		}
 	}
 }
 
-func switchAuthenticationUnseen(s *site, r *relay, lose func(*relay)) {
+func switchAuthenticationUnseen(s *site, lose func(*targettest.Relay)) {
 	st, conn := s.store(), s.dial()
-	auth := pb.NewAuthClient(s.dialTo(s.cluster.Members[0].Addr))
+	auth := pb.NewAuthClient(s.dialTo(s.Cluster.Members[0].Addr))
 	s.addRoot(auth)
-	live := s.open(s.ctx, conn).create(prefix("/a/"))[0]
-	laggard, receive := s.openStalled(s.ctx, s.dialNarrow())
+	live := s.open(s.Ctx, conn).create(prefix("/a/"))[0]
+	laggard, receive := s.openStalled(s.Ctx, s.dialNarrow())
 	laggard.ask(prefix("/a/"))
 	past := prefix("/a/")
 	past.start = st.revision() + 1
 	st.writeBig()
 	live.awaitEvents(bigValues)
-	s.open(s.ctx, conn).create(past)[0].awaitEvents(bigValues) // from memory, as all may while nothing is wrong
+	s.open(s.Ctx, conn).create(past)[0].awaitEvents(bigValues) // from memory, as all may while nothing is wrong
 
-	lose(r)
-	_, err := auth.AuthEnable(s.ctx, &pb.AuthEnableRequest{})
-	s.must(err)
+	lose(s.Way)
+	_, err := auth.AuthEnable(s.Ctx, &pb.AuthEnableRequest{})
+	s.Must(err)
 	switched := time.Now()
 	var late []*watch
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for time.Since(switched) < 3*revokedWithin {
 		asked := time.Since(switched)
-		on := s.open(s.ctx, conn)
+		on := s.open(s.Ctx, conn)
 		w, err := on.tryAsk(past)
 		if err == nil && asked > revokedWithin {
 			late = append(late, w)
@@ -59,12 +58,12 @@ func switchAuthenticationUnseen(s *site, r *relay, lose func(*relay)) {
 		<-tick.C
 	}
 	receive()
-	r.mend()
+	s.Way.Mend()
 
 	for _, w := range late {
 		// It is refused as upstream refuses it, or by the proxy while that is away.
-		err := w.stream.wait(s.ctx, func() bool { return w.canceled != nil || len(w.events) > 0 })
-		if s.ctx.Err() != nil {
+		err := w.stream.wait(s.Ctx, func() bool { return w.canceled != nil || len(w.events) > 0 })
+		if s.Ctx.Err() != nil {
 			s.Fatalf("a watch that was asked for without an identity waits: %v", err)
 		}
 		if len(w.events) > 0 {

@@ -10,32 +10,29 @@ import (
 	"testing"
 	"time"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // Whatever is done in whatever order, each watch sees a part of the history without a gap: all of it up to the end, or
 // up to where it was cancelled, for a reason that was there.
 func TestRandomInterleavings(t *testing.T) {
 	for _, c := range []struct {
-		place
+		kind target.Kind
 		args []string
 	}{
-		{place{proc.Etcd37, 0}, nil}, // proves the test
-		{place{proc.Etcd37, 1}, []string{smallRing}},
-		{place{proc.Etcd36, 1}, nil},
-		{place{proc.Etcd35, 1}, []string{"--feed=/a/"}},
-		{place{proc.Etcd37, 2}, []string{smallRing}},
-		{place{proc.Core, 1}, []string{smallRing}},
-		{place{proc.Core, 2}, nil},
+		{target.Etcd37, nil}, // proves the test
+		{target.ProxyEtcd37, []string{smallRing}},
+		{target.ProxyEtcd36, nil},
+		{target.ProxyEtcd35, []string{"--feed=/a/"}},
+		{target.ProxyProxyEtcd37, []string{smallRing}},
+		{target.ProxyCore, []string{smallRing}},
+		{target.ProxyProxyCore, nil},
 	} {
-		t.Run(c.place.String(), func(t *testing.T) {
+		t.Run(string(c.kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, place{c.member, 0}, config{})
-			r := s.relayTo(s.cluster.Members[0].Addr)
-			s.place = c.place
-			s.startProxies([]string{r.addr}, c.args)
-			newChaos(s, r).run()
+			s := newSite(t, c.kind, targettest.SiteOptions{RelayWay: true, ProxyArgs: c.args})
+			newChaos(s).run()
 		})
 	}
 }
@@ -52,7 +49,6 @@ type chaos struct {
 	*site
 	rng   *rand.Rand
 	st    *store
-	relay *relay
 	truth *watch // at the member; begun again when that was killed
 	known history
 
@@ -69,9 +65,9 @@ type chaosStream struct {
 	watches []*watch
 }
 
-func newChaos(s *site, r *relay) *chaos {
-	c := &chaos{site: s, rng: s.random(), st: s.store(), relay: r, done: map[string]int{}}
-	c.truth = s.follow(s.cluster.Members[0].Addr, 1)
+func newChaos(s *site) *chaos {
+	c := &chaos{site: s, rng: targettest.Random(s, *seed), st: s.store(), done: map[string]int{}}
+	c.truth = s.follow(s.Cluster.Members[0].Addr, 1)
 	c.newest = c.st.put("/a/00", "the first")
 	return c
 }
@@ -113,11 +109,11 @@ func (c *chaos) run() {
 }
 
 // disturbs tells whether the connection to the member may break: clients of the member itself would notice.
-func (c *chaos) disturbs() bool { return len(c.proxies) > 0 }
+func (c *chaos) disturbs() bool { return len(c.Proxies) > 0 }
 
 func (c *chaos) stepWrite() {
-	rev, err := c.st.write(c.ctx, c.rng, 1+c.rng.IntN(10))
-	c.must(err)
+	rev, err := c.st.write(c.Ctx, c.rng, 1+c.rng.IntN(10))
+	c.Must(err)
 	c.newest = max(c.newest, rev)
 }
 
@@ -125,7 +121,7 @@ func (c *chaos) stepOpen() {
 	if len(c.streams) >= chaosStreams {
 		return
 	}
-	on, receive := c.openStalled(c.ctx, c.dialAgain())
+	on, receive := c.openStalled(c.Ctx, c.dialAgain())
 	s := &chaosStream{stream: on, goOn: receive}
 	if c.rng.IntN(4) > 0 {
 		s.letGo()
@@ -207,11 +203,11 @@ func (c *chaos) stepBreak() {
 	if !c.disturbs() {
 		return
 	}
-	c.relay.cut()
+	c.Way.Cut()
 	for range c.rng.IntN(3) {
 		c.stepWrite()
 	}
-	c.relay.mend()
+	c.Way.Mend()
 }
 
 func (c *chaos) stepRestart() {
@@ -219,12 +215,12 @@ func (c *chaos) stepRestart() {
 		return
 	}
 	c.learn()
-	m := c.cluster.Members[0]
-	c.must(m.Kill())
-	c.must(m.Restart())
-	c.must(m.WaitReady(c.ctx, target.Serves(m.Addr)))
-	c.eventually(waitBound, "a write after the restart", func() error {
-		_, err := c.st.writeOne(c.ctx, c.rng)
+	m := c.Cluster.Members[0]
+	c.Must(m.Kill())
+	c.Must(m.Restart())
+	c.Must(m.WaitReady(c.Ctx, target.Serves(m.Addr)))
+	c.Eventually(waitBound, "a write after the restart", func() error {
+		_, err := c.st.writeOne(c.Ctx, c.rng)
 		return err
 	})
 	c.truth = c.follow(m.Addr, c.newest+1)
@@ -289,14 +285,14 @@ func (c *chaos) settle(s *chaosStream) {
 		for _, w := range compacted {
 			s.cancelWatch(w)
 		}
-		again, cancel := context.WithTimeout(c.ctx, 200*time.Millisecond)
+		again, cancel := context.WithTimeout(c.Ctx, 200*time.Millisecond)
 		s.requestProgress()
 		err := s.wait(again, func() bool { return s.progress >= c.newest || len(s.stream.watches) == 0 })
 		cancel()
 		switch {
 		case err == nil:
 			return
-		case c.ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+		case c.Ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			c.Fatalf("the stream reached revision %d of %d: %v", s.progress, c.newest, err)

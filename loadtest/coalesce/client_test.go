@@ -2,39 +2,23 @@ package coalesce
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
-
-// client is etcd's own client of the endpoint, which begins watches again by itself.
-func (s *site) client() *clientv3.Client {
-	s.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.endpoint()}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
-	s.must(err)
-	s.Cleanup(func() {
-		if err := c.Close(); err != nil && !errors.Is(err, context.Canceled) {
-			s.Error(err)
-		}
-	})
-	return c
-}
 
 // The proxy that clients talk to is killed and comes back. Etcd's client begins its watches again where they were.
 func TestEtcdsClientResumesWhenTheProxyRestarts(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}, {proc.Core, 1}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37, target.ProxyCore} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, p, config{proxyArgs: []string{smallRing}})
+			s := newSite(t, kind, targettest.SiteOptions{ProxyArgs: []string{smallRing}})
 			const clients, rounds, writes = 4, 3, 150
 			st := s.store()
 			first := st.put("/a/1", "the first")
@@ -42,29 +26,29 @@ func TestEtcdsClientResumesWhenTheProxyRestarts(t *testing.T) {
 
 			var watching sync.WaitGroup
 			for i := range clients {
-				c := s.client()
+				c := targettest.Client(s, s.Endpoint())
 				for _, opts := range [][]clientv3.OpOption{
 					{clientv3.WithPrefix(), clientv3.WithRev(first)},
 					{clientv3.WithPrefix(), clientv3.WithRev(first), clientv3.WithPrevKV(), clientv3.WithFragment()},
 					{clientv3.WithPrefix(), clientv3.WithRev(first), clientv3.WithProgressNotify()},
 				} {
 					watching.Go(func() {
-						if err := seesEach(s.ctx, c, first, last, opts); err != nil {
+						if err := seesEach(s.Ctx, c, first, last, opts); err != nil {
 							s.Errorf("client %d: %v", i, err)
 						}
 					})
 				}
 			}
-			proxy := s.proxies[len(s.proxies)-1]
+			proxy := s.Proxies[len(s.Proxies)-1]
 			for round := range rounds {
 				for i := range writes {
 					st.put(fmt.Sprintf("/a/%d", i%10), fmt.Sprint(round))
 					if i == writes/2 {
-						s.must(proxy.Kill())
-						s.must(proxy.Restart())
+						s.Must(proxy.Kill())
+						s.Must(proxy.Restart())
 					}
 				}
-				s.must(proxy.WaitReady(s.ctx, target.Serves(proxy.Addr)))
+				s.Must(proxy.WaitReady(s.Ctx, target.Serves(proxy.Addr)))
 			}
 			watching.Wait()
 		})

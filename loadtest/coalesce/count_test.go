@@ -8,17 +8,18 @@ import (
 
 	"google.golang.org/grpc"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 var many = flag.Int("many", 10_000, "watchers of the tests that create many")
 
 // etcds is a proxy over each version of etcd, and one over a proxy. A core does not count its watchers.
-var etcds = []place{{proc.Etcd37, 1}, {proc.Etcd36, 1}, {proc.Etcd35, 1}, {proc.Etcd37, 2}}
+var etcds = []target.Kind{target.ProxyEtcd37, target.ProxyEtcd36, target.ProxyEtcd35, target.ProxyProxyEtcd37}
 
 // many is how many watchers to create at a site. One site shows what many cost; that the others do the same shows with a tenth.
 func (s *site) many() int {
-	if s.place == etcds[0] {
+	if s.Kind == etcds[0] {
 		return *many
 	}
 	return *many / 10
@@ -31,7 +32,7 @@ func (s *site) openMany(conns, streamsPerConn int) []*stream {
 	for range conns {
 		conn := s.dial()
 		for range streamsPerConn {
-			all = append(all, s.open(s.ctx, conn))
+			all = append(all, s.open(s.Ctx, conn))
 		}
 	}
 	return all
@@ -59,8 +60,8 @@ func TestIdenticalWatchersAreOneUpstream(t *testing.T) {
 			streams := append(s.openMany(50, 1), s.openMany(50, 20)...)
 			all = createMany(streams, n, func(int) spec { return prefix("/a/") })
 		})
-		want(s, "watchers upstream at the highest", peak, 1)
-		want(s, "watchers upstream", s.upstreamWatchers(), 1)
+		targettest.Want(s, "watchers upstream at the highest", peak, 1)
+		targettest.Want(s, "watchers upstream", s.upstreamWatchers(), 1)
 		for range 3 {
 			st.put("/a/1", "x")
 			st.put("/b/1", "not watched")
@@ -85,7 +86,7 @@ func closeStreams(all []*watch) {
 // historySince is all that has happened up to now, read at a member.
 func (s *site) historySince(rev int64) history {
 	s.Helper()
-	w := s.follow(s.cluster.Members[0].Addr, rev)
+	w := s.follow(s.Cluster.Members[0].Addr, rev)
 	h := w.history(s.store().revision())
 	w.stream.cancel()
 	return h
@@ -99,10 +100,10 @@ func TestContainedRangesShareOneUpstream(t *testing.T) {
 	at(t, etcds[:1], func(s *site) {
 		st := s.store()
 		conn := s.dial()
-		outer := s.open(s.ctx, conn).create(prefix("/a/"))
-		want(s, "watchers upstream of the wide range", s.upstreamWatchers(), 1)
-		watches := s.open(s.ctx, conn).create(inner...)
-		want(s, "watchers upstream when others are contained", s.upstreamWatchers(), 1)
+		outer := s.open(s.Ctx, conn).create(prefix("/a/"))
+		targettest.Want(s, "watchers upstream of the wide range", s.upstreamWatchers(), 1)
+		watches := s.open(s.Ctx, conn).create(inner...)
+		targettest.Want(s, "watchers upstream when others are contained", s.upstreamWatchers(), 1)
 		for _, key := range []string{"/a/b/1", "/a/x", "/a/b/c/d/e", "/a", "/a0", "/a/b/1"} {
 			st.put(key, "1")
 		}
@@ -114,7 +115,7 @@ func TestContainedRangesShareOneUpstream(t *testing.T) {
 		s.awaitUpstream(0, "after all clients are gone")
 
 		// The other way round the narrow ones come together at the wide one.
-		watches = s.open(s.ctx, conn).create(inner...)
+		watches = s.open(s.Ctx, conn).create(inner...)
 		s.awaitUpstream(1, "after the wide range came last")
 		st.put("/a/b/1", "3")
 		s.checkAll(watches)
@@ -139,7 +140,7 @@ func TestSingleKeyWatchersBelowAPrefixAreAHandfulUpstream(t *testing.T) {
 	const handful, highest = 16, 64
 	at(t, etcds, func(s *site) {
 		n := s.many()
-		watched := keys("/registry/pods/default/pod-", n)
+		watched := targettest.Keys("/registry/pods/default/pod-", n)
 		var all []*watch
 		peak := s.peak(func() {
 			all = createMany(s.openMany(100, 1), n, func(i int) spec { return spec{key: watched[i]} })
@@ -201,20 +202,20 @@ func TestPrevKVWatchersShareTheirOwnUpstream(t *testing.T) {
 		s.awaitUpstream(0, "after all clients are gone")
 
 		// Whoever wants no previous values is served by a feed that has them.
-		all = s.open(s.ctx, s.dial()).create(withPrev, plain, spec{key: "/a/1"})
-		want(s, "watchers upstream", s.upstreamWatchers(), 1)
+		all = s.open(s.Ctx, s.dial()).create(withPrev, plain, spec{key: "/a/1"})
+		targettest.Want(s, "watchers upstream", s.upstreamWatchers(), 1)
 		st.put("/a/1", "once more")
 		s.checkAll(all)
 	})
 }
 
 func TestFixedFeedMirrorsTheWholeKeySpaceWithOneWatch(t *testing.T) {
-	at(t, []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}}, func(s *site) {
+	at(t, []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37}, func(s *site) {
 		s.awaitUpstream(1, "without any client")
 		all := createMany(s.openMany(10, 1), 500, func(i int) spec {
 			return []spec{{key: fmt.Sprintf("/k/%d", i)}, prefix(fmt.Sprintf("/p/%d/", i)), everything, {key: "/a", end: "/q"}}[i%4]
 		})
-		want(s, "watchers upstream", s.upstreamWatchers(), 1)
+		targettest.Want(s, "watchers upstream", s.upstreamWatchers(), 1)
 		st := s.store()
 		for i := range 40 {
 			st.put(fmt.Sprintf("/k/%d", i), "1")
@@ -227,13 +228,13 @@ func TestFixedFeedMirrorsTheWholeKeySpaceWithOneWatch(t *testing.T) {
 }
 
 func TestFixedFeedsByPrefix(t *testing.T) {
-	at(t, []place{{proc.Etcd37, 1}}, func(s *site) {
+	at(t, []target.Kind{target.ProxyEtcd37}, func(s *site) {
 		s.awaitUpstream(2, "without any client")
 		conn := s.dial()
-		inside := s.open(s.ctx, conn).create(prefix("/a/"), prefix("/b/"), spec{key: "/a/1"}, prefix("/b/x/"))
-		want(s, "watchers upstream for what the fixed feeds have", s.upstreamWatchers(), 2)
-		outside := s.open(s.ctx, conn).create(prefix("/c/"))
-		want(s, "watchers upstream with one that they have not", s.upstreamWatchers(), 3)
+		inside := s.open(s.Ctx, conn).create(prefix("/a/"), prefix("/b/"), spec{key: "/a/1"}, prefix("/b/x/"))
+		targettest.Want(s, "watchers upstream for what the fixed feeds have", s.upstreamWatchers(), 2)
+		outside := s.open(s.Ctx, conn).create(prefix("/c/"))
+		targettest.Want(s, "watchers upstream with one that they have not", s.upstreamWatchers(), 3)
 		st := s.store()
 		for _, key := range []string{"/a/1", "/b/x/1", "/c/1"} {
 			st.put(key, "1")
@@ -247,15 +248,15 @@ func TestFixedFeedsByPrefix(t *testing.T) {
 // Upstream, the watches of all clients share few streams.
 func TestUpstreamWatchesShareFewStreams(t *testing.T) {
 	at(t, etcds[:1], func(s *site) {
-		before := s.metric(streamsMetric)
+		before := s.Metric(streamsMetric)
 		var conns []*grpc.ClientConn
 		for range 10 {
 			conns = append(conns, s.dial())
 		}
 		for i := range 200 {
-			s.open(s.ctx, conns[i%len(conns)]).create(prefix(fmt.Sprintf("/%c/", 'a'+i%10)))
+			s.open(s.Ctx, conns[i%len(conns)]).create(prefix(fmt.Sprintf("/%c/", 'a'+i%10)))
 		}
-		if got := s.metric(streamsMetric) - before; got > 12 {
+		if got := s.Metric(streamsMetric) - before; got > 12 {
 			s.Errorf("200 client streams began %d streams upstream", got)
 		}
 	})
@@ -267,24 +268,24 @@ func TestWidenedFeedIsDividedWhenItCostsTooMuch(t *testing.T) {
 	at(t, etcds[:1], func(s *site) {
 		const size, batch = 50 << 10, 20
 		st := s.store()
-		watched := keys("/p/watched-", 40)
+		watched := targettest.Keys("/p/watched-", 40)
 		var specs []spec
 		for _, k := range watched {
 			specs = append(specs, spec{key: k})
 		}
-		all := s.open(s.ctx, s.dial()).create(specs...)
+		all := s.open(s.Ctx, s.dial()).create(specs...)
 		few := s.upstreamWatchers()
 		if few > 16 {
 			s.Fatalf("%d watchers upstream for %d below one prefix", few, len(watched))
 		}
 		value := strings.Repeat("x", size)
-		s.eventually(waitBound, "an end of the events that nobody wants", func() error {
-			before := s.metric(sentMetric)
+		s.Eventually(waitBound, "an end of the events that nobody wants", func() error {
+			before := s.Metric(sentMetric)
 			for i := range batch {
 				st.put(fmt.Sprintf("/p/unwanted-%d", i), value)
 			}
 			st.put(watched[7], "wanted")
-			if sent := s.metric(sentMetric) - before; sent > batch*size/2 {
+			if sent := s.Metric(sentMetric) - before; sent > batch*size/2 {
 				return fmt.Errorf("%d bytes were sent for %d bytes that nobody wants", sent, batch*size)
 			}
 			return nil

@@ -6,7 +6,8 @@ import (
 	"sync"
 	"testing"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // A small ring has watchers from the past read what is older upstream, and laggards too.
@@ -15,10 +16,10 @@ const smallRing = "--watch-history-bytes=65536"
 func TestEveryWatcherSeesEveryEventOnceAndInOrder(t *testing.T) {
 	t.Run("", func(t *testing.T) { at(t, everywhere, everyEventOnce) })
 	t.Run("small ring", func(t *testing.T) {
-		at(t, []place{{proc.Etcd37, 1}, {proc.Core, 2}}, everyEventOnce, smallRing)
+		at(t, []target.Kind{target.ProxyEtcd37, target.ProxyProxyCore}, everyEventOnce, smallRing)
 	})
 	t.Run("fixed feed", func(t *testing.T) {
-		at(t, []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}}, everyEventOnce, "--feed=")
+		at(t, []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37}, everyEventOnce, "--feed=")
 	})
 }
 
@@ -29,19 +30,19 @@ func everyEventOnce(s *site) {
 		watches = 6 // of a stream, in each of two rounds
 		writers = 3
 	)
-	r, st := s.random(), s.store()
-	truth := s.follow(s.cluster.Members[0].Addr, 1)
-	first, err := st.write(s.ctx, r, 400)
-	s.must(err)
+	r, st := targettest.Random(s, *seed), s.store()
+	truth := s.follow(s.Cluster.Members[0].Addr, 1)
+	first, err := st.write(s.Ctx, r, 400)
+	s.Must(err)
 	oldest := first - 300
 	st.compact(oldest - 1) // so that what was before the oldest revision is known too
 
 	var all []*stream
 	for i := range streams {
 		if i%4 == 0 || i < 2 {
-			all = append(all, s.open(s.ctx, s.dial()))
+			all = append(all, s.open(s.Ctx, s.dial()))
 		} else {
-			all = append(all, s.open(s.ctx, s.dialAgain()))
+			all = append(all, s.open(s.Ctx, s.dialAgain()))
 		}
 	}
 	var created []*watch
@@ -55,7 +56,7 @@ func everyEventOnce(s *site) {
 	errs := make([]error, writers)
 	for i := range writers {
 		own := rand.New(rand.NewPCG(r.Uint64(), 0))
-		wg.Go(func() { _, errs[i] = st.write(s.ctx, own, 120) })
+		wg.Go(func() { _, errs[i] = st.write(s.Ctx, own, 120) })
 	}
 	for _, w := range all {
 		for range watches {
@@ -64,11 +65,11 @@ func everyEventOnce(s *site) {
 	}
 	wg.Wait()
 	for _, err := range errs {
-		s.must(err)
+		s.Must(err)
 	}
 	// Watches from the future must have begun, or a member answers no request for progress.
-	_, err = st.write(s.ctx, r, 60)
-	s.must(err)
+	_, err = st.write(s.Ctx, r, 60)
+	s.Must(err)
 	last := st.put("/a/00", "the last one")
 
 	h := truth.history(last)
@@ -86,10 +87,10 @@ func everyEventOnce(s *site) {
 // As many watches from the past as there are keys, each on one key that the ring does not have, all on one stream.
 func TestThousandsOfSingleKeyWatchesCatchUp(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			catchUpSingleKeys(newSite(t, p, config{proxyArgs: []string{smallRing}}))
+			catchUpSingleKeys(newSite(t, kind, targettest.SiteOptions{ProxyArgs: []string{smallRing}}))
 		})
 	}
 }
@@ -100,7 +101,7 @@ func catchUpSingleKeys(s *site) {
 		perTxn = 100 // etcd takes 128
 	)
 	st := s.store()
-	all := keys("/registry/pods/", n)
+	all := targettest.Keys("/registry/pods/", n)
 	first := st.revision() + 1
 	for i := 0; i < n; i += perTxn {
 		st.putAll(all[i:i+perTxn], fmt.Sprint(i))
@@ -109,10 +110,10 @@ func catchUpSingleKeys(s *site) {
 	for _, key := range all {
 		specs = append(specs, spec{key: key, start: first})
 	}
-	on := s.open(s.ctx, s.dial())
+	on := s.open(s.Ctx, s.dial())
 	watches := on.create(specs...)
 	for i, w := range watches {
-		want(s, fmt.Sprintf("revision seen by %v", w.spec), w.awaitEvents(1)[0].kv.mod, first+int64(i/perTxn))
+		targettest.Want(s, fmt.Sprintf("revision seen by %v", w.spec), w.awaitEvents(1)[0].kv.mod, first+int64(i/perTxn))
 	}
 	last := st.putAll(all[:perTxn], "again")
 	on.catchUp(last)

@@ -16,25 +16,24 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // requireLeader asks for the stream to end when there is no leader.
 func (s *site) requireLeader() context.Context {
-	return metadata.AppendToOutgoingContext(s.ctx, rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
+	return metadata.AppendToOutgoingContext(s.Ctx, rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
 }
 
 // A member that is cut off from the others loses its leader. Streams that require one end, the others stay, and go on
 // when there is a leader again.
 func TestStreamsThatRequireALeaderEndWithoutOne(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Etcd37, 2}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyEtcd35, target.ProxyProxyEtcd37} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, place{p.member, 0}, config{members: 3})
-			s.place = p
-			s.startProxies([]string{s.cluster.Members[0].Addr}, nil)
+			s := newSite(t, kind, targettest.SiteOptions{Members: 3, NoProxies: true})
+			s.StartProxies(s.Cluster.Endpoints()[:1])
 			requireLeader(s)
 		})
 	}
@@ -43,39 +42,39 @@ func TestStreamsThatRequireALeaderEndWithoutOne(t *testing.T) {
 func requireLeader(s *site) {
 	st := s.store()
 	conn := s.dial()
-	client := s.client().Watch(clientv3.WithRequireLeader(s.ctx), "/a/", clientv3.WithPrefix())
+	client := targettest.Client(s, s.Endpoint()).Watch(clientv3.WithRequireLeader(s.Ctx), "/a/", clientv3.WithPrefix())
 	var ends, stays []*watch
 	for range 5 {
 		ends = append(ends, s.open(s.requireLeader(), conn).create(prefix("/a/"), spec{key: "/a/1"})...)
-		stays = append(stays, s.open(s.ctx, conn).create(prefix("/a/"), spec{key: "/a/1"})...)
+		stays = append(stays, s.open(s.Ctx, conn).create(prefix("/a/"), spec{key: "/a/1"})...)
 	}
 	st.put("/a/1", "1")
 	for _, w := range append(ends, stays...) {
 		w.awaitEvents(1)
 	}
-	others := s.cluster.Members[1:]
+	others := s.Cluster.Members[1:]
 	for _, m := range others {
-		s.must(m.Pause())
+		s.Must(m.Pause())
 	}
 	for _, w := range ends {
-		want(s, "end of a stream that requires a leader", fmt.Sprint(w.stream.end()), rpctypes.ErrGRPCNoLeader.Error())
+		targettest.Want(s, "end of a stream that requires a leader", fmt.Sprint(w.stream.end()), rpctypes.ErrGRPCNoLeader.Error())
 	}
-	want(s, "end of an etcd client's watch that requires a leader", fmt.Sprint(endOf(client)), rpctypes.ErrNoLeader.Error())
+	targettest.Want(s, "end of an etcd client's watch that requires a leader", fmt.Sprint(endOf(client)), rpctypes.ErrNoLeader.Error())
 	refused := s.open(s.requireLeader(), conn)
 	_, _ = refused.tryAsk(prefix("/a/")) // it may have ended before
-	want(s, "end of a new stream that requires a leader", fmt.Sprint(refused.end()), rpctypes.ErrGRPCNoLeader.Error())
+	targettest.Want(s, "end of a new stream that requires a leader", fmt.Sprint(refused.end()), rpctypes.ErrGRPCNoLeader.Error())
 	for _, m := range others {
-		s.must(m.Resume())
+		s.Must(m.Resume())
 	}
-	s.must(s.cluster.Members[0].WaitReady(s.ctx, target.Serves(s.cluster.Members[0].Addr)))
+	s.Must(s.Cluster.Members[0].WaitReady(s.Ctx, target.Serves(s.Cluster.Members[0].Addr)))
 	st.put("/a/1", "2")
 	// It is allowed again as soon as it is known that there is a leader.
 	var again []*watch
-	s.eventually(waitBound, "a stream that requires a leader", func() error {
+	s.Eventually(waitBound, "a stream that requires a leader", func() error {
 		on := s.open(s.requireLeader(), conn)
 		w, err := on.tryAsk(prefix("/a/"))
 		if err == nil {
-			err = on.wait(s.ctx, func() bool { return w.created != nil })
+			err = on.wait(s.Ctx, func() bool { return w.created != nil })
 		}
 		if err == nil {
 			again = append(again, w)
@@ -102,10 +101,10 @@ const longOutage = 5 * time.Second
 // does: etcd's client begins its watches again by itself, where it would give up if it was told that there is no leader.
 func TestLongOutageEndsStreamsThatRequireALeaderForAWhile(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}, {proc.Etcd35, 1}, {proc.Core, 1}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37, target.ProxyEtcd35, target.ProxyCore} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			longOutageWithoutAMember(newSite(t, p, config{}))
+			longOutageWithoutAMember(newSite(t, kind, targettest.SiteOptions{}))
 		})
 	}
 }
@@ -117,7 +116,7 @@ func longOutageWithoutAMember(s *site) {
 	last := first + 2*writes
 	var watching sync.WaitGroup
 	for i := range clients {
-		events := s.client().Watch(clientv3.WithRequireLeader(s.ctx), "/a/", clientv3.WithPrefix(), clientv3.WithRev(first))
+		events := targettest.Client(s, s.Endpoint()).Watch(clientv3.WithRequireLeader(s.Ctx), "/a/", clientv3.WithPrefix(), clientv3.WithRev(first))
 		watching.Go(func() {
 			if err := bringsEach(events, first, last); err != nil {
 				s.Errorf("client %d: %v", i, err)
@@ -127,7 +126,7 @@ func longOutageWithoutAMember(s *site) {
 	var ends, stays []*watch
 	for range clients {
 		ends = append(ends, s.open(s.requireLeader(), conn).create(prefix("/a/"))...)
-		stays = append(stays, s.open(s.ctx, conn).create(prefix("/a/"))...)
+		stays = append(stays, s.open(s.Ctx, conn).create(prefix("/a/"))...)
 	}
 	for i := range writes {
 		st.put("/a/1", fmt.Sprint(i))
@@ -136,8 +135,8 @@ func longOutageWithoutAMember(s *site) {
 		w.awaitEvents(writes)
 	}
 
-	m := s.cluster.Members[0]
-	s.must(m.Kill())
+	m := s.Cluster.Members[0]
+	s.Must(m.Kill())
 	over := time.After(longOutage)
 	for _, w := range ends {
 		wantEndAsOfABrokenConnection(w.stream)
@@ -146,8 +145,8 @@ func longOutageWithoutAMember(s *site) {
 	_, _ = refused.tryAsk(prefix("/a/")) // it may have ended before
 	wantEndAsOfABrokenConnection(refused)
 	<-over
-	s.must(m.Restart())
-	s.must(m.WaitReady(s.ctx, target.Serves(s.endpoint())))
+	s.Must(m.Restart())
+	s.Must(m.WaitReady(s.Ctx, target.Serves(s.Endpoint())))
 	for i := range writes {
 		st.put("/a/1", fmt.Sprint(i))
 	}
@@ -172,10 +171,10 @@ func wantEndAsOfABrokenConnection(on *stream) {
 // others notices: the watches go on at another, and end nowhere.
 func TestMemberCutOffFromTheOthersIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd36, 1}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyEtcd36} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, p, config{members: 3, relayPeers: true})
+			s := newSite(t, kind, targettest.SiteOptions{Members: 3, RelayPeers: true})
 			w := s.watchThroughOutages()
 			w.writeSome(30)
 			w.awaitNewest()
@@ -184,7 +183,7 @@ func TestMemberCutOffFromTheOthersIsReplacedUnnoticed(t *testing.T) {
 				w.writeSome(30)
 				w.awaitNewest()
 				mend()
-				s.must(s.cluster.WaitReady(s.ctx))
+				s.Must(s.Cluster.WaitReady(s.Ctx))
 			}
 			w.finish()
 		})
@@ -194,24 +193,23 @@ func TestMemberCutOffFromTheOthersIsReplacedUnnoticed(t *testing.T) {
 // With no other member to go to, streams that require a leader end, and the others wait until it is back.
 func TestMemberCutOffWithoutAnotherEndsStreamsThatRequireALeader(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd35, 1}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyEtcd35} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, place{p.member, 0}, config{members: 3, relayPeers: true})
-			s.place = p
-			s.startProxies(s.cluster.Endpoints()[:1], nil)
+			s := newSite(t, kind, targettest.SiteOptions{Members: 3, RelayPeers: true, NoProxies: true})
+			s.StartProxies(s.Cluster.Endpoints()[:1])
 			conn := s.dial()
 			ends := s.open(s.requireLeader(), conn).create(prefix("/a/"))[0]
-			stays := s.open(s.ctx, conn).create(prefix("/a/"))
-			mend := s.cutOff(s.cluster.Members[0])
-			other := &store{s, pb.NewKVClient(s.dialTo(s.cluster.Members[1].Addr))}
-			s.eventually(waitBound, "a write without the member", func() error {
-				_, err := other.kv.Put(s.ctx, &pb.PutRequest{Key: []byte("/a/1"), Value: []byte("behind its back")})
+			stays := s.open(s.Ctx, conn).create(prefix("/a/"))
+			mend := s.cutOff(s.Cluster.Members[0])
+			other := &store{s, pb.NewKVClient(s.dialTo(s.Cluster.Members[1].Addr))}
+			s.Eventually(waitBound, "a write without the member", func() error {
+				_, err := other.kv.Put(s.Ctx, &pb.PutRequest{Key: []byte("/a/1"), Value: []byte("behind its back")})
 				return err
 			})
-			want(s, "end of a stream that requires a leader", fmt.Sprint(ends.stream.end()), rpctypes.ErrGRPCNoLeader.Error())
+			targettest.Want(s, "end of a stream that requires a leader", fmt.Sprint(ends.stream.end()), rpctypes.ErrGRPCNoLeader.Error())
 			mend()
-			s.must(s.cluster.WaitReady(s.ctx))
+			s.Must(s.Cluster.WaitReady(s.Ctx))
 			s.checkAll(stays)
 		})
 	}
@@ -220,20 +218,20 @@ func TestMemberCutOffWithoutAnotherEndsStreamsThatRequireALeader(t *testing.T) {
 // cutOff keeps a member from talking to the others, until mend is called.
 func (s *site) cutOff(m *target.Member) (mend func()) {
 	s.Helper()
-	r, err := pb.NewMaintenanceClient(s.dialTo(m.Addr)).Status(s.ctx, &pb.StatusRequest{})
-	s.must(err)
+	r, err := pb.NewMaintenanceClient(s.dialTo(m.Addr)).Status(s.Ctx, &pb.StatusRequest{})
+	s.Must(err)
 	id := strconv.FormatUint(r.Header.MemberId, 16)
-	for i, other := range s.cluster.Members {
+	for i, other := range s.Cluster.Members {
 		if other == m {
-			s.peers[i].cut()
+			s.Peers[i].Cut()
 		} else {
-			s.peers[i].cutOff(id)
+			s.Peers[i].CutOff(id)
 		}
 	}
 	return func() {
-		for i := range s.peers {
-			s.peers[i].cutOff("")
-			s.peers[i].mend()
+		for i := range s.Peers {
+			s.Peers[i].CutOff("")
+			s.Peers[i].Mend()
 		}
 	}
 }

@@ -7,22 +7,14 @@ import (
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"weir/loadtest/target/targettest"
 )
 
 // loadPrefixes are those of the keys that a load writes, keysPerPrefix below each.
 var loadPrefixes = []string{"/a/", "/a/b/", "/a/b/c/", "/b/", "/c/x/", "/c/y/"}
 
 const keysPerPrefix = 12
-
-// random is what a test decides by, from a seed that it prints.
-func (s *site) random() *rand.Rand {
-	n := *seed
-	if n == 0 {
-		n = rand.Uint64()
-	}
-	s.Logf("seed %d", n)
-	return rand.New(rand.NewPCG(n, 0))
-}
 
 func loadKey(r *rand.Rand) string {
 	return fmt.Sprintf("%s%02d", loadPrefixes[r.IntN(len(loadPrefixes))], r.IntN(keysPerPrefix))
@@ -74,9 +66,9 @@ func mixedOps(r *rand.Rand, n int, value string) []*pb.RequestOp {
 		}
 		used[key] = true
 		if r.IntN(5) == 0 {
-			ops = append(ops, deleteOp(key))
+			ops = append(ops, targettest.DeleteOp(key))
 		} else {
-			ops = append(ops, putOp(key, value))
+			ops = append(ops, targettest.PutOp(key, value))
 		}
 	}
 	return ops

@@ -3,6 +3,8 @@ package coalesce
 import (
 	"fmt"
 	"testing"
+
+	"weir/loadtest/target/targettest"
 )
 
 // Creates may be sent one after the other without waiting for their answers, which come in the same order.
@@ -11,7 +13,7 @@ func TestThousandWatchesOnOneStream(t *testing.T) {
 	at(t, somewhere, func(s *site) {
 		const n = 1000
 		st := s.store()
-		on := s.open(s.ctx, s.dial())
+		on := s.open(s.Ctx, s.dial())
 		var specs []spec
 		for i := range n {
 			switch i % 4 {
@@ -50,7 +52,7 @@ func TestThousandWatchesOnOneStream(t *testing.T) {
 		}
 		for _, w := range gone {
 			r := w.awaitCancel()
-			want(s, "reason of a cancel that was asked for", r.CancelReason, "")
+			targettest.Want(s, "reason of a cancel that was asked for", r.CancelReason, "")
 		}
 		st.put("/a/1", "3")
 		st.put("/a/2/x", "3")
@@ -65,7 +67,7 @@ func TestChosenAndGeneratedIDsOnSharedFeeds(t *testing.T) {
 		conn := s.dial()
 		var all []*watch
 		for i := range 5 {
-			on := s.open(s.ctx, conn)
+			on := s.open(s.Ctx, conn)
 			a, b, c := prefix("/a/"), prefix("/a/"), prefix("/a/")
 			a.id, b.id = int64(7+i), -3
 			all = append(all, on.create(a, b, c)...)
@@ -73,9 +75,9 @@ func TestChosenAndGeneratedIDsOnSharedFeeds(t *testing.T) {
 			again.id = a.id
 			// The answer to a taken id is created and cancelled at once, for nobody's id.
 			refused := on.create(again)[0]
-			want(s, "canceled", refused.canceled != nil, true)
-			want(s, "reason", refused.canceled.GetCancelReason(), "mvcc: duplicate watch ID provided on the WatchStream")
-			want(s, "id", refused.created.WatchId, -1)
+			targettest.Want(s, "canceled", refused.canceled != nil, true)
+			targettest.Want(s, "reason", refused.canceled.GetCancelReason(), "mvcc: duplicate watch ID provided on the WatchStream")
+			targettest.Want(s, "id", refused.created.WatchId, -1)
 		}
 		st.put("/a/1", "1")
 		st.put("/b/1", "1")
@@ -90,7 +92,7 @@ func TestHalfClosedStreamsOnASharedFeedGoOn(t *testing.T) {
 		var all []*watch
 		for _, on := range s.openMany(5, 4) {
 			all = append(all, on.create(prefix("/a/"), spec{key: "/a/1"})...)
-			s.must(on.grpc.CloseSend())
+			s.Must(on.grpc.CloseSend())
 		}
 		for range 20 {
 			st.put("/a/1", "1")

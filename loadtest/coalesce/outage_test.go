@@ -10,30 +10,30 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // behindProxies is where clients do not notice what happens upstream.
-var behindProxies = []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}}
+var behindProxies = []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37}
 
 // Members are killed one after the other, always the one that serves the feeds. No client sees an error, a gap, or an
 // event twice.
 func TestKilledMemberIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
-	for _, p := range append(behindProxies, place{proc.Etcd35, 1}) {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range append(behindProxies, target.ProxyEtcd35) {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, p, config{members: 3})
+			s := newSite(t, kind, targettest.SiteOptions{Members: 3})
 			w := s.watchThroughOutages()
 			for range 3 {
 				w.writeSome(50)
 				serving := s.serving()
-				s.must(serving.Kill())
+				s.Must(serving.Kill())
 				w.writeSome(50)
 				w.awaitNewest()
-				s.must(serving.Restart())
-				s.must(serving.WaitReady(s.ctx, target.Serves(serving.Addr)))
+				s.Must(serving.Restart())
+				s.Must(serving.WaitReady(s.Ctx, target.Serves(serving.Addr)))
 			}
 			w.finish()
 		})
@@ -43,22 +43,22 @@ func TestKilledMemberIsReplacedUnnoticed(t *testing.T) {
 func TestRestartOfAllMembersIsUnnoticed(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		place
+		kind    target.Kind
 		members int
-	}{{place{proc.Etcd37, 1}, 3}, {place{proc.Etcd37, 2}, 1}, {place{proc.Core, 1}, 1}, {place{proc.Core, 2}, 1}} {
-		t.Run(c.place.String(), func(t *testing.T) {
+	}{{target.ProxyEtcd37, 3}, {target.ProxyProxyEtcd37, 1}, {target.ProxyCore, 1}, {target.ProxyProxyCore, 1}} {
+		t.Run(string(c.kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, c.place, config{members: c.members})
+			s := newSite(t, c.kind, targettest.SiteOptions{Members: c.members})
 			w := s.watchThroughOutages()
 			for range 2 {
 				w.writeSome(50)
-				for _, m := range s.cluster.Members {
-					s.must(m.Kill())
+				for _, m := range s.Cluster.Members {
+					s.Must(m.Kill())
 				}
-				for _, m := range s.cluster.Members {
-					s.must(m.Restart())
+				for _, m := range s.Cluster.Members {
+					s.Must(m.Restart())
 				}
-				s.must(s.cluster.WaitReady(s.ctx))
+				s.Must(s.Cluster.WaitReady(s.Ctx))
 				w.writeSome(50)
 				w.awaitNewest()
 			}
@@ -70,31 +70,28 @@ func TestRestartOfAllMembersIsUnnoticed(t *testing.T) {
 // A member that is there and does not answer, as after the loss of its power, is left for another.
 func TestPausedMemberIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, place{proc.Etcd37, 1}, config{members: 3, proxyArgs: []string{"--dial-keepalive-timeout=1s"}})
+	s := newSite(t, target.ProxyEtcd37, targettest.SiteOptions{Members: 3, ProxyArgs: []string{"--dial-keepalive-timeout=1s"}})
 	w := s.watchThroughOutages()
 	w.writeSome(50)
 	serving := s.serving()
-	s.must(serving.Pause())
+	s.Must(serving.Pause())
 	w.writeSome(50)
 	w.awaitNewest()
-	s.must(serving.Resume())
+	s.Must(serving.Resume())
 	w.finish()
 }
 
 // A connection that is open and passes nothing on is noticed by pings, and replaced.
 func TestHalfOpenConnectionIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Core, 1}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyCore} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, place{p.member, 0}, config{})
-			r := s.relayTo(s.cluster.Members[0].Addr)
-			s.place = p
-			s.startProxies([]string{r.addr}, []string{"--dial-keepalive-timeout=1s"})
+			s := newSite(t, kind, targettest.SiteOptions{RelayWay: true, ProxyArgs: []string{"--dial-keepalive-timeout=1s"}})
 			w := s.watchThroughOutages()
 			w.writeSome(50)
 			w.awaitNewest()
-			r.freeze()
+			s.Way.Freeze()
 			w.writeSome(50)
 			w.awaitNewest()
 			w.finish()
@@ -106,27 +103,24 @@ func TestHalfOpenConnectionIsReplacedUnnoticed(t *testing.T) {
 func TestConnectionsThatBreakAreReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		place
+		kind target.Kind
 		args []string
 	}{
-		{place{proc.Etcd37, 1}, nil}, {place{proc.Etcd36, 1}, []string{smallRing}}, {place{proc.Etcd35, 1}, nil},
-		{place{proc.Core, 1}, nil}, {place{proc.Core, 2}, []string{smallRing}},
+		{target.ProxyEtcd37, nil}, {target.ProxyEtcd36, []string{smallRing}}, {target.ProxyEtcd35, nil},
+		{target.ProxyCore, nil}, {target.ProxyProxyCore, []string{smallRing}},
 	} {
-		t.Run(c.place.String(), func(t *testing.T) {
+		t.Run(string(c.kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, place{c.member, 0}, config{})
-			r := s.relayTo(s.cluster.Members[0].Addr)
-			s.place = c.place
-			s.startProxies([]string{r.addr}, c.args)
+			s := newSite(t, c.kind, targettest.SiteOptions{RelayWay: true, ProxyArgs: c.args})
 			w := s.watchThroughOutages()
 			var writing sync.WaitGroup
 			for n := range int64(8) {
 				acknowledged := w.acknowledged.Load()
 				writing.Go(func() { w.write(60) })
 				w.awaitAcknowledged(acknowledged + 20)
-				r.cut()
+				s.Way.Cut()
 				w.awaitAcknowledged(acknowledged + 40)
-				r.mend()
+				s.Way.Mend()
 				writing.Wait()
 				if n%2 == 0 { // else the next cut comes while the proxy connects, or catches up
 					w.awaitNewest()
@@ -151,13 +145,13 @@ type outageRun struct {
 func (s *site) watchThroughOutages() *outageRun {
 	s.Helper()
 	w := &outageRun{site: s, written: make(chan struct{}, 1)}
-	for i := range s.cluster.Members {
-		w.members = append(w.members, &store{s, pb.NewKVClient(s.dialTo(s.cluster.Members[i].Addr))})
+	for i := range s.Cluster.Members {
+		w.members = append(w.members, &store{s, pb.NewKVClient(s.dialTo(s.Cluster.Members[i].Addr))})
 	}
 	withPrev := prefix("/a/")
 	withPrev.prevKV = true
 	for i := range 20 {
-		on := s.open(s.ctx, s.dialAgain())
+		on := s.open(s.Ctx, s.dialAgain())
 		w.streams = append(w.streams, on)
 		w.watches = append(w.watches, on.create(prefix("/a/"), withPrev, spec{key: fmt.Sprintf("/a/%d", i)}, everything)...)
 	}
@@ -167,9 +161,9 @@ func (s *site) watchThroughOutages() *outageRun {
 // serving is the member that has watchers.
 func (s *site) serving() *target.Member {
 	s.Helper()
-	for _, m := range s.cluster.Members {
-		n, err := s.readMetricOf(m, watchersMetric)
-		s.must(err)
+	for _, m := range s.Cluster.Members {
+		n, err := m.Metric(s.Ctx, watchersMetric)
+		s.Must(err)
 		if n > 0 {
 			return m
 		}
@@ -192,7 +186,7 @@ func (w *outageRun) write(n int) {
 	at := 0
 	for i := range n {
 		for {
-			ctx, cancel := context.WithTimeout(w.ctx, 2*time.Second)
+			ctx, cancel := context.WithTimeout(w.Ctx, 2*time.Second)
 			r, err := w.members[at%len(w.members)].kv.Put(ctx, &pb.PutRequest{Key: fmt.Appendf(nil, "/a/%d", i%20), Value: fmt.Append(nil, i)})
 			cancel()
 			if err == nil {
@@ -204,7 +198,7 @@ func (w *outageRun) write(n int) {
 				}
 				break
 			}
-			if w.ctx.Err() != nil {
+			if w.Ctx.Err() != nil {
 				w.Errorf("write: %v", err)
 				return
 			}
@@ -219,7 +213,7 @@ func (w *outageRun) awaitAcknowledged(n int64) {
 	for w.acknowledged.Load() < n {
 		select {
 		case <-w.written:
-		case <-w.ctx.Done():
+		case <-w.Ctx.Done():
 			w.Fatalf("%d of %d writes are acknowledged", w.acknowledged.Load(), n)
 		}
 	}

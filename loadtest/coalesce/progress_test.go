@@ -5,7 +5,8 @@ import (
 	"sync"
 	"testing"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // Each request is answered, with a revision not below what was acknowledged to anybody before it was sent: this is what
@@ -14,7 +15,7 @@ func TestRequestProgressAdvancesOnAQuietRange(t *testing.T) {
 	t.Parallel()
 	at(t, everywhere, func(s *site) {
 		st := s.store()
-		on := s.open(s.ctx, s.dial())
+		on := s.open(s.Ctx, s.dial())
 		quiet := on.create(prefix("/quiet/"), spec{key: "/quiet/1"}, spec{key: "/also/quiet"})
 		for i := range 30 {
 			rev := st.put("/busy", fmt.Sprint(i))
@@ -27,7 +28,7 @@ func TestRequestProgressAdvancesOnAQuietRange(t *testing.T) {
 		rev := st.put("/quiet/1", "an event at last")
 		on.requestProgress()
 		on.await("progress", func() bool { return on.progress >= rev })
-		want(s, "events before the progress that includes them", len(quiet[0].events)+len(quiet[1].events), 2)
+		targettest.Want(s, "events before the progress that includes them", len(quiet[0].events)+len(quiet[1].events), 2)
 		on.check()
 	})
 }
@@ -41,7 +42,7 @@ func TestRequestsForProgressShareOneUpstream(t *testing.T) {
 		for _, on := range all {
 			on.create(prefix("/quiet/"))
 		}
-		before := s.metric(`grpc_server_msg_received_total{grpc_method="Watch",`)
+		before := s.Metric(`grpc_server_msg_received_total{grpc_method="Watch",`)
 		for i := range rounds {
 			rev := st.put("/busy", fmt.Sprint(i))
 			for _, on := range all {
@@ -51,7 +52,7 @@ func TestRequestsForProgressShareOneUpstream(t *testing.T) {
 				on.await("progress", func() bool { return on.progress >= rev })
 			}
 		}
-		if got := s.metric(`grpc_server_msg_received_total{grpc_method="Watch",`) - before; got > streams*rounds/10 {
+		if got := s.Metric(`grpc_server_msg_received_total{grpc_method="Watch",`) - before; got > streams*rounds/10 {
 			s.Errorf("%d requests upstream for %d of clients", got, streams*rounds)
 		}
 	})
@@ -60,15 +61,15 @@ func TestRequestsForProgressShareOneUpstream(t *testing.T) {
 // The streams check each answer against the events that follow it.
 func TestProgressIsNeverAheadOfEvents(t *testing.T) {
 	at(t, everywhere, func(s *site) {
-		r, st := s.random(), s.store()
-		truth := s.follow(s.cluster.Members[0].Addr, 1)
-		first, err := st.write(s.ctx, r, 150)
-		s.must(err)
+		r, st := targettest.Random(s, *seed), s.store()
+		truth := s.follow(s.Cluster.Members[0].Addr, 1)
+		first, err := st.write(s.Ctx, r, 150)
+		s.Must(err)
 		var streams []*stream
 		var all []*watch
 		conn := s.dial()
 		for range 12 {
-			on := s.open(s.ctx, conn)
+			on := s.open(s.Ctx, conn)
 			streams = append(streams, on)
 			for range 5 {
 				sp := randomSpec(r, 1, first)
@@ -91,12 +92,12 @@ func TestProgressIsNeverAheadOfEvents(t *testing.T) {
 					}
 					// The next one when this one is answered, or after more events.
 					seen := on.seen()
-					_ = on.wait(s.ctx, func() bool { return on.answers > n || on.seenLocked() > seen+3 || isClosed(done) })
+					_ = on.wait(s.Ctx, func() bool { return on.answers > n || on.seenLocked() > seen+3 || isClosed(done) })
 				}
 			})
 		}
-		last, err := st.write(s.ctx, r, 250)
-		s.must(err)
+		last, err := st.write(s.Ctx, r, 250)
+		s.Must(err)
 		last = max(last, st.put("/a/00", "the last one"))
 		close(done)
 		for _, on := range streams {
@@ -113,26 +114,26 @@ func TestProgressIsNeverAheadOfEvents(t *testing.T) {
 // Who asked for it is told of progress by itself, others are not; and what it states is true like an answer.
 func TestProgressNotifyIsPeriodicAndOnlyForThoseWhoAsked(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Core, 1}, {proc.Core, 2}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyCore, target.ProxyProxyCore} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			every := []string{"--watch-progress-notify-interval=200ms"}
-			c := config{proxyArgs: every}
-			if p.proxies == 0 {
-				c.memberArgs = every
+			c := targettest.SiteOptions{ProxyArgs: every}
+			if kind.Proxies() == 0 {
+				c.MemberArgs = every
 			}
-			s := newSite(t, p, c)
+			s := newSite(t, kind, c)
 			st := s.store()
 			asked, also := prefix("/quiet/"), spec{key: "/quiet/1"}
 			asked.progressNotify, also.progressNotify = true, true
-			on := s.open(s.ctx, s.dial())
+			on := s.open(s.Ctx, s.dial())
 			all := on.create(asked, prefix("/quiet/"), also, prefix("/busy/"))
 			for i := range 5 {
 				rev := st.put("/busy/1", fmt.Sprint(i))
 				on.await("progress of two watches", func() bool { return all[0].floor >= rev && all[2].floor >= rev })
 			}
 			s.checkAll(all) // which requests progress for the whole stream
-			want(s, "progress told to a watch that did not ask", all[1].progresses+all[3].progresses, 0)
+			targettest.Want(s, "progress told to a watch that did not ask", all[1].progresses+all[3].progresses, 0)
 		})
 	}
 }

@@ -2,19 +2,14 @@ package coalesce
 
 import (
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // replaced begins the reason with which watches are cancelled that have seen another history.
@@ -25,10 +20,10 @@ const replaced = "weir: the cluster upstream has been replaced"
 // something else now, and new watches see the restored store. Proxies behind others notice it too.
 func TestClusterRestoredFromABackupCancelsWatches(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd36, 1}, {proc.Etcd37, 2}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyEtcd36, target.ProxyProxyEtcd37} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			restored(newSite(t, p, config{}))
+			restored(newSite(t, kind, targettest.SiteOptions{}))
 		})
 	}
 	t.Run("fixed feed", func(t *testing.T) {
@@ -39,16 +34,16 @@ func TestClusterRestoredFromABackupCancelsWatches(t *testing.T) {
 func restored(s *site) {
 	st := s.store()
 	conn := s.dial()
-	client := s.client().Watch(s.ctx, "/a/", clientv3.WithPrefix())
+	client := targettest.Client(s, s.Endpoint()).Watch(s.Ctx, "/a/", clientv3.WithPrefix())
 	for i := range 20 {
 		st.put("/a/1", fmt.Sprint(i))
 	}
-	backup := s.backup()
+	backup := s.Backup()
 	var all []*watch
 	for i := range 10 {
 		fromPast, fromFuture := prefix("/a/"), prefix("/a/")
 		fromPast.start, fromFuture.start = 5, st.revision()+1000
-		all = append(all, s.open(s.ctx, conn).create(prefix("/a/"), spec{key: fmt.Sprintf("/a/%d", i)}, fromPast, fromFuture)...)
+		all = append(all, s.open(s.Ctx, conn).create(prefix("/a/"), spec{key: fmt.Sprintf("/a/%d", i)}, fromPast, fromFuture)...)
 	}
 	for i := range 200 {
 		st.put("/a/1", fmt.Sprint("lost ", i))
@@ -62,10 +57,10 @@ func restored(s *site) {
 		}
 		w.stream.check()
 	}
-	want(s, "end of an etcd client's watch", fmt.Sprint(endOf(client)), rpctypes.ErrCompacted.Error())
+	targettest.Want(s, "end of an etcd client's watch", fmt.Sprint(endOf(client)), rpctypes.ErrCompacted.Error())
 	fromPast := prefix("/a/")
 	fromPast.start = 5
-	fresh := s.open(s.ctx, conn).create(prefix("/a/"), fromPast)
+	fresh := s.open(s.Ctx, conn).create(prefix("/a/"), fromPast)
 	st.put("/a/1", "after the restore")
 	s.checkAll(fresh)
 }
@@ -77,7 +72,7 @@ func TestClusterRestoredBehindATreeWithoutWatches(t *testing.T) {
 	for _, args := range [][]string{nil, {"--feed="}} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			t.Parallel()
-			at(t, []place{{proc.Etcd37, 2}}, restoredUnwatched, args...)
+			at(t, []target.Kind{target.ProxyProxyEtcd37}, restoredUnwatched, args...)
 		})
 	}
 }
@@ -88,8 +83,8 @@ func restoredUnwatched(s *site) {
 	for i := range 20 {
 		st.put("/a/1", fmt.Sprint(i))
 	}
-	backup := s.backup()
-	w := s.open(s.ctx, conn).create(prefix("/a/"))
+	backup := s.Backup()
+	w := s.open(s.Ctx, conn).create(prefix("/a/"))
 	for i := range 200 {
 		st.put("/a/1", fmt.Sprint("lost ", i))
 	}
@@ -100,11 +95,11 @@ func restoredUnwatched(s *site) {
 	s.restore(backup)
 
 	for served := false; !served; {
-		w := s.open(s.ctx, conn).create(prefix("/a/"))[0]
+		w := s.open(s.Ctx, conn).create(prefix("/a/"))[0]
 		rev := st.put("/a/1", "after the restore")
 		w.stream.await("the next event", func() bool { return len(w.events) > 0 || w.canceled != nil })
 		if served = len(w.events) > 0; served {
-			want(s, "revision of the next event", w.events[0].kv.mod, rev)
+			targettest.Want(s, "revision of the next event", w.events[0].kv.mod, rev)
 		} else if !strings.HasPrefix(w.canceled.CancelReason, replaced) {
 			s.Fatalf("a new watch was cancelled: %v", w.canceled)
 		}
@@ -112,39 +107,9 @@ func restoredUnwatched(s *site) {
 	}
 }
 
-// backup takes a snapshot of the member.
-func (s *site) backup() string {
-	s.Helper()
-	stream, err := pb.NewMaintenanceClient(s.dialTo(s.cluster.Members[0].Addr)).Snapshot(s.ctx, &pb.SnapshotRequest{})
-	s.must(err)
-	file := filepath.Join(s.TempDir(), "backup.db")
-	f, err := os.Create(file)
-	s.must(err)
-	defer func() { s.must(f.Close()) }()
-	for {
-		r, err := stream.Recv()
-		if err == io.EOF {
-			return file
-		}
-		s.must(err)
-		_, err = f.Write(r.Blob)
-		s.must(err)
-	}
-}
-
 // restore replaces the data of the only member by a backup, and waits until clients are served again.
 func (s *site) restore(backup string) {
 	s.Helper()
-	m := s.cluster.Members[0]
-	s.must(m.Kill())
-	etcdutl, err := bin.Build(s.ctx, proc.Etcdutl)
-	s.must(err)
-	s.must(os.RemoveAll(m.DataDir))
-	out, err := exec.CommandContext(s.ctx, etcdutl, "snapshot", "restore", backup, "--name="+m.Name, "--data-dir="+m.DataDir,
-		"--initial-cluster="+target.InitialCluster(s.cluster.Members), "--initial-advertise-peer-urls=http://"+m.Peer).CombinedOutput()
-	if err != nil {
-		s.Fatalf("etcdutl snapshot restore: %v\n%s", err, out)
-	}
-	s.must(m.Restart())
-	s.must(m.WaitReady(s.ctx, target.Serves(s.endpoint())))
+	s.Restore(backup)
+	s.Must(s.Front().WaitReady(s.Ctx, target.Serves(s.Endpoint())))
 }

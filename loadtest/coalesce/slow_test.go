@@ -10,7 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 const (
@@ -29,11 +30,11 @@ func (s *store) writeBig() {
 // A client that does not read delays nobody, costs a bounded amount of memory, and loses nothing: when it reads again it
 // is given every event.
 func TestStalledClientCostsOnlyItself(t *testing.T) {
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd37, 2}, {proc.Core, 1}}, func(s *site) {
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyProxyEtcd37, target.ProxyCore}, func(s *site) {
 		const stalled = 24
 		st := s.store()
 		shared := s.dialNarrow()
-		live := s.open(s.ctx, shared).create(prefix("/a/"), spec{key: "/a/3"})
+		live := s.open(s.Ctx, shared).create(prefix("/a/"), spec{key: "/a/3"})
 		var (
 			behind []*watch
 			goOn   []func()
@@ -43,7 +44,7 @@ func TestStalledClientCostsOnlyItself(t *testing.T) {
 			if i%2 == 0 {
 				conn = s.dialNarrow()
 			}
-			on, receive := s.openStalled(s.ctx, conn)
+			on, receive := s.openStalled(s.Ctx, conn)
 			sp := prefix("/a/")
 			sp.prevKV = i%10 == 0
 			behind = append(behind, on.ask(sp, spec{key: "/a/3"}, prefix("/quiet/"))...)
@@ -53,7 +54,7 @@ func TestStalledClientCostsOnlyItself(t *testing.T) {
 		st.writeBig()
 		live[0].awaitEvents(bigValues)
 		// Each of them holds 8 MiB if nothing bounds it.
-		if grown := s.memory() - before; len(s.proxies) > 0 && grown > stalled*bigValueSize*bigValues/4 {
+		if grown := s.memory() - before; len(s.Proxies) > 0 && grown > stalled*bigValueSize*bigValues/4 {
 			s.Errorf("the proxy grew by %d MiB for %d clients that do not read", grown>>20, stalled)
 		}
 		for _, receive := range goOn {
@@ -69,22 +70,18 @@ func TestStalledClientCostsOnlyItself(t *testing.T) {
 // memory is that of the server that clients talk to.
 func (s *site) memory() int64 {
 	s.Helper()
-	p := s.cluster.Members[0].Process
-	if len(s.proxies) > 0 {
-		p = s.proxies[len(s.proxies)-1].Process
-	}
-	n, err := p.Memory()
-	s.must(err)
+	n, err := s.Front().Memory()
+	s.Must(err)
 	return n
 }
 
 func TestSlowClientTimeoutEndsOnlyStreamsThatDoNotRead(t *testing.T) {
-	at(t, []place{{proc.Etcd37, 1}}, func(s *site) {
+	at(t, []target.Kind{target.ProxyEtcd37}, func(s *site) {
 		st := s.store()
 		conn := s.dialNarrow()
-		live := s.open(s.ctx, conn).create(prefix("/a/"))
-		quiet := s.open(s.ctx, conn).create(prefix("/a/quiet/"))
-		slow, receive := s.openStalled(s.ctx, conn)
+		live := s.open(s.Ctx, conn).create(prefix("/a/"))
+		quiet := s.open(s.Ctx, conn).create(prefix("/a/quiet/"))
+		slow, receive := s.openStalled(s.Ctx, conn)
 		slow.ask(prefix("/a/"), prefix("/only the slow one/"))
 		s.awaitUpstream(2, "for the two ranges")
 		st.writeBig()
@@ -104,7 +101,7 @@ func TestSlowClientTimeoutEndsOnlyStreamsThatDoNotRead(t *testing.T) {
 // transaction that a watched key was written in, and not the history that was read for another client.
 func TestStalledSingleKeyWatchesDoNotKeepWholeTransactions(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}}, func(s *site) {
+	at(t, []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37}, func(s *site) {
 		const (
 			stalled = 60 // streams, half of them from the past
 			txns    = 40
@@ -113,18 +110,18 @@ func TestStalledSingleKeyWatchesDoNotKeepWholeTransactions(t *testing.T) {
 			bound   = 40 << 20 // 20 MiB are written; whole, what waits for each of them would take 14
 		)
 		st := s.store()
-		all := keys("/pods/", ops)
+		all := targettest.Keys("/pods/", ops)
 		first := st.revision() + 1
-		heap, memory := s.heap(), s.memory()
+		heap, memory := s.Heap(), s.memory()
 		conn := s.dialNarrow()
-		live := s.open(s.ctx, conn).create(prefix("/pods/"))
+		live := s.open(s.Ctx, conn).create(prefix("/pods/"))
 		var (
 			behind []*watch
 			goOn   []func()
 		)
 		stall := func(start int64) {
 			for range stalled / 2 {
-				on, receive := s.openStalled(s.ctx, conn)
+				on, receive := s.openStalled(s.Ctx, conn)
 				behind = append(behind, on.ask(spec{key: all[len(behind)], start: start})...)
 				goOn = append(goOn, receive)
 			}
@@ -140,7 +137,7 @@ func TestStalledSingleKeyWatchesDoNotKeepWholeTransactions(t *testing.T) {
 		most := 0
 		for range 20 {
 			<-tick.C
-			most = max(most, s.heap()-heap)
+			most = max(most, s.Heap()-heap)
 		}
 		grown := s.memory() - memory
 		s.Logf("the proxy holds %d MiB for clients that do not read, and has grown by %d MiB", most>>20, grown>>20)
@@ -161,24 +158,24 @@ func TestStalledSingleKeyWatchesDoNotKeepWholeTransactions(t *testing.T) {
 // before, and only it is.
 func TestStalledClientIsToldOfACompaction(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Core, 1}, {proc.Core, 2}}, func(s *site) {
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyCore, target.ProxyProxyCore}, func(s *site) {
 		st := s.store()
 		conn := s.dialNarrow()
-		live := s.open(s.ctx, conn).create(prefix("/a/"))
-		slow, receive := s.openStalled(s.ctx, conn)
+		live := s.open(s.Ctx, conn).create(prefix("/a/"))
+		slow, receive := s.openStalled(s.Ctx, conn)
 		behind := slow.ask(prefix("/a/"))[0]
-		truth := s.follow(s.cluster.Members[0].Addr, 1)
+		truth := s.follow(s.Cluster.Members[0].Addr, 1)
 		st.writeBig()
 		live[0].awaitEvents(bigValues)
 		h := truth.history(st.revision())
 		compacted := st.revision() - 3
 		st.compact(compacted)
 		// Until it is known everywhere, what is in a ring may still be given.
-		if len(s.proxies) > 0 {
-			s.eventually(settleWithin, "the cancel of a watch from a compacted revision", func() error {
+		if len(s.Proxies) > 0 {
+			s.Eventually(settleWithin, "the cancel of a watch from a compacted revision", func() error {
 				sp := prefix("/a/")
 				sp.start = compacted - 1
-				w := s.open(s.ctx, conn).create(sp)[0]
+				w := s.open(s.Ctx, conn).create(sp)[0]
 				defer w.stream.cancel()
 				w.stream.await("an answer", func() bool { return w.canceled != nil || len(w.events) > 0 })
 				if w.canceled == nil {
@@ -188,7 +185,7 @@ func TestStalledClientIsToldOfACompaction(t *testing.T) {
 			})
 		}
 		receive()
-		want(s, "compact revision", behind.awaitCancel().CompactRevision, compacted)
+		targettest.Want(s, "compact revision", behind.awaitCancel().CompactRevision, compacted)
 		slow.check()
 		for i, e := range h.of(behind.spec, behind.next)[:len(behind.events)] {
 			if behind.events[i] != e {
@@ -204,19 +201,19 @@ func TestStalledClientIsToldOfACompaction(t *testing.T) {
 // Events larger than anything that gRPC takes by default.
 func TestLargeEventsPass(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd37, 2}} {
-		t.Run(p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyProxyEtcd37} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, p, config{memberArgs: []string{"--max-request-bytes=16777216"}, proxyArgs: []string{smallRing}})
+			s := newSite(t, kind, targettest.SiteOptions{MemberArgs: []string{"--max-request-bytes=16777216"}, ProxyArgs: []string{smallRing}})
 			st := s.store()
 			withPrev, inFragments, fromPast := prefix("/a/"), prefix("/a/"), prefix("/a/")
 			withPrev.prevKV, inFragments.prevKV, inFragments.fragment, fromPast.start = true, true, true, 1
 			conn := s.dialNarrow()
-			all := s.open(s.ctx, conn).create(prefix("/a/"), withPrev, inFragments)
+			all := s.open(s.Ctx, conn).create(prefix("/a/"), withPrev, inFragments)
 			for i := range 4 {
 				st.put("/a/1", strings.Repeat(string(rune('a'+i)), 6<<20))
 			}
-			s.checkAll(append(all, s.open(s.ctx, conn).create(fromPast)...))
+			s.checkAll(append(all, s.open(s.Ctx, conn).create(fromPast)...))
 		})
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // A watch from now on has nothing that was acknowledged anywhere before it was asked for, and all that is written after
@@ -14,14 +17,14 @@ func TestNowIsAfterWhatWasAcknowledgedBefore(t *testing.T) {
 	at(t, somewhere, func(s *site) {
 		const rounds = 60
 		st := s.store()
-		truth := s.follow(s.cluster.Members[0].Addr, 1)
-		shared := s.open(s.ctx, s.dialAgain())
+		truth := s.follow(s.Cluster.Members[0].Addr, 1)
+		shared := s.open(s.Ctx, s.dialAgain())
 		var all []*watch
 		for i := range rounds {
 			before := st.put("/a/1", fmt.Sprint("before ", i))
 			on := shared
 			if i%3 == 0 {
-				on = s.open(s.ctx, s.dialAgain())
+				on = s.open(s.Ctx, s.dialAgain())
 			}
 			sp := []spec{prefix("/a/"), {key: "/a/1"}, everything}[i%3]
 			sp.prevKV = i%5 == 0
@@ -48,19 +51,19 @@ func TestNowIsExactUnderLoad(t *testing.T) {
 	at(t, somewhere, func(s *site) {
 		const rounds = 100
 		st, other := s.store(), s.store()
-		truth := s.follow(s.cluster.Members[0].Addr, 1)
-		on := s.open(s.ctx, s.dial())
+		truth := s.follow(s.Cluster.Members[0].Addr, 1)
+		on := s.open(s.Ctx, s.dial())
 		all := on.create(everything)
 		stop, stopped := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(stopped)
-			r := s.random()
+			r := targettest.Random(s, *seed)
 			for {
 				select {
 				case <-stop:
 					return
 				default:
-					if _, err := other.writeOne(s.ctx, r); err != nil {
+					if _, err := other.writeOne(s.Ctx, r); err != nil {
 						s.Error(err)
 						return
 					}
@@ -100,13 +103,13 @@ func TestPastIsCompleteFromTheRingAndFromUpstream(t *testing.T) {
 			st.put(fmt.Sprintf("/a/%d", i%7), fmt.Sprint("before any feed ", i))
 		}
 		conn := s.dial()
-		all := s.open(s.ctx, conn).create(prefix("/a/"))
+		all := s.open(s.Ctx, conn).create(prefix("/a/"))
 		var newest int64
 		for i := range during {
 			newest = st.put(fmt.Sprintf("/a/%d", i%7), fmt.Sprint("into the ring ", i))
 		}
 		all[0].awaitEvents(during)
-		on := s.open(s.ctx, conn)
+		on := s.open(s.Ctx, conn)
 		for i := range int64(60) {
 			sp := []spec{prefix("/a/"), {key: "/a/3"}, {key: "/a/", end: "/a/4"}}[i%3]
 			sp.start = newest - i*10 // from the newest to the first of all
@@ -122,7 +125,7 @@ func TestPastIsCompleteFromTheRingAndFromUpstream(t *testing.T) {
 
 func TestCompactedStartIsCancelledWithTheCompactRevision(t *testing.T) {
 	t.Parallel()
-	at(t, append(somewhere, place{etcds[2].member, 1}), func(s *site) {
+	at(t, append(somewhere, target.ProxyEtcd35), func(s *site) {
 		st := s.store()
 		var revs []int64
 		for i := range 20 {
@@ -130,11 +133,11 @@ func TestCompactedStartIsCancelledWithTheCompactRevision(t *testing.T) {
 		}
 		st.compact(revs[10])
 		conn := s.dial()
-		goesOn := s.open(s.ctx, conn).create(prefix("/a/"))
+		goesOn := s.open(s.Ctx, conn).create(prefix("/a/"))
 		fromCompacted := func(start int64) error {
 			sp := prefix("/a/")
 			sp.start = start
-			w := s.open(s.ctx, conn).create(sp)[0]
+			w := s.open(s.Ctx, conn).create(sp)[0]
 			defer w.stream.cancel()
 			// Until a proxy knows of the compaction it may have, and give, what it has in its ring: all of it.
 			w.stream.await("an answer", func() bool { return w.canceled != nil || len(w.events) > 0 })
@@ -142,17 +145,17 @@ func TestCompactedStartIsCancelledWithTheCompactRevision(t *testing.T) {
 				s.historyFrom(w, start)
 				return errors.New("it was served from a ring")
 			}
-			want(s, "events of a watch from a compacted revision", len(w.events), 0)
-			want(s, "compact revision", w.canceled.CompactRevision, s.compacted(start))
+			targettest.Want(s, "events of a watch from a compacted revision", len(w.events), 0)
+			targettest.Want(s, "compact revision", w.canceled.CompactRevision, s.compacted(start))
 			return nil
 		}
-		s.must(fromCompacted(revs[0]))
-		s.must(fromCompacted(revs[9]))
+		s.Must(fromCompacted(revs[0]))
+		s.Must(fromCompacted(revs[9]))
 
 		// From the compact revision on everything is there.
 		sp := prefix("/a/")
 		sp.start = revs[10]
-		from := s.open(s.ctx, conn).create(sp)
+		from := s.open(s.Ctx, conn).create(sp)
 		from[0].awaitEvents(10)
 
 		// What is compacted while a feed holds it.
@@ -161,8 +164,8 @@ func TestCompactedStartIsCancelledWithTheCompactRevision(t *testing.T) {
 		}
 		goesOn[0].awaitEvents(20)
 		st.compact(revs[35])
-		s.eventually(settleWithin, "the cancel of a watch from a revision compacted just now", func() error { return fromCompacted(revs[25]) })
-		s.must(fromCompacted(revs[25]))
+		s.Eventually(settleWithin, "the cancel of a watch from a revision compacted just now", func() error { return fromCompacted(revs[25]) })
+		s.Must(fromCompacted(revs[25]))
 		st.put("/a/1", "after the compaction")
 		goesOn[0].awaitEvents(21)
 		goesOn[0].stream.check()
@@ -175,13 +178,13 @@ func TestFutureStartDeliversNothingBefore(t *testing.T) {
 		st := s.store()
 		now := st.put("/a/1", "now")
 		conn := s.dial()
-		other := s.open(s.ctx, conn)
+		other := s.open(s.Ctx, conn)
 		quiet := other.create(prefix("/quiet/"))[0]
 		var all []*watch
 		for i := range int64(10) {
 			sp := prefix("/a/")
 			sp.start = now + 1 + i*3
-			all = append(all, s.open(s.ctx, conn).create(sp)...)
+			all = append(all, s.open(s.Ctx, conn).create(sp)...)
 		}
 		for range 40 {
 			rev := st.put("/a/1", "later")
@@ -204,7 +207,7 @@ func TestFarFutureStartWaits(t *testing.T) {
 		st := s.store()
 		sp := prefix("/a/")
 		sp.start = 1 << 60
-		on := s.open(s.ctx, s.dial())
+		on := s.open(s.Ctx, s.dial())
 		far := on.create(sp)[0]
 		near := on.create(prefix("/a/"))[0]
 		for range 10 {
@@ -213,9 +216,9 @@ func TestFarFutureStartWaits(t *testing.T) {
 		near.awaitEvents(10)
 		on.cancelWatch(far)
 		far.awaitCancel()
-		want(s, "events from the far future", len(far.events), 0)
+		targettest.Want(s, "events from the far future", len(far.events), 0)
 		on.check()
-		if len(s.proxies) > 0 && s.member != "weir-core" {
+		if len(s.Proxies) > 0 && s.Kind.Member() != "weir-core" {
 			on.cancel()
 			s.awaitUpstream(0, "after the client is gone")
 		}
@@ -227,7 +230,7 @@ func (s *site) compacted(start int64) int64 {
 	s.Helper()
 	sp := everything
 	sp.start = start
-	w := s.open(s.ctx, s.dialTo(s.cluster.Members[0].Addr)).create(sp)[0]
+	w := s.open(s.Ctx, s.dialTo(s.Cluster.Members[0].Addr)).create(sp)[0]
 	defer w.stream.cancel()
 	return w.awaitCancel().CompactRevision
 }
@@ -238,7 +241,7 @@ func (s *site) historyFrom(w *watch, start int64) {
 	s.Helper()
 	n := int(s.store().revision() - start + 1)
 	for i, e := range w.awaitEvents(n) {
-		want(s, "revision", e.kv.mod, start+int64(i))
+		targettest.Want(s, "revision", e.kv.mod, start+int64(i))
 	}
 	w.stream.check()
 }

@@ -18,7 +18,7 @@ var stormRounds = flag.Int("storm", 25, "rounds of 800 watches each of TestStorm
 // Watches of all kinds are created and cancelled as fast as it goes, many before they are even created, while events
 // come. Nothing of them may stay.
 func TestStormOfCreatesAndCancelsLeavesNothing(t *testing.T) {
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd37, 2}, {proc.Core, 1}}, func(s *site) {
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyProxyEtcd37, target.ProxyCore}, func(s *site) {
 		const (
 			conns, streams = 4, 5     // of a connection
 			batch          = 40       // watches on each stream in a round
@@ -30,9 +30,9 @@ func TestStormOfCreatesAndCancelsLeavesNothing(t *testing.T) {
 		for _, on := range all {
 			on.create(prefix("/warm/"))
 		}
-		quietStream := s.open(s.ctx, s.dialAgain())
+		quietStream := s.open(s.Ctx, s.dialAgain())
 		stays := quietStream.create(prefix("/warm/"))
-		proxied := len(s.proxies) > 0
+		proxied := len(s.Proxies) > 0
 		var goroutines int
 		memory := s.memory()
 		if proxied {
@@ -43,7 +43,7 @@ func TestStormOfCreatesAndCancelsLeavesNothing(t *testing.T) {
 		var writing, storms sync.WaitGroup
 		writing.Go(func() {
 			for i := 0; !isClosed(stop); i++ {
-				if _, err := st.kv.Put(s.ctx, &pb.PutRequest{Key: fmt.Appendf(nil, "/storm/%d", i%100)}); err != nil {
+				if _, err := st.kv.Put(s.Ctx, &pb.PutRequest{Key: fmt.Appendf(nil, "/storm/%d", i%100)}); err != nil {
 					s.Error(err)
 					return
 				}
@@ -65,10 +65,10 @@ func TestStormOfCreatesAndCancelsLeavesNothing(t *testing.T) {
 		if !proxied {
 			return
 		}
-		if s.member != proc.Core {
+		if s.Kind.Member() != proc.Core {
 			s.awaitUpstream(1, "after the storm")
 		}
-		s.eventually(settleWithin, "the end of the storm's goroutines", func() error {
+		s.Eventually(settleWithin, "the end of the storm's goroutines", func() error {
 			if n := s.goroutines(); n > goroutines+maxGoroutines {
 				return fmt.Errorf("%d goroutines, %d before the storm", n, goroutines)
 			}
@@ -110,7 +110,7 @@ func (s *site) storm(on *stream, nth, rounds, batch int) {
 			}
 		}
 		for _, w := range watches {
-			if err := on.wait(s.ctx, func() bool { return w.created != nil && w.canceled != nil }); err != nil {
+			if err := on.wait(s.Ctx, func() bool { return w.created != nil && w.canceled != nil }); err != nil {
 				s.Errorf("%v is not created and cancelled: %v", w.spec, err)
 				return
 			}
@@ -135,9 +135,9 @@ func stormSpec(nth, round, i int) spec {
 
 // Streams and connections that come and go leave nothing either.
 func TestStormOfStreamsLeavesNothing(t *testing.T) {
-	at(t, []place{{proc.Etcd37, 1}}, func(s *site) {
+	at(t, []target.Kind{target.ProxyEtcd37}, func(s *site) {
 		const rounds, workers = 40, 10
-		s.open(s.ctx, s.dialAgain()).create(prefix("/warm/"))
+		s.open(s.Ctx, s.dialAgain()).create(prefix("/warm/"))
 		goroutines := s.goroutines()
 		var storms sync.WaitGroup
 		errs := make([]error, workers)
@@ -146,10 +146,10 @@ func TestStormOfStreamsLeavesNothing(t *testing.T) {
 		}
 		storms.Wait()
 		for _, err := range errs {
-			s.must(err)
+			s.Must(err)
 		}
 		s.awaitUpstream(1, "after the storm")
-		s.eventually(settleWithin, "the end of the storm's goroutines", func() error {
+		s.Eventually(settleWithin, "the end of the storm's goroutines", func() error {
 			if n := s.goroutines(); n > goroutines+10 {
 				return fmt.Errorf("%d goroutines, %d before the storm", n, goroutines)
 			}
@@ -161,12 +161,12 @@ func TestStormOfStreamsLeavesNothing(t *testing.T) {
 // stormOfStreams opens connections and streams and leaves them at all stages of creating a watch.
 func (s *site) stormOfStreams(nth, rounds int) error {
 	for round := range rounds {
-		conn, err := target.Dial(s.endpoint())
+		conn, err := target.Dial(s.Endpoint())
 		if err != nil {
 			return err
 		}
 		for i := range 10 {
-			ctx, cancel := context.WithCancel(s.ctx)
+			ctx, cancel := context.WithCancel(s.Ctx)
 			g, err := pb.NewWatchClient(conn).Watch(ctx)
 			if err == nil && i > 0 {
 				err = g.Send(stormSpec(nth, round, i).request())

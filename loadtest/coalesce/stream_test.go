@@ -43,7 +43,7 @@ func (s *site) openStalled(ctx context.Context, conn *grpc.ClientConn) (st *stre
 	ctx, cancel := context.WithCancel(ctx)
 	s.Cleanup(cancel)
 	g, err := pb.NewWatchClient(conn).Watch(ctx)
-	s.must(err)
+	s.Must(err)
 	st = &stream{site: s, grpc: g, cancel: cancel, watches: map[int64]*watch{}, compacted: map[int64]bool{}, changed: make(chan struct{})}
 	return st, func() {
 		received := make(chan struct{})
@@ -87,7 +87,7 @@ func (s *stream) take(resp *pb.WatchResponse) {
 		s.progress = max(s.progress, resp.Header.GetRevision())
 		for _, w := range s.watches {
 			// At a member the answer to a request from before the create may come between created and the first events.
-			if len(s.proxies) == 0 && w.spec.start != 0 && len(w.events) == 0 {
+			if len(s.Proxies) == 0 && w.spec.start != 0 && len(w.events) == 0 {
 				continue
 			}
 			w.reached(resp.Header.GetRevision())
@@ -185,7 +185,7 @@ func (s *stream) wait(ctx context.Context, ready func() bool) error {
 // await is wait for what has to happen.
 func (s *stream) await(what string, ready func() bool) {
 	s.Helper()
-	if err := s.wait(s.ctx, ready); err != nil {
+	if err := s.wait(s.Ctx, ready); err != nil {
 		s.Fatalf("wait for %s: %v", what, err)
 	}
 }
@@ -193,7 +193,7 @@ func (s *stream) await(what string, ready func() bool) {
 // end waits until the stream ends, and returns with which error.
 func (s *stream) end() error {
 	s.Helper()
-	_ = s.wait(s.ctx, func() bool { return s.err != nil })
+	_ = s.wait(s.Ctx, func() bool { return s.err != nil })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil {
@@ -204,7 +204,7 @@ func (s *stream) end() error {
 
 func (s *stream) send(r *pb.WatchRequest) {
 	s.Helper()
-	s.must(s.grpc.Send(r))
+	s.Must(s.grpc.Send(r))
 }
 
 // ask sends create requests, one after the other, without waiting for their answers.
@@ -213,7 +213,7 @@ func (s *stream) ask(specs ...spec) []*watch {
 	var all []*watch
 	for _, sp := range specs {
 		w, err := s.tryAsk(sp)
-		s.must(err)
+		s.Must(err)
 		all = append(all, w)
 	}
 	return all
@@ -283,14 +283,14 @@ func (s *stream) seenLocked() int {
 func (s *stream) catchUp(rev int64) {
 	s.Helper()
 	for {
-		again, cancel := context.WithTimeout(s.ctx, 100*time.Millisecond)
+		again, cancel := context.WithTimeout(s.Ctx, 100*time.Millisecond)
 		s.requestProgress()
 		err := s.wait(again, func() bool { return s.progress >= rev || len(s.watches) == 0 && len(s.creating) == 0 })
 		cancel()
 		if err == nil {
 			return
 		}
-		if s.ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if s.Ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.Fatalf("the stream reached revision %d of %d with %d watches: %v", s.progress, rev, len(s.watches), err)

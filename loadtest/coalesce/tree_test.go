@@ -3,7 +3,6 @@ package coalesce
 import (
 	"testing"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
 	"weir/loadtest/target/targettest"
 )
@@ -12,26 +11,25 @@ import (
 // and the clients do not notice.
 func TestKilledProxyInATreeIsReplacedUnnoticed(t *testing.T) {
 	t.Parallel()
-	for _, member := range []proc.Program{proc.Etcd37, proc.Core} {
-		t.Run(string(member), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyCore} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, place{member, 0}, config{})
+			s := newSite(t, kind, targettest.SiteOptions{ProxyArgs: []string{smallRing}, NoProxies: true})
 			inner := []*target.Server{
-				targettest.StartProxy(t, bin, s.cluster.Endpoints(), smallRing),
-				targettest.StartProxy(t, bin, s.cluster.Endpoints(), smallRing),
+				s.StartProxy(s.Cluster.Endpoints()),
+				s.StartProxy(s.Cluster.Endpoints()),
 			}
-			s.place.proxies = 1
-			s.startProxies([]string{inner[0].Addr, inner[1].Addr}, []string{smallRing})
+			s.StartProxies([]string{inner[0].Addr, inner[1].Addr})
 			w := s.watchThroughOutages()
 			for i := range 4 {
 				w.writeSome(50)
 				w.awaitNewest()
 				killed := inner[i%2]
-				s.must(killed.Kill())
+				s.Must(killed.Kill())
 				w.writeSome(50)
 				w.awaitNewest()
-				s.must(killed.Restart())
-				s.must(killed.WaitReady(s.ctx, target.Serves(killed.Addr)))
+				s.Must(killed.Restart())
+				s.Must(killed.WaitReady(s.Ctx, target.Serves(killed.Addr)))
 			}
 			w.finish()
 		})
@@ -41,17 +39,17 @@ func TestKilledProxyInATreeIsReplacedUnnoticed(t *testing.T) {
 // The only way upstream is through one proxy, which restarts.
 func TestRestartedProxyInATreeIsUnnoticed(t *testing.T) {
 	t.Parallel()
-	for _, member := range []proc.Program{proc.Etcd37, proc.Core} {
-		t.Run(string(member), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyProxyEtcd37, target.ProxyProxyCore} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, place{member, 2}, config{})
-			inner := s.proxies[0]
+			s := newSite(t, kind, targettest.SiteOptions{})
+			inner := s.Proxies[0]
 			w := s.watchThroughOutages()
 			for range 3 {
 				w.writeSome(50)
-				s.must(inner.Kill())
+				s.Must(inner.Kill())
 				w.writeSome(50)
-				s.must(inner.Restart())
+				s.Must(inner.Restart())
 				w.writeSome(50)
 				w.awaitNewest()
 			}
@@ -64,10 +62,10 @@ func TestRestartedProxyInATreeIsUnnoticed(t *testing.T) {
 // at any revision.
 func TestProxiesBesideEachOtherTellTheSame(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, place{proc.Etcd37, 1}, config{})
-	s.proxies = append(s.proxies, targettest.StartProxy(t, bin, s.cluster.Endpoints()))
+	s := newSite(t, target.ProxyEtcd37, targettest.SiteOptions{})
+	s.Proxies = append(s.Proxies, s.StartProxy(s.Cluster.Endpoints()))
 	st := s.store()
-	conns := []*stream{s.open(s.ctx, s.dialTo(s.proxies[0].Addr)), s.open(s.ctx, s.dialTo(s.proxies[1].Addr))}
+	conns := []*stream{s.open(s.Ctx, s.dialTo(s.Proxies[0].Addr)), s.open(s.Ctx, s.dialTo(s.Proxies[1].Addr))}
 	var all []*watch
 	for _, on := range conns {
 		all = append(all, on.create(prefix("/a/"))...)
@@ -79,7 +77,7 @@ func TestProxiesBesideEachOtherTellTheSame(t *testing.T) {
 		sp.start = next
 		w := conns[i%2].create(sp)[0]
 		got := w.awaitEvents(1)
-		want(s, "revision after going to the other proxy", got[0].kv.mod, next)
+		targettest.Want(s, "revision after going to the other proxy", got[0].kv.mod, next)
 		conns[i%2].cancelWatch(w)
 		w.awaitCancel()
 		next = st.put("/a/1", "more")

@@ -6,6 +6,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // spec is what a watch asks for.
@@ -42,7 +43,7 @@ func (sp spec) String() string {
 	return s
 }
 
-func prefix(p string) spec { return spec{key: p, end: prefixEnd(p)} }
+func prefix(p string) spec { return spec{key: p, end: clientv3.GetPrefixRangeEnd(p)} }
 
 // everything is the whole key space.
 var everything = spec{key: "\x00", end: "\x00"}
@@ -192,7 +193,7 @@ func (s *site) follow(addr string, start int64) *watch {
 	s.Helper()
 	sp := everything
 	sp.start, sp.prevKV = start, true
-	st := s.open(s.ctx, s.dialTo(addr))
+	st := s.open(s.Ctx, s.dialTo(addr))
 	return st.create(sp)[0]
 }
 

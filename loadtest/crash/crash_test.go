@@ -53,18 +53,13 @@ type crashRun struct {
 }
 
 func (r *crashRun) run(rounds int) {
-	n := *seed
-	if n == 0 {
-		n = rand.Uint64()
-	}
-	r.Logf("seed %d", n)
-	moments := rand.New(rand.NewPCG(n, 0))
+	moments := targettest.Random(r, *seed)
 
 	raw, client := newWatcher(), newWatcher()
 	watching, stopWatching := context.WithCancel(r.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { raw.follow(watching, targettest.Conn(r, r.target)) })
-	wg.Go(func() { client.followWithClient(watching, targettest.Client(r, r.target)) })
+	wg.Go(func() { client.followWithClient(watching, targettest.Client(r, r.target.Endpoint)) })
 	defer wg.Wait()
 	defer stopWatching()
 

@@ -30,7 +30,7 @@ func concurrencyCases() []testCase {
 // session is a session over a client of its own, as another process would have it.
 func (f *fixture) session(ttl int) *concurrency.Session {
 	f.Helper()
-	s, err := concurrency.NewSession(targettest.Client(f, f.target), concurrency.WithTTL(ttl), concurrency.WithContext(f.ctx))
+	s, err := concurrency.NewSession(targettest.Client(f, f.target.Endpoint), concurrency.WithTTL(ttl), concurrency.WithContext(f.ctx))
 	f.must(err)
 	return s
 }
@@ -169,7 +169,7 @@ func stmIsSerializable(f *fixture) {
 	f.put("to", "0")
 	var wg sync.WaitGroup
 	for range clients {
-		c := targettest.Client(f, f.target)
+		c := targettest.Client(f, f.target.Endpoint)
 		wg.Go(func() {
 			for range rounds {
 				_, err := concurrency.NewSTM(c, func(stm concurrency.STM) error {

@@ -73,7 +73,7 @@ func newFixture(t *testing.T, tg *target.Target) *fixture {
 	return &fixture{
 		T:      t,
 		target: tg,
-		client: targettest.Client(t, tg),
+		client: targettest.Client(t, tg.Endpoint),
 		conn:   targettest.Conn(t, tg),
 		ctx:    ctx,
 		prefix: t.Name()[strings.LastIndexByte(t.Name(), '/')+1:] + "/",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -229,7 +230,7 @@ func TestHistoriesArePartedByKeys(t *testing.T) {
 	h := newRequests(1, 5, true, nil).History
 	put := func(k int) Request { return plain(Step{Kind: Put, Key: h.Keys[k], Value: "v"}) }
 	two := Request{Kind: Txn, Compare: Compare{Key: h.Keys[3]}, Then: put(1).Then, Else: put(4).Then}
-	all := plain(Step{Kind: Range, Key: h.Prefix, End: prefixEnd(h.Prefix)})
+	all := plain(Step{Kind: Range, Key: h.Prefix, End: clientv3.GetPrefixRangeEnd(h.Prefix)})
 	for _, c := range []struct {
 		requests []Request
 		want     []int // sizes

@@ -45,10 +45,10 @@ type fault struct {
 // run does harm until ctx ends; then all is mended.
 func (f *faults) run(ctx context.Context) error {
 	all := []fault{{"compaction", 4, f.compact}, {"connections reset", 2, f.reset}, {"member killed", 1, f.killMember}, {"member paused", 2, f.pauseMember}}
-	if len(f.proxies) > 0 {
+	if len(f.Proxies) > 0 {
 		all = append(all, fault{"proxy killed", 3, f.killProxy}, fault{"proxy paused", 3, f.pauseProxy})
 	}
-	if len(f.cluster.Members) > 1 {
+	if len(f.Cluster.Members) > 1 {
 		all = append(all, fault{"leader moved", 2, f.moveLeader})
 	}
 	if len(f.lines) > 0 {
@@ -93,7 +93,7 @@ func (f *faults) reset(context.Context) error {
 }
 
 func (f *faults) killProxy(ctx context.Context) error {
-	p := pick(f.rng, f.proxies)
+	p := pick(f.rng, f.Proxies)
 	f.countHits(p)
 	if err := p.Kill(); err != nil {
 		return err
@@ -103,7 +103,7 @@ func (f *faults) killProxy(ctx context.Context) error {
 }
 
 func (f *faults) pauseProxy(ctx context.Context) error {
-	return f.stopFor(ctx, pick(f.rng, f.proxies).Process, time.Second)
+	return f.stopFor(ctx, pick(f.rng, f.Proxies).Process, time.Second)
 }
 
 func (f *faults) stopFor(ctx context.Context, p *proc.Process, below time.Duration) error {
@@ -116,7 +116,7 @@ func (f *faults) stopFor(ctx context.Context, p *proc.Process, below time.Durati
 
 func (f *faults) cutLine(context.Context) error {
 	return f.disturb(func() error {
-		pick(f.rng, f.lines).cut()
+		pick(f.rng, f.lines).Break()
 		return nil
 	})
 }
@@ -130,7 +130,7 @@ func (f *faults) disturb(do func() error) error {
 	if err := do(); err != nil {
 		return err
 	}
-	if err := f.cluster.WaitReady(f.site.ctx); err != nil {
+	if err := f.Cluster.WaitReady(f.site.Ctx); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -147,7 +147,7 @@ func (f *faults) disturbed(from, to time.Duration) bool {
 }
 
 func (f *faults) killMember(ctx context.Context) error {
-	m := pick(f.rng, f.cluster.Members)
+	m := pick(f.rng, f.Cluster.Members)
 	return f.disturb(func() error {
 		if err := m.Kill(); err != nil {
 			return err
@@ -160,9 +160,9 @@ func (f *faults) killMember(ctx context.Context) error {
 // pauseMember prefers the leader. One that is paused for long enough believes to be the leader when it goes on, while there
 // is another.
 func (f *faults) pauseMember(ctx context.Context) error {
-	m := pick(f.rng, f.cluster.Members)
+	m := pick(f.rng, f.Cluster.Members)
 	if leader := f.leader(ctx); leader >= 0 && chance(f.rng, 60) {
-		m = f.cluster.Members[leader]
+		m = f.Cluster.Members[leader]
 	}
 	return f.disturb(func() error { return f.stopFor(ctx, m.Process, 1500*time.Millisecond) })
 }

@@ -22,12 +22,12 @@ type follower struct {
 func (s *site) follow(endpoints ...string) *follower {
 	s.Helper()
 	if len(endpoints) == 0 {
-		endpoints = s.cluster.Endpoints()
+		endpoints = s.Cluster.Endpoints()
 	}
 	client, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})
-	s.must(err)
+	s.Must(err)
 	f := &follower{truth: NewTruth(), more: make(chan struct{})}
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(s.Ctx)
 	events := client.Watch(ctx, "", clientv3.WithFromKey(), clientv3.WithRev(1))
 	var watching sync.WaitGroup
 	watching.Go(func() { f.learn(events) })

@@ -17,25 +17,25 @@ import (
 // that the clients of weir's send, must find that out.
 func TestEtcdsProxyIsFoundOut(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, place{member: proc.Etcd37, members: 1})
-	path, err := bin.Build(s.ctx, proc.Etcd37)
-	s.must(err)
+	s := newSite(t, place{member: target.Etcd37, members: 1})
+	path, err := bin.Build(s.Ctx, proc.Etcd37)
+	s.Must(err)
 	addr, err := proc.OwnAddr()
-	s.must(err)
-	p, err := proc.Start("grpc-proxy", path, []string{"grpc-proxy", "start", "--listen-addr=" + addr, "--endpoints=" + s.cluster.Members[0].Addr}, nil)
-	s.must(err)
+	s.Must(err)
+	p, err := proc.Start("grpc-proxy", path, []string{"grpc-proxy", "start", "--listen-addr=" + addr, "--endpoints=" + s.Cluster.Members[0].Addr}, nil)
+	s.Must(err)
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	s.must(p.WaitReady(s.ctx, target.Serves(addr)))
+	s.Must(p.WaitReady(s.Ctx, target.Serves(addr)))
 	s.serve(&server{name: "grpc-proxy", addr: addr, proxy: true})
 
 	l := &load{site: s, truth: s.follow()}
 	older, back, illegal := 0, 0, 0
 	for older == 0 || back == 0 || illegal == 0 {
-		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(s.Ctx, time.Second)
 		l.run(ctx)
 		cancel()
 		truth, last := l.end() // fails when the test's time is over

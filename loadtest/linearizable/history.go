@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // History is what a few clients did at the same time to keys that nobody else writes and that were not there before.
@@ -63,7 +64,7 @@ func (h *History) covers(r *Request) bool {
 	for _, s := range r.steps() {
 		own := slices.Contains(h.Keys, s.Key)
 		if s.End != "" {
-			own = strings.HasPrefix(s.Key, h.Prefix) && (s.End == prefixEnd(h.Prefix) || strings.HasPrefix(s.End, h.Prefix))
+			own = strings.HasPrefix(s.Key, h.Prefix) && (s.End == clientv3.GetPrefixRangeEnd(h.Prefix) || strings.HasPrefix(s.End, h.Prefix))
 		}
 		if !own || s.Read.Revision != 0 || s.Read.Serializable {
 			return false
@@ -212,9 +213,4 @@ func (h *History) partition(ops []porcupine.Operation) [][]porcupine.Operation {
 	}
 	slices.SortFunc(sorted, func(a, b []porcupine.Operation) int { return cmp.Compare(len(a), len(b)) })
 	return sorted
-}
-
-// prefixEnd is the end of the range of keys that begin with prefix.
-func prefixEnd(prefix string) string {
-	return prefix[:len(prefix)-1] + string(prefix[len(prefix)-1]+1)
 }

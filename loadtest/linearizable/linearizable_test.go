@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
 )
 
 const maxStaleness = 500 * time.Millisecond
@@ -23,12 +23,12 @@ var (
 // by one store.
 func TestReadsAreLinearizable(t *testing.T) {
 	for _, p := range []place{
-		{name: "etcd", member: proc.Etcd37, members: 1}, // proves the test
-		{name: "two proxies over etcd", member: proc.Etcd37, members: 1, proxies: [][]string{fixed, append(fixed, "--read-check-interval=3ms")}, late: 10 * time.Millisecond},
-		{name: "two proxies over three etcds", member: proc.Etcd37, members: 3, memberArgs: quick, proxies: [][]string{fixed, fixed}, late: 20 * time.Millisecond},
-		{name: "two proxies over core", member: proc.Core, members: 1, proxies: [][]string{fixed, fixed}, late: 5 * time.Millisecond},
-		{name: "proxy over proxy over three etcds", member: proc.Etcd37, members: 3, memberArgs: quick, proxies: [][]string{whole, fixed}, row: true},
-		{name: "hot ranges over etcd 3.5", member: proc.Etcd35, members: 1, proxies: [][]string{hot, hot}, padding: 200},
+		{name: "etcd", member: target.Etcd37, members: 1}, // proves the test
+		{name: "two proxies over etcd", member: target.Etcd37, members: 1, proxies: [][]string{fixed, append(fixed, "--read-check-interval=3ms")}, late: 10 * time.Millisecond},
+		{name: "two proxies over three etcds", member: target.Etcd37, members: 3, memberArgs: quick, proxies: [][]string{fixed, fixed}, late: 20 * time.Millisecond},
+		{name: "two proxies over core", member: target.Core, members: 1, proxies: [][]string{fixed, fixed}, late: 5 * time.Millisecond},
+		{name: "proxy over proxy over three etcds", member: target.Etcd37, members: 3, memberArgs: quick, proxies: [][]string{whole, fixed}, row: true},
+		{name: "hot ranges over etcd 3.5", member: target.Etcd35, members: 1, proxies: [][]string{hot, hot}, padding: 200},
 	} {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
@@ -44,11 +44,11 @@ func TestReadsAreLinearizable(t *testing.T) {
 
 // run lets clients work while harm is done, for as long as the flags say.
 func run(s *site, f *faults, l *load) {
-	ctx, cancel := context.WithTimeout(s.ctx, *duration)
+	ctx, cancel := context.WithTimeout(s.Ctx, *duration)
 	defer cancel()
 	harm := make(chan error, 1)
 	go func() { harm <- f.run(ctx) }()
 	l.run(ctx)
 	cancel()
-	s.must(<-harm)
+	s.Must(<-harm)
 }

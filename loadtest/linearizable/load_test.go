@@ -10,7 +10,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
 )
 
 // lanes is how many histories are made at the same time.
@@ -75,7 +75,7 @@ func (l *load) history(rng *rand.Rand, id int) *History {
 		keys, clients, each = 5, 5, 6
 	}
 	next := newRequests(id, keys, spanning, l.told.Load)
-	next.padding, next.streams = l.padding, l.member != proc.Etcd35
+	next.padding, next.streams = l.padding, l.member != target.Etcd35
 	ops := make([][]*Op, clients)
 	var wg sync.WaitGroup
 	for client := range clients {
@@ -98,7 +98,7 @@ func (l *load) client(rng *rand.Rand, next *requests, client, n int) []*Op {
 		if chance(rng, 10) {
 			server = pick(rng, l.servers)
 		}
-		ctx, cancel := context.WithTimeout(l.ctx, 200*time.Millisecond+time.Duration(rng.Int64N(int64(2*time.Second))))
+		ctx, cancel := context.WithTimeout(l.Ctx, 200*time.Millisecond+time.Duration(rng.Int64N(int64(2*time.Second))))
 		o := l.do(ctx, next.next(rng), client, pick(rng, server.links))
 		cancel()
 		ops = append(ops, o)
@@ -127,10 +127,10 @@ func (l *load) ops() []*Op {
 // end waits for the truth, when nobody writes any more. last is a write that marks its end.
 func (l *load) end() (truth *Truth, last *Op) {
 	l.Helper()
-	last = l.do(l.ctx, plain(Step{Kind: Put, Key: "/end", Value: fmt.Sprintf("end after %v", l.now())}), 0, l.servers[0].links[0])
-	l.must(last.Err)
-	truth, err := l.truth.upTo(l.ctx, last.Revision)
-	l.must(err)
+	last = l.do(l.Ctx, plain(Step{Kind: Put, Key: "/end", Value: fmt.Sprintf("end after %v", l.now())}), 0, l.servers[0].links[0])
+	l.Must(last.Err)
+	truth, err := l.truth.upTo(l.Ctx, last.Revision)
+	l.Must(err)
 	return truth, last
 }
 
@@ -140,11 +140,11 @@ func (l *load) finish(p Promises) {
 	truth, last := l.end()
 	violations := truth.Check(append(l.ops(), last), p)
 	l.count(p)
-	for _, p := range l.proxies {
+	for _, p := range l.Proxies {
 		l.countHits(p)
 	}
 	l.Logf("from memory: %+v", l.hits)
-	if len(l.proxies) > 0 && (l.hits.Linearizable == 0 || l.hits.Serializable == 0) {
+	if len(l.Proxies) > 0 && (l.hits.Linearizable == 0 || l.hits.Serializable == 0) {
 		l.Error("nothing was read from memory: the test proves nothing")
 	}
 	if l.undecided*100 > len(l.histories) {
@@ -161,7 +161,7 @@ const maxReported = 10
 func (l *load) report(truth *Truth, violations []Violation) {
 	l.Helper()
 	r, err := NewReport()
-	l.must(err)
+	l.Must(err)
 	of := map[*Op]*History{}
 	for _, h := range l.histories {
 		for _, o := range h.Ops {
@@ -185,14 +185,14 @@ func (l *load) report(truth *Truth, violations []Violation) {
 			break
 		}
 		name, err := r.Add(text, h, truth)
-		l.must(err)
+		l.Must(err)
 		l.Errorf("%s:\n%s", name, text)
 	}
-	for _, m := range l.cluster.Members {
-		l.must(r.Text(m.Name+".log", m.Log()))
+	for _, m := range l.Cluster.Members {
+		l.Must(r.Text(m.Name+".log", m.Log()))
 	}
-	for i, p := range l.proxies {
-		l.must(r.Text(fmt.Sprintf("proxy-%d.log", i+1), p.Log()))
+	for i, p := range l.Proxies {
+		l.Must(r.Text(fmt.Sprintf("proxy-%d.log", i+1), p.Log()))
 	}
 }
 

@@ -2,9 +2,7 @@ package linearizable
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 
 	"weir/loadtest/target"
@@ -15,7 +13,7 @@ type hits struct{ Linearizable, Serializable, Stale, Waits, Forwarded, Loads, Dr
 
 // countHits adds what a proxy has counted since its start, if it can be asked.
 func (s *site) countHits(p *target.Server) {
-	now, err := s.hitsOf(s.ctx, p)
+	now, err := s.hitsOf(s.Ctx, p)
 	if err != nil {
 		return
 	}
@@ -31,7 +29,7 @@ func (s *site) hitsOf(ctx context.Context, p *target.Server) (hits, error) {
 	var status struct {
 		Reads hits `json:"reads"`
 	}
-	err := fetchJSON(ctx, "http://"+p.Addr+"/weir/status", &status)
+	err := p.Status(ctx, &status)
 	return status.Reads, err
 }
 
@@ -39,25 +37,12 @@ func (s *site) hitsOf(ctx context.Context, p *target.Server) (hits, error) {
 // are read are kept too.
 func (s *site) awaitKept() {
 	s.Helper()
-	p := s.proxies[len(s.proxies)-1]
-	s.must(p.WaitReady(s.ctx, func(ctx context.Context) error {
+	p := s.Proxies[len(s.Proxies)-1]
+	s.Must(p.WaitReady(s.Ctx, func(ctx context.Context) error {
 		now, err := s.hitsOf(ctx, p)
 		if err == nil && now.Ranges < len(fixedPrefixes) {
 			err = fmt.Errorf("it keeps %d ranges", now.Ranges)
 		}
 		return err
 	}))
-}
-
-func fetchJSON(ctx context.Context, url string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	r, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer r.Body.Close()
-	return json.NewDecoder(r.Body).Decode(into)
 }

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // requests makes random requests about the keys of one history.
@@ -88,7 +90,7 @@ func (r *requests) nextSingle(rng *rand.Rand) Request {
 }
 
 func (r *requests) nextSpanning(rng *rand.Rand) Request {
-	all := Step{Kind: Range, Key: r.Prefix, End: prefixEnd(r.Prefix)}
+	all := Step{Kind: Range, Key: r.Prefix, End: clientv3.GetPrefixRangeEnd(r.Prefix)}
 	switch n := rng.IntN(100); {
 	case n < 27:
 		return plain(r.put(rng))
@@ -111,7 +113,7 @@ func (r *requests) nextSpanning(rng *rand.Rand) Request {
 	case n < 86: // reaches beyond the history's keys
 		return r.read(rng, Step{Kind: Range, Key: r.key(rng), End: "\x00"})
 	case n < 89: // the same for several histories, and dear enough to build for the proxy to keep the answer
-		return r.read(rng, Step{Kind: Range, Key: prefixOf(r.id &^ 15), End: prefixEnd(cached)})
+		return r.read(rng, Step{Kind: Range, Key: prefixOf(r.id &^ 15), End: clientv3.GetPrefixRangeEnd(cached)})
 	default:
 		return r.readSeveral(rng, all)
 	}

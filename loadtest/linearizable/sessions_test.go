@@ -6,24 +6,25 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
 )
 
 // The only member that a proxy knows is paused, while others take writes. What the proxy then answers from memory is within
 // --max-staleness or says how old it is, and both is so to the millisecond.
 func TestAnswersSayHowOldTheyAre(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, place{member: proc.Etcd37, members: 3, memberArgs: quick})
-	members := s.cluster.Members
-	away := (s.leader(s.ctx) + 1) % len(members)
+	s := newSite(t, place{member: target.Etcd37, members: 3, memberArgs: quick})
+	members := s.Cluster.Members
+	away := (s.leader(s.Ctx) + 1) % len(members)
 	others := []int{(away + 1) % len(members), (away + 2) % len(members)}
 	proxy := s.startProxy([]string{members[away].Addr}, fixed...)
 	truth := s.follow(members[others[0]].Addr, members[others[1]].Addr)
 	next := newRequests(1, 3, true, nil)
-	list := plain(Step{Kind: Range, Key: next.Prefix, End: prefixEnd(next.Prefix), Read: Read{Serializable: true}})
+	list := plain(Step{Kind: Range, Key: next.Prefix, End: clientv3.GetPrefixRangeEnd(next.Prefix), Read: Read{Serializable: true}})
 	s.awaitKept()
 
 	d := s.diary()
@@ -32,17 +33,17 @@ func TestAnswersSayHowOldTheyAre(t *testing.T) {
 		d.begin(on, func() Request { return list })
 	}
 	d.await("fresh answers", func() bool { return d.fresh > 50 })
-	s.must(members[away].Pause())
+	s.Must(members[away].Pause())
 	d.await("stale answers", func() bool { return d.stale > 20 })
-	s.must(members[away].Resume())
+	s.Must(members[away].Resume())
 	before := d.count()
 	d.await("fresh answers after the outage", func() bool { return d.fresh > before+50 })
 	d.end()
 
-	last := s.do(s.ctx, plain(next.put(s.rng)), 0, s.servers[away].links[0])
-	s.must(last.Err)
-	known, err := truth.upTo(s.ctx, last.Revision)
-	s.must(err)
+	last := s.do(s.Ctx, plain(next.put(s.rng)), 0, s.servers[away].links[0])
+	s.Must(last.Err)
+	known, err := truth.upTo(s.Ctx, last.Revision)
+	s.Must(err)
 	for _, v := range known.Check(append(d.ops, last), Promises{MaxStaleness: maxStaleness, Disturbed: never}) {
 		t.Error(v)
 	}
@@ -64,7 +65,7 @@ type diary struct {
 
 func (s *site) diary() *diary {
 	d := &diary{site: s, changed: make(chan struct{}, 1)}
-	d.working, d.stop = context.WithCancel(s.ctx)
+	d.working, d.stop = context.WithCancel(s.Ctx)
 	s.Cleanup(d.end)
 	return d
 }
@@ -73,7 +74,7 @@ func (s *site) diary() *diary {
 func (d *diary) begin(on *link, next func() Request) {
 	d.clients.Go(func() {
 		for d.working.Err() == nil {
-			ctx, cancel := context.WithTimeout(d.ctx, 3*time.Second)
+			ctx, cancel := context.WithTimeout(d.Ctx, 3*time.Second)
 			d.note(d.do(ctx, next(), 0, on))
 			cancel()
 		}
@@ -121,7 +122,7 @@ func (d *diary) await(what string, enough func() bool) {
 		}
 		select {
 		case <-d.changed:
-		case <-d.ctx.Done():
+		case <-d.Ctx.Done():
 			d.end()
 			d.Fatalf("no %s; the last of %d requests was %v", what, len(d.ops), d.ops[len(d.ops)-1])
 		}
@@ -145,7 +146,7 @@ func TestReadThatWouldGoBackIsUnavailable(t *testing.T) {
 		{Kind: RangeStream, Then: []Step{read}},
 		{Kind: RangeStream, Then: []Step{old}},
 	}
-	for _, member := range []proc.Program{proc.Etcd37, proc.Core} {
+	for _, member := range []target.Kind{target.Etcd37, target.Core} {
 		t.Run(string(member), func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, place{member: member, members: 1})
@@ -169,20 +170,20 @@ const elsewhere = "/elsewhere"
 // same, when upstream is gone.
 func (s *site) memoryKnows(way Request) bool {
 	s.Helper()
-	m, direct := s.cluster.Members[0], s.servers[0].links[0]
-	list := plain(Step{Kind: Range, Key: cached, End: prefixEnd(cached), Read: Read{Serializable: true}})
+	m, direct := s.Cluster.Members[0], s.servers[0].links[0]
+	list := plain(Step{Kind: Range, Key: cached, End: clientv3.GetPrefixRangeEnd(cached), Read: Read{Serializable: true}})
 	send := func(r Request, on *link) *Op {
-		ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
+		ctx, cancel := context.WithTimeout(s.Ctx, 20*time.Second)
 		defer cancel()
 		return s.do(ctx, r, 0, on)
 	}
-	s.must(send(plain(Step{Kind: Put, Key: cached + "a", Value: "kept"}), direct).Err)
+	s.Must(send(plain(Step{Kind: Put, Key: cached + "a", Value: "kept"}), direct).Err)
 	proxy := s.startProxy([]string{m.Addr}, fixed...) // which has not read elsewhere
 	s.awaitKept()
-	s.must(send(plain(Step{Kind: Put, Key: elsewhere, Value: "others'"}), direct).Err)
+	s.Must(send(plain(Step{Kind: Put, Key: elsewhere, Value: "others'"}), direct).Err)
 	told := send(way, proxy.links[0])
-	s.must(told.Err)
-	s.must(m.Kill())
+	s.Must(told.Err)
+	s.Must(m.Kill())
 	o := send(list, proxy.links[0])
 	switch {
 	case o.Err != nil && status.Code(o.Err) != codes.Unavailable:
@@ -193,7 +194,7 @@ func (s *site) memoryKnows(way Request) bool {
 	if other := send(list, proxy.links[1]); other.Err != nil || len(other.Results[0].KVs) != 1 {
 		s.Errorf("a connection that was told nothing: %v", other)
 	}
-	s.must(m.Restart())
-	s.must(s.cluster.WaitReady(s.ctx))
+	s.Must(m.Restart())
+	s.Must(s.Cluster.WaitReady(s.Ctx))
 	return o.Err == nil && o.Revision >= told.Revision
 }

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
 	"weir/loadtest/target/targettest"
 )
@@ -19,12 +18,12 @@ import (
 // place says what is at a site.
 type place struct {
 	name       string
-	member     proc.Program
+	member     target.Kind
 	members    int
 	memberArgs []string
 	proxies    [][]string    // the arguments of each
 	row        bool          // each proxy is before the one before it, not before the members
-	late       time.Duration // the first proxy is on a line this long
+	late       time.Duration // what the first proxy sends and is sent is late by up to that
 	padding    int           // of values
 }
 
@@ -33,18 +32,15 @@ const testTimeout = 90 * time.Second
 
 // site is a cluster, the proxies before it, and connections to all of them.
 type site struct {
-	*testing.T
+	*targettest.Site
 	place
-	ctx     context.Context
 	rng     *rand.Rand
-	cluster *target.Cluster
 	admins  []*grpc.ClientConn // to each member
-	proxies []*target.Server
 	servers []*server
 	begun   time.Time
 	conns   conns
-	lines   []*line
-	hits    hits // of all proxies
+	lines   []*targettest.Relay // to members, of the first proxy if it is late
+	hits    hits                // of all proxies
 }
 
 // server is where clients go.
@@ -60,16 +56,13 @@ const linksEach = 4
 
 func newSite(t *testing.T, p place) *site {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), testTimeout+*duration)
-	t.Cleanup(cancel)
-	n := *seed
-	if n == 0 {
-		n = rand.Uint64()
+	s := &site{
+		Site: targettest.NewSite(t, bin, p.member, targettest.SiteOptions{
+			Timeout: testTimeout + *duration, Members: p.members, MemberArgs: p.memberArgs,
+		}),
+		place: p, rng: targettest.Random(t, *seed), begun: time.Now(),
 	}
-	t.Logf("-seed=%d", n)
-	s := &site{T: t, place: p, ctx: ctx, rng: rand.New(rand.NewPCG(n, 0)), begun: time.Now()}
-	s.cluster = targettest.StartCluster(t, bin, p.member, target.ClusterOptions{Members: p.members, Args: p.memberArgs})
-	endpoints := s.cluster.Endpoints()
+	endpoints := s.Cluster.Endpoints()
 	for i, args := range p.proxies {
 		way := endpoints
 		if i == 0 && p.late > 0 {
@@ -80,7 +73,7 @@ func newSite(t *testing.T, p place) *site {
 			endpoints = []string{proxy.addr}
 		}
 	}
-	for _, m := range s.cluster.Members {
+	for _, m := range s.Cluster.Members {
 		s.serve(&server{name: m.Name, addr: m.Addr})
 		s.admins = append(s.admins, targettest.Dial(s, m.Addr))
 	}
@@ -103,13 +96,13 @@ func (s *site) status(ctx context.Context, member int) (*pb.StatusResponse, erro
 	return pb.NewMaintenanceClient(s.admins[member]).Status(ctx, &pb.StatusRequest{})
 }
 
-// linesTo returns the beginnings of lines to servers.
+// linesTo returns where relays to servers begin.
 func (s *site) linesTo(endpoints []string, late time.Duration) []string {
 	s.Helper()
 	var begins []string
 	for _, to := range endpoints {
-		l := s.lineTo(to, late)
-		s.lines, begins = append(s.lines, l), append(begins, l.addr)
+		l := s.RelayTo(to, late)
+		s.lines, begins = append(s.lines, l), append(begins, l.Addr)
 	}
 	return begins
 }
@@ -117,8 +110,8 @@ func (s *site) linesTo(endpoints []string, late time.Duration) []string {
 func (s *site) startProxy(endpoints []string, args ...string) *server {
 	s.Helper()
 	proxy := targettest.StartProxy(s, bin, endpoints, args...)
-	s.proxies = append(s.proxies, proxy)
-	return s.serve(&server{name: fmt.Sprintf("proxy %d", len(s.proxies)), addr: proxy.Addr, proxy: true})
+	s.Proxies = append(s.Proxies, proxy)
+	return s.serve(&server{name: fmt.Sprintf("proxy %d", len(s.Proxies)), addr: proxy.Addr, proxy: true})
 }
 
 // serve lets clients go to a server.
@@ -133,14 +126,6 @@ func (s *site) serve(at *server) *server {
 
 // now is the time since the beginning of the test.
 func (s *site) now() time.Duration { return time.Since(s.begun) }
-
-// must ends the test if err is not nil.
-func (s *site) must(err error) {
-	s.Helper()
-	if err != nil {
-		s.Fatal(err)
-	}
-}
 
 // link is a connection to a server, made again whenever it breaks.
 type link struct {

@@ -8,7 +8,8 @@ import (
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 // everybody what one of them was allowed to read. When it is switched off, reads come from memory again.
 func TestAuthenticationEndsAnswersFromMemory(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 1}, {proc.Etcd36, 1}, {proc.Etcd35, 1}, {proc.Etcd37, 2}}, switchAuthentication, cacheAll)
+	at(t, []target.Kind{target.ProxyEtcd37, target.ProxyEtcd36, target.ProxyEtcd35, target.ProxyProxyEtcd37}, switchAuthentication, cacheAll)
 }
 
 func switchAuthentication(s *site) {
@@ -32,17 +33,17 @@ func switchAuthentication(s *site) {
 	s.addUser(auth, "root", "root", nil)
 	s.addUser(auth, "low", "reader", &authpb.Permission{PermType: authpb.Permission_READ, Key: []byte("/public/"), RangeEnd: []byte("/public0")})
 	for _, prefix := range []string{"/public/", "/secret/"} {
-		direct.putAll(keys(prefix, 30), "before")
+		direct.putAll(targettest.Keys(prefix, 30), "before")
 		s.awaitCached(below(prefix))
 	}
-	_, err := auth.AuthEnable(s.ctx, &pb.AuthEnableRequest{})
-	s.must(err)
+	_, err := auth.AuthEnable(s.Ctx, &pb.AuthEnableRequest{})
+	s.Must(err)
 	switched := time.Now()
 	root, low := s.token(auth, "root"), s.token(auth, "low")
 
 	secret := below("/secret/")
 	for _, r := range []*pb.RangeRequest{secret, serializable(secret), serializable(single("/secret/000003"))} {
-		s.eventually(time.Until(switched.Add(revokedWithin)), fmt.Sprintf("refusal of %v", r), func() error {
+		s.Eventually(time.Until(switched.Add(revokedWithin)), fmt.Sprintf("refusal of %v", r), func() error {
 			if _, err := anonymous.read(r); err == nil {
 				return errNotYet
 			}
@@ -50,7 +51,7 @@ func switchAuthentication(s *site) {
 		})
 	}
 	// From now on everybody is told what upstream tells.
-	direct.with(root).putAll(keys("/secret/", 5), "secret")
+	direct.with(root).putAll(targettest.Keys("/secret/", 5), "secret")
 	for range 3 {
 		for name, token := range map[string]string{"root": root, "low": low, "nobody": "", "a liar": "made up"} {
 			s.sameForIdentity(name, token)
@@ -58,8 +59,8 @@ func switchAuthentication(s *site) {
 	}
 
 	_, err = auth.AuthDisable(direct.with(root).ctx, &pb.AuthDisableRequest{})
-	s.must(err)
-	s.eventually(10*time.Second, "answers from memory again", func() error {
+	s.Must(err)
+	s.Eventually(10*time.Second, "answers from memory again", func() error {
 		hits := s.hits()
 		if _, err := anonymous.read(serializable(secret)); err != nil || s.hits() == hits {
 			return fmt.Errorf("%w: %w", errNotYet, err)
@@ -85,7 +86,7 @@ func (s *site) sameForIdentity(name, token string) {
 		for _, r := range []*pb.RangeRequest{r, serializable(r)} {
 			now, refused := direct.read(r)
 			got, err := c.read(r)
-			want(s, fmt.Sprintf("error of %v for %s", r, name), errText(err), errText(refused))
+			targettest.Want(s, fmt.Sprintf("error of %v for %s", r, name), errText(err), errText(refused))
 			if err == nil && refused == nil {
 				if err := sameAnswer(got, now); err != nil {
 					s.Errorf("%v for %s: %v", r, name, err)
@@ -94,10 +95,10 @@ func (s *site) sameForIdentity(name, token string) {
 			txn := &pb.TxnRequest{Success: []*pb.RequestOp{rangeOp(r)}}
 			_, refused = direct.kv.Txn(direct.ctx, txn)
 			_, err = c.kv.Txn(c.ctx, txn)
-			want(s, fmt.Sprintf("error of a transaction with %v for %s", r, name), errText(err), errText(refused))
+			targettest.Want(s, fmt.Sprintf("error of a transaction with %v for %s", r, name), errText(err), errText(refused))
 			_, refused = direct.stream(r)
 			_, err = c.stream(r)
-			want(s, fmt.Sprintf("error of a stream of %v for %s", r, name), errText(err), errText(refused))
+			targettest.Want(s, fmt.Sprintf("error of a stream of %v for %s", r, name), errText(err), errText(refused))
 		}
 	}
 }
@@ -106,8 +107,8 @@ func (s *site) sameForIdentity(name, token string) {
 // is off too.
 func TestReadsWithATokenShareNothing(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}}, func(s *site) {
-		s.member().putAll(keys("/a/", 10), "value")
+	at(t, []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37}, func(s *site) {
+		s.member().putAll(targettest.Keys("/a/", 10), "value")
 		s.awaitCached(below("/a/"))
 		c := s.dial().with("some token")
 		before, hits := s.upstream(), s.hits()
@@ -115,7 +116,7 @@ func TestReadsWithATokenShareNothing(t *testing.T) {
 		for range reads {
 			c.get(serializable(below("/a/")))
 		}
-		want(s, "reads answered from memory", s.hits()-hits, 0)
+		targettest.Want(s, "reads answered from memory", s.hits()-hits, 0)
 		if n := s.since(before).ranges; n < reads {
 			s.Errorf("%d range requests upstream for %d reads with a token", n, reads)
 		}
@@ -125,22 +126,22 @@ func TestReadsWithATokenShareNothing(t *testing.T) {
 // addUser makes a user with one role; that of root needs no permission.
 func (s *site) addUser(auth pb.AuthClient, user, role string, may *authpb.Permission) {
 	s.Helper()
-	_, err := auth.UserAdd(s.ctx, &pb.AuthUserAddRequest{Name: user, Password: password})
-	s.must(err)
-	_, err = auth.RoleAdd(s.ctx, &pb.AuthRoleAddRequest{Name: role})
-	s.must(err)
+	_, err := auth.UserAdd(s.Ctx, &pb.AuthUserAddRequest{Name: user, Password: password})
+	s.Must(err)
+	_, err = auth.RoleAdd(s.Ctx, &pb.AuthRoleAddRequest{Name: role})
+	s.Must(err)
 	if may != nil {
-		_, err = auth.RoleGrantPermission(s.ctx, &pb.AuthRoleGrantPermissionRequest{Name: role, Perm: may})
-		s.must(err)
+		_, err = auth.RoleGrantPermission(s.Ctx, &pb.AuthRoleGrantPermissionRequest{Name: role, Perm: may})
+		s.Must(err)
 	}
-	_, err = auth.UserGrantRole(s.ctx, &pb.AuthUserGrantRoleRequest{User: user, Role: role})
-	s.must(err)
+	_, err = auth.UserGrantRole(s.Ctx, &pb.AuthUserGrantRoleRequest{User: user, Role: role})
+	s.Must(err)
 }
 
 // token is one for a user. Authentication must be on.
 func (s *site) token(auth pb.AuthClient, user string) string {
 	s.Helper()
-	r, err := auth.Authenticate(s.ctx, &pb.AuthenticateRequest{Name: user, Password: password})
-	s.must(err)
+	r, err := auth.Authenticate(s.Ctx, &pb.AuthenticateRequest{Name: user, Password: password})
+	s.Must(err)
 	return r.Token
 }

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // staleKey is the response metadata of an answer that may be old, because upstream is away.
@@ -38,8 +38,8 @@ type away struct {
 func all(f func(*target.Member) error) func(*site) {
 	return func(s *site) {
 		s.Helper()
-		for _, m := range s.cluster.Members {
-			s.must(f(m))
+		for _, m := range s.Cluster.Members {
+			s.Must(f(m))
 		}
 	}
 }
@@ -56,7 +56,7 @@ func TestSerializableReadsGoOnWhileUpstreamIsAway(t *testing.T) {
 	for _, w := range waysToBeAway {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
-			at(t, []place{{proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Core, 1}, {proc.Etcd37, 2}}, func(s *site) {
+			at(t, []target.Kind{target.ProxyEtcd37, target.ProxyEtcd35, target.ProxyCore, target.ProxyProxyEtcd37}, func(s *site) {
 				readsWhileAway(s, w)
 			}, "--cache-prefix=/hot/", "--cache-bytes=1000000")
 		})
@@ -65,9 +65,9 @@ func TestSerializableReadsGoOnWhileUpstreamIsAway(t *testing.T) {
 
 func readsWhileAway(s *site, w away) {
 	direct, known := s.member(), s.dial()
-	all := keys("/hot/", 20)
+	all := targettest.Keys("/hot/", 20)
 	direct.putAll(all, "before")
-	for _, key := range keys("/cold/", 2) { // more than there is room for
+	for _, key := range targettest.Keys("/cold/", 2) { // more than there is room for
 		direct.put(key, strings.Repeat("x", 1_000_000))
 	}
 	newest := known.put(all[0], "newest")
@@ -85,7 +85,7 @@ func readsWhileAway(s *site, w away) {
 	for _, r := range failing {
 		c := s.dial()
 		go func() {
-			ctx, cancel := context.WithTimeout(s.ctx, 3*failsWithin)
+			ctx, cancel := context.WithTimeout(s.Ctx, 3*failsWithin)
 			defer cancel()
 			begun := time.Now()
 			_, err := c.kv.Range(ctx, r)
@@ -94,11 +94,11 @@ func readsWhileAway(s *site, w away) {
 	}
 	// A session that has been told of the newest revision is answered too: memory has it. So is one that is new.
 	for _, c := range []*client{known, s.dial()} {
-		s.eventually(maxStaleness+slack+time.Second, "an answer that says it may be old", func() error {
+		s.Eventually(maxStaleness+slack+time.Second, "an answer that says it may be old", func() error {
 			resp, age := c.readStale(serializable(below("/hot/")))
-			want(s, "pairs", len(resp.Kvs), 20)
-			want(s, "newest value", string(resp.Kvs[0].Value), "newest")
-			want(s, "revision", resp.Header.Revision >= newest, true)
+			targettest.Want(s, "pairs", len(resp.Kvs), 20)
+			targettest.Want(s, "newest value", string(resp.Kvs[0].Value), "newest")
+			targettest.Want(s, "revision", resp.Header.Revision >= newest, true)
 			if age == "" {
 				return errNotYet
 			}
@@ -106,8 +106,8 @@ func readsWhileAway(s *site, w away) {
 		})
 		for range 5 {
 			resp, age := c.readStale(serializable(single(all[0])))
-			want(s, "newest value", string(resp.Kvs[0].Value), "newest")
-			want(s, staleKey+" is told", age != "", true)
+			targettest.Want(s, "newest value", string(resp.Kvs[0].Value), "newest")
+			targettest.Want(s, staleKey+" is told", age != "", true)
 		}
 	}
 	for range failing {
@@ -123,21 +123,21 @@ func readsWhileAway(s *site, w away) {
 	}
 
 	w.back(s)
-	for _, m := range s.cluster.Members {
-		s.must(m.WaitReady(s.ctx, target.Serves(m.Addr)))
+	for _, m := range s.Cluster.Members {
+		s.Must(m.WaitReady(s.Ctx, target.Serves(m.Addr)))
 	}
 	direct.put(all[1], "after")
 	direct.put("/cold/000001", "after")
 	for _, r := range []*pb.RangeRequest{below("/hot/"), below("/cold/")} {
-		s.eventually(backWithin, fmt.Sprintf("%v when upstream is back", r), func() error {
+		s.Eventually(backWithin, fmt.Sprintf("%v when upstream is back", r), func() error {
 			resp, err := known.read(r)
 			if err == nil {
-				want(s, "linearizable value when upstream is back", string(resp.Kvs[1].Value), "after")
+				targettest.Want(s, "linearizable value when upstream is back", string(resp.Kvs[1].Value), "after")
 			}
 			return err
 		})
 	}
-	s.eventually(backWithin, "fresh serializable reads", func() error {
+	s.Eventually(backWithin, "fresh serializable reads", func() error {
 		resp, age := s.dial().readStale(serializable(below("/hot/")))
 		if age != "" || string(resp.Kvs[1].Value) != "after" {
 			return fmt.Errorf("%s: %q, value %q", staleKey, age, resp.Kvs[1].Value)
@@ -164,21 +164,21 @@ func (c *client) readStale(r *pb.RangeRequest) (resp *pb.RangeResponse, age stri
 // it, nothing of the old one is read any more: not by clients who knew it, whose revisions begin anew, nor by others.
 func TestReplacedClusterIsNotReadFromMemory(t *testing.T) {
 	t.Parallel()
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd36, 1}, {proc.Etcd37, 2}} {
-		t.Run("restored/"+p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyEtcd36, target.ProxyProxyEtcd37} {
+		t.Run("restored/"+string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, p, 1, cacheAll)
+			s := newSite(t, kind, cacheAll)
 			replaced(s, func() func() {
-				backup := s.backup()
-				return func() { s.restore(backup) }
+				backup := s.Backup()
+				return func() { s.Restore(backup) }
 			})
 		})
 	}
-	for _, p := range []place{{proc.Etcd37, 1}, {proc.Etcd37, 2}, {proc.Core, 1}} {
-		t.Run("lost/"+p.String(), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyProxyEtcd37, target.ProxyCore} {
+		t.Run("lost/"+string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, p, 1, cacheAll)
-			replaced(s, func() func() { return s.wipe })
+			s := newSite(t, kind, cacheAll)
+			replaced(s, func() func() { return s.Wipe })
 		})
 	}
 }
@@ -195,7 +195,7 @@ func replaced(s *site, prepare func() func()) {
 	}
 	s.awaitCached(below("/a/"))
 	lost := string(known.get(below("/a/")).Kvs[0].Value)
-	want(s, "value", string(known.get(serializable(below("/a/"))).Kvs[0].Value), lost)
+	targettest.Want(s, "value", string(known.get(serializable(below("/a/"))).Kvs[0].Value), lost)
 	replace()
 
 	s.member().put("/a/1", "new")
@@ -214,10 +214,10 @@ func replaced(s *site, prepare func() func()) {
 	// Linearizable reads are never of the old history, not even while the proxy does not know it.
 	for _, r := range requests {
 		for _, c := range []*client{known, s.dial()} {
-			s.eventually(backWithin, fmt.Sprintf("linearizable %v", r), func() error {
+			s.Eventually(backWithin, fmt.Sprintf("linearizable %v", r), func() error {
 				resp, err := c.kv.Range(c.ctx, r)
 				if err == nil {
-					want(s, "linearizable value", string(resp.Kvs[0].Value), "new")
+					targettest.Want(s, "linearizable value", string(resp.Kvs[0].Value), "new")
 				}
 				return err
 			})
@@ -225,7 +225,7 @@ func replaced(s *site, prepare func() func()) {
 	}
 	for _, r := range requests {
 		for _, c := range []*client{known, s.dial()} {
-			s.eventually(backWithin, fmt.Sprintf("serializable %v", r), func() error { return isNew(c, serializable(r)) })
+			s.Eventually(backWithin, fmt.Sprintf("serializable %v", r), func() error { return isNew(c, serializable(r)) })
 		}
 	}
 	s.awaitCached(below("/a/"))

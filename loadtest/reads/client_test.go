@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -32,25 +33,25 @@ type client struct {
 // dial is a new connection to where clients go.
 func (s *site) dial() *client {
 	s.Helper()
-	return s.dialTo(s.endpoint(), s.place.String())
+	return s.dialTo(s.Endpoint(), string(s.Kind))
 }
 
 // member is a new connection to the first member, past the proxies.
 func (s *site) member() *client {
 	s.Helper()
-	return s.dialTo(s.cluster.Members[0].Addr, string(s.place.member))
+	return s.dialTo(s.Cluster.Members[0].Addr, string(s.Kind.Member()))
 }
 
 func (s *site) dialTo(addr, name string, more ...grpc.DialOption) *client {
 	s.Helper()
 	conn := targettest.Dial(s, addr, more...)
-	return &client{site: s, name: name, ctx: s.ctx, conn: conn, kv: pb.NewKVClient(conn)}
+	return &client{site: s, name: name, ctx: s.Ctx, conn: conn, kv: pb.NewKVClient(conn)}
 }
 
 // with is the same connection, used under another identity.
 func (c *client) with(token string) *client {
 	other := *c
-	other.ctx = metadata.AppendToOutgoingContext(c.site.ctx, "token", token)
+	other.ctx = metadata.AppendToOutgoingContext(c.site.Ctx, "token", token)
 	return &other
 }
 
@@ -117,7 +118,7 @@ func (c *client) txn(ops ...*pb.RequestOp) *pb.TxnResponse {
 func (c *client) put(key, value string) int64 {
 	c.Helper()
 	r, err := c.kv.Put(c.ctx, &pb.PutRequest{Key: []byte(key), Value: []byte(value)})
-	c.must(err)
+	c.Must(err)
 	c.told(r.Header)
 	return r.Header.Revision
 }
@@ -129,7 +130,7 @@ func (c *client) putAll(keys []string, value string) {
 		var ops []*pb.RequestOp
 		n := min(len(keys), 100)
 		for _, k := range keys[:n] {
-			ops = append(ops, putOp(k, value))
+			ops = append(ops, targettest.PutOp(k, value))
 		}
 		c.txn(ops...)
 		keys = keys[n:]
@@ -140,7 +141,7 @@ func (c *client) putAll(keys []string, value string) {
 func (c *client) remove(key, end string) int64 {
 	c.Helper()
 	r, err := c.kv.DeleteRange(c.ctx, &pb.DeleteRangeRequest{Key: []byte(key), RangeEnd: []byte(end)})
-	c.must(err)
+	c.Must(err)
 	c.told(r.Header)
 	return r.Header.Revision
 }
@@ -149,7 +150,7 @@ func (c *client) remove(key, end string) int64 {
 func (c *client) compact(rev int64) {
 	c.Helper()
 	r, err := c.kv.Compact(c.ctx, &pb.CompactionRequest{Revision: rev})
-	c.must(err)
+	c.Must(err)
 	c.told(r.Header)
 }
 
@@ -163,7 +164,7 @@ func (c *client) revision() int64 {
 // At a member it does nothing.
 func (s *site) awaitCached(r *pb.RangeRequest) {
 	s.Helper()
-	if len(s.proxies) > 0 {
+	if len(s.Proxies) > 0 {
 		s.dial().awaitCached(r)
 	}
 }
@@ -172,7 +173,7 @@ func (s *site) awaitCached(r *pb.RangeRequest) {
 func (c *client) awaitCached(r *pb.RangeRequest) {
 	c.Helper()
 	r = serializable(r)
-	c.eventually(20*time.Second, fmt.Sprintf("a read from memory of %v", r), func() error {
+	c.Eventually(20*time.Second, fmt.Sprintf("a read from memory of %v", r), func() error {
 		before := c.hits()
 		c.get(r)
 		if c.hits() == before {
@@ -185,7 +186,7 @@ func (c *client) awaitCached(r *pb.RangeRequest) {
 func single(key string) *pb.RangeRequest { return &pb.RangeRequest{Key: []byte(key)} }
 
 func below(prefix string) *pb.RangeRequest {
-	return &pb.RangeRequest{Key: []byte(prefix), RangeEnd: []byte(prefixEnd(prefix))}
+	return &pb.RangeRequest{Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix))}
 }
 
 func fromKey(key string) *pb.RangeRequest {
@@ -202,14 +203,6 @@ func pinned(r *pb.RangeRequest, rev int64) *pb.RangeRequest {
 	r = proto.CloneOf(r)
 	r.Revision = rev
 	return r
-}
-
-func putOp(key, value string) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte(key), Value: []byte(value)}}}
-}
-
-func deleteOp(key string) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte(key)}}}
 }
 
 func rangeOp(r *pb.RangeRequest) *pb.RequestOp {

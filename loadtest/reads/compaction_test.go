@@ -8,7 +8,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // compactedWithin is how long after a compaction reads of what is gone may still be answered: the second that is
@@ -19,14 +20,14 @@ const compactedWithin = time.Second + slack
 // in memory. What is left is read as before.
 func TestCompactionIsHonouredWithinASecond(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Core, 1}, {proc.Etcd37, 2}}, compacted, cacheAll)
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyEtcd35, target.ProxyCore, target.ProxyProxyEtcd37}, compacted, cacheAll)
 }
 
 func compacted(s *site) {
 	direct, through := s.member(), s.dial()
 	ways := []*client{direct, through}
-	if len(s.proxies) > 0 {
-		ways = append(ways, s.dialTo(s.startProxy(s.cluster.Endpoints()).Addr, "another proxy"))
+	if len(s.Proxies) > 0 {
+		ways = append(ways, s.dialTo(s.StartProxy(s.Cluster.Endpoints()).Addr, "another proxy"))
 	}
 	direct.put("/a/1", "before all")
 	s.awaitCached(below("/a/"))
@@ -36,14 +37,14 @@ func compacted(s *site) {
 			revs = append(revs, direct.put("/a/1", fmt.Sprint(i)))
 		}
 		c := s.dial()
-		want(s, "revision", c.revision(), revs[19]) // from here on memory has it
+		targettest.Want(s, "revision", c.revision(), revs[19]) // from here on memory has it
 		hits := s.hits()
 		for i, rev := range revs {
 			value := fmt.Sprint(i)
-			want(s, "value before the compaction", string(c.get(pinned(single("/a/1"), rev)).Kvs[0].Value), value)
-			want(s, "value before the compaction", string(c.get(serializable(pinned(single("/a/1"), rev))).Kvs[0].Value), value)
+			targettest.Want(s, "value before the compaction", string(c.get(pinned(single("/a/1"), rev)).Kvs[0].Value), value)
+			targettest.Want(s, "value before the compaction", string(c.get(serializable(pinned(single("/a/1"), rev))).Kvs[0].Value), value)
 		}
-		if len(s.proxies) > 0 && s.hits()-hits < 30 {
+		if len(s.Proxies) > 0 && s.hits()-hits < 30 {
 			s.Errorf("%d of 40 reads at a revision were answered from memory", s.hits()-hits)
 		}
 		way.compact(revs[10])
@@ -52,7 +53,7 @@ func compacted(s *site) {
 			pinned(single("/a/1"), revs[9]), serializable(pinned(single("/a/1"), revs[9])),
 			pinned(below("/a/"), revs[0]), serializable(pinned(below("/a/"), revs[0])),
 		} {
-			s.eventually(time.Until(before.Add(compactedWithin)), fmt.Sprintf("%v ends after compaction by %s", r, way.name), func() error {
+			s.Eventually(time.Until(before.Add(compactedWithin)), fmt.Sprintf("%v ends after compaction by %s", r, way.name), func() error {
 				if _, err := c.read(r); errText(err) != errText(rpctypes.ErrGRPCCompacted) {
 					return fmt.Errorf("it is answered: %s", errText(err))
 				}
@@ -64,11 +65,11 @@ func compacted(s *site) {
 				resp, err := s.dial().read(r)
 				switch {
 				case i < 10:
-					want(s, fmt.Sprintf("%v below the compact revision", r), errText(err), errText(rpctypes.ErrGRPCCompacted))
+					targettest.Want(s, fmt.Sprintf("%v below the compact revision", r), errText(err), errText(rpctypes.ErrGRPCCompacted))
 				case err != nil:
 					s.Errorf("%v, not below the compact revision: %v", r, err)
 				default:
-					want(s, fmt.Sprintf("value of %v", r), string(resp.Kvs[0].Value), fmt.Sprint(i))
+					targettest.Want(s, fmt.Sprintf("value of %v", r), string(resp.Kvs[0].Value), fmt.Sprint(i))
 				}
 			}
 		}
@@ -84,7 +85,7 @@ func TestWhatIsLeftIsReadAfterACompaction(t *testing.T) {
 
 func readAfterCompaction(s *site) {
 	c := s.dial()
-	all := keys("/a/", 10)
+	all := targettest.Keys("/a/", 10)
 	c.putAll(all, "before")
 	s.awaitCached(below("/a/"))
 	c.compact(c.revision())

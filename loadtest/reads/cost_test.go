@@ -10,7 +10,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // upstream is what the member was asked and has sent, all together.
@@ -22,7 +23,7 @@ type upstream struct {
 
 func (s *site) upstream() upstream {
 	s.Helper()
-	return upstream{ranges: s.metric(rangesMetric), sent: s.metric(sentMetric), at: time.Now()}
+	return upstream{ranges: s.Metric(rangesMetric), sent: s.Metric(sentMetric), at: time.Now()}
 }
 
 // since is what came after `before`.
@@ -46,9 +47,9 @@ func background(before upstream) int {
 // sends no list.
 func TestLinearizableListsCostUpstreamOnlyChecks(t *testing.T) {
 	const clients, lists, listed = 100, 100, 100
-	s := newSite(t, place{proc.Etcd37, 1}, 1, "--cache-prefix=/list/")
+	s := newSite(t, target.ProxyEtcd37, "--cache-prefix=/list/")
 	value := strings.Repeat("x", 256)
-	s.member().putAll(keys("/list/", listed), value)
+	s.member().putAll(targettest.Keys("/list/", listed), value)
 	s.awaitCached(below("/list/"))
 	var reading sync.WaitGroup
 	before := s.upstream()
@@ -79,7 +80,7 @@ func TestLinearizableListsCostUpstreamOnlyChecks(t *testing.T) {
 // written before they began.
 func TestChecksKeepTheirInterval(t *testing.T) {
 	const interval, clients, lists = 50 * time.Millisecond, 20, 20
-	s := newSite(t, place{proc.Etcd37, 1}, 1, cacheAll, fmt.Sprintf("--read-check-interval=%v", interval))
+	s := newSite(t, target.ProxyEtcd37, cacheAll, fmt.Sprintf("--read-check-interval=%v", interval))
 	s.member().put("/list/", "first")
 	s.awaitCached(below("/list/"))
 	var reading sync.WaitGroup
@@ -89,7 +90,7 @@ func TestChecksKeepTheirInterval(t *testing.T) {
 		key := fmt.Sprintf("/list/%d", n)
 		reading.Go(func() {
 			for i := range lists {
-				if _, err := direct.kv.Put(s.ctx, &pb.PutRequest{Key: []byte(key), Value: fmt.Append(nil, i)}); err != nil {
+				if _, err := direct.kv.Put(s.Ctx, &pb.PutRequest{Key: []byte(key), Value: fmt.Append(nil, i)}); err != nil {
 					s.Error(err)
 					return
 				}
@@ -110,8 +111,8 @@ func TestChecksKeepTheirInterval(t *testing.T) {
 
 // A thousand clients that ask for the same at the same time, of what is not in memory, make one or two reads upstream.
 func TestIdenticalReadsAtOnceAreOneOrTwoUpstream(t *testing.T) {
-	s := newSite(t, place{proc.Etcd37, 1}, 1, "--cache-bytes=0")
-	s.member().putAll(keys("/list/", 10), strings.Repeat("x", 2000))
+	s := newSite(t, target.ProxyEtcd37, "--cache-bytes=0")
+	s.member().putAll(targettest.Keys("/list/", 10), strings.Repeat("x", 2000))
 	atOnce(s, below("/list/"))
 	atOnce(s, serializable(below("/list/")))
 }
@@ -136,19 +137,19 @@ func atOnce(s *site, r *pb.RangeRequest) {
 		return shared.Calls + shared.Shared
 	}
 	before, until := s.upstream(), forwarded()+readers
-	m := s.cluster.Members[0]
-	s.must(m.Pause())
+	m := s.Cluster.Members[0]
+	s.Must(m.Pause())
 	paused := time.Now()
 	var reading sync.WaitGroup
 	for i := range readers {
 		reading.Go(func() {
-			resp, err := clients[i%connections].kv.Range(s.ctx, r)
+			resp, err := clients[i%connections].kv.Range(s.Ctx, r)
 			if err != nil || len(resp.Kvs) != 10 {
 				s.Errorf("read %d: %d pairs: %v", i, len(resp.GetKvs()), err)
 			}
 		})
 	}
-	s.eventually(10*time.Second, "all reads waiting at the proxy", func() error {
+	s.Eventually(10*time.Second, "all reads waiting at the proxy", func() error {
 		if n := forwarded(); n < until {
 			return fmt.Errorf("%d of %d do", n-until+readers, readers)
 		}
@@ -156,7 +157,7 @@ func atOnce(s *site, r *pb.RangeRequest) {
 	})
 	// Those that come late, because the machine is busy, are further calls.
 	most := 2 + int(time.Since(paused)/sharePatience)
-	s.must(m.Resume())
+	s.Must(m.Resume())
 	reading.Wait()
 	// What the proxy asks for itself is answered in few bytes.
 	n := s.since(before).sent / size
@@ -170,7 +171,7 @@ func atOnce(s *site, r *pb.RangeRequest) {
 // key. From then on upstream is not asked for it.
 func TestRangeThatIsReadOftenIsKept(t *testing.T) {
 	const listed = 100
-	all := keys("/kept/", listed)
+	all := targettest.Keys("/kept/", listed)
 	for _, c := range []struct {
 		name string
 		read func(i int) *pb.RangeRequest
@@ -179,7 +180,7 @@ func TestRangeThatIsReadOftenIsKept(t *testing.T) {
 		{"key by key", func(i int) *pb.RangeRequest { return single(all[i%listed]) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			at(t, []place{{proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Etcd37, 2}}, func(s *site) {
+			at(t, []target.Kind{target.ProxyEtcd37, target.ProxyEtcd35, target.ProxyProxyEtcd37}, func(s *site) {
 				s.member().putAll(all, strings.Repeat("x", 256))
 				becomesKept(s, c.read)
 			})
@@ -190,7 +191,7 @@ func TestRangeThatIsReadOftenIsKept(t *testing.T) {
 func becomesKept(s *site, read func(i int) *pb.RangeRequest) {
 	const reads = 500
 	c, i, rounds := s.dial(), 0, 0
-	s.eventually(20*time.Second, "reads without upstream requests", func() error {
+	s.Eventually(20*time.Second, "reads without upstream requests", func() error {
 		rounds++
 		before := s.upstream()
 		for range reads {

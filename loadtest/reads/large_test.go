@@ -12,8 +12,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // mayGrow is how much more memory a proxy may take for a range of any size that it passes on or answers.
@@ -27,15 +27,14 @@ func TestStreamOfALargeRangeNeedsLittleMemory(t *testing.T) {
 	if *huge {
 		size = 1 << 30
 	}
-	for _, member := range []proc.Program{proc.Etcd37, proc.Core} {
-		t.Run(string(member), func(t *testing.T) {
+	for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyCore} {
+		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, place{member, 0}, 1)
-			s.member().putAll(keys("/large/", size/largeValue), strings.Repeat("x", largeValue))
-			s.place.proxies = 1
+			s := newSiteWith(t, kind, targettest.SiteOptions{NoProxies: true})
+			s.member().putAll(targettest.Keys("/large/", size/largeValue), strings.Repeat("x", largeValue))
 			for _, args := range [][]string{{"--cache-bytes=0"}, {"--cache-prefix=/large/", fmt.Sprintf("--cache-bytes=%d", 4*size)}} {
-				s.proxyArgs = args
-				s.proxies = []*target.Server{s.startProxy(s.cluster.Endpoints())}
+				s.ProxyArgs = args
+				s.StartProxies(s.Cluster.Endpoints())
 				streamLarge(s, size, len(args) > 1)
 			}
 		})
@@ -55,25 +54,25 @@ func streamLarge(s *site, size int, fromMemory bool) {
 	}
 	s.dial().drain(r, size) // once, for what is allocated once
 	hits := s.hits()
-	m := watchMemory(s.proxies[0])
+	m := watchMemory(s.Proxies[0])
 
 	// Clients of gRPC's smallest windows stop after the first part: what they do not take must not be held for them.
 	const stalled = 3
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(s.Ctx)
 	defer cancel()
 	for range stalled {
-		c := s.dialTo(s.endpoint(), "a slow client", grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(64<<10))
+		c := s.dialTo(s.Endpoint(), "a slow client", grpc.WithStaticStreamWindowSize(64<<10), grpc.WithStaticConnWindowSize(64<<10))
 		stream, err := c.kv.RangeStream(ctx, r)
-		s.must(err)
+		s.Must(err)
 		_, err = stream.Recv()
-		s.must(err)
+		s.Must(err)
 	}
 	s.dial().drain(r, size)
 	grown, err := m.stop()
-	s.must(err)
-	s.Logf("%s: the proxy grew by %d KiB", s.proxyArgs, grown>>10)
+	s.Must(err)
+	s.Logf("%s: the proxy grew by %d KiB", s.ProxyArgs, grown>>10)
 	if grown > mayGrow {
-		s.Errorf("%s: the proxy grew by %d MiB for streams of %d MiB", s.proxyArgs, grown>>20, size>>20)
+		s.Errorf("%s: the proxy grew by %d MiB for streams of %d MiB", s.ProxyArgs, grown>>20, size>>20)
 	}
 	if fromMemory && s.hits() == hits {
 		s.Error("the range was not streamed from memory")
@@ -84,14 +83,14 @@ func streamLarge(s *site, size int, fromMemory bool) {
 func (c *client) drain(r *pb.RangeRequest, size int) {
 	c.Helper()
 	stream, err := c.kv.RangeStream(c.ctx, r)
-	c.must(err)
+	c.Must(err)
 	n, last := 0, &pb.RangeResponse{}
 	for {
 		part, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		c.must(err)
+		c.Must(err)
 		last = part.RangeResponse
 		for _, kv := range last.Kvs {
 			n += len(kv.Value)

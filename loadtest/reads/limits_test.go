@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // Ranges with more keys or bytes than the limits allow are refused, exactly from the first too many on, whether upstream
@@ -19,10 +19,10 @@ import (
 func TestUnboundedReadsAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, cache := range []string{"--cache-bytes=0", cacheAll} {
-		for _, member := range []proc.Program{proc.Etcd37, proc.Core} {
-			t.Run(cache+"/"+string(member), func(t *testing.T) {
+		for _, kind := range []target.Kind{target.ProxyEtcd37, target.ProxyCore} {
+			t.Run(cache+"/"+string(kind), func(t *testing.T) {
 				t.Parallel()
-				limits(newSite(t, place{member, 0}, 1), cache)
+				limits(newSiteWith(t, kind, targettest.SiteOptions{NoProxies: true}), cache)
 			})
 		}
 	}
@@ -31,15 +31,14 @@ func TestUnboundedReadsAreRefused(t *testing.T) {
 func limits(s *site, cache string) {
 	const listed = 50
 	direct := s.member()
-	direct.putAll(keys("/list/", listed), strings.Repeat("x", 100))
+	direct.putAll(targettest.Keys("/list/", listed), strings.Repeat("x", 100))
 	size := 0 // as --max-range-bytes counts
 	for _, kv := range direct.get(below("/list/")).Kvs {
 		size += proto.Size(kv)
 	}
-	s.place.proxies = 1
 	for _, limit := range []string{fmt.Sprintf("--max-range-keys=%d", listed), fmt.Sprintf("--max-range-bytes=%d", size)} {
-		s.proxyArgs = []string{cache, limit}
-		s.proxies = []*target.Server{s.startProxy(s.cluster.Endpoints())}
+		s.ProxyArgs = []string{cache, limit}
+		s.StartProxies(s.Cluster.Endpoints())
 		if cache == cacheAll {
 			s.awaitCached(single("/list/000000"))
 		}
@@ -75,7 +74,7 @@ func limits(s *site, cache string) {
 			}
 		}
 		all, err := c.stream(below("/list/"))
-		s.must(err)
+		s.Must(err)
 		if err := sameAnswer(all, direct.get(below("/list/"))); err != nil {
 			s.Errorf("%s %s: a stream: %v", cache, limit, err)
 		}

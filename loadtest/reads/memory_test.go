@@ -8,7 +8,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // What is kept in memory for reads stays below --cache-bytes, however much more is read again and again; nor does the
@@ -16,21 +17,21 @@ import (
 func TestCacheBytesIsHeld(t *testing.T) {
 	t.Parallel()
 	const cacheBytes, prefixes, each, valueSize = 4 << 20, 32, 512 << 10, 4 << 10
-	s := newSite(t, place{proc.Etcd37, 1}, 1, fmt.Sprintf("--cache-bytes=%d", cacheBytes), "--watch-history-bytes=0", "--enable-pprof")
+	s := newSite(t, target.ProxyEtcd37, fmt.Sprintf("--cache-bytes=%d", cacheBytes), "--watch-history-bytes=0", "--enable-pprof")
 	direct, c := s.member(), s.dial()
-	idle, highest := s.heap(), 0
+	idle, highest := s.Heap(), 0
 	for i := range prefixes {
-		direct.putAll(keys(fmt.Sprintf("/%02d/", i), each/valueSize), strings.Repeat("x", valueSize))
+		direct.putAll(targettest.Keys(fmt.Sprintf("/%02d/", i), each/valueSize), strings.Repeat("x", valueSize))
 	}
 	for round := range 2 {
 		for i := range prefixes {
 			prefix := fmt.Sprintf("/%02d/", i)
 			for range 12 {
-				want(s, "pairs", len(c.get(serializable(below(prefix))).Kvs), each/valueSize)
+				targettest.Want(s, "pairs", len(c.get(serializable(below(prefix))).Kvs), each/valueSize)
 			}
 			// What changes while it is kept has a history, which is kept too as long as there is room.
-			direct.put(keys(prefix, 1)[0], fmt.Sprint(round))
-			highest = max(highest, s.heap()-idle)
+			direct.put(targettest.Keys(prefix, 1)[0], fmt.Sprint(round))
+			highest = max(highest, s.Heap()-idle)
 		}
 	}
 	s.Logf("%d KiB more on the heap than at first, %d reads answered from memory", highest>>10, s.hits())
@@ -38,25 +39,25 @@ func TestCacheBytesIsHeld(t *testing.T) {
 	if most := 2 * cacheBytes; highest > most {
 		s.Errorf("%d bytes more on the heap than at first, with --cache-bytes=%d", highest, cacheBytes)
 	}
-	want(s, "anything was kept", s.hits() > 0, true)
+	targettest.Want(s, "anything was kept", s.hits() > 0, true)
 }
 
 // Reads that are all different leave nothing behind: neither their results, nor what is counted of them.
 func TestDistinctReadsLeaveNothingInMemory(t *testing.T) {
 	t.Parallel()
 	const cacheBytes, valueSize, clients = 4 << 20, 4 << 10, 16
-	s := newSite(t, place{proc.Etcd37, 1}, 1, "--cache-prefix=/there/", fmt.Sprintf("--cache-bytes=%d", cacheBytes), "--enable-pprof")
-	s.member().putAll(keys("/there/", 1000), strings.Repeat("x", 100))
-	s.member().putAll(keys("/too much/", 2*cacheBytes/valueSize), strings.Repeat("x", valueSize)) // or all would be in memory
+	s := newSite(t, target.ProxyEtcd37, "--cache-prefix=/there/", fmt.Sprintf("--cache-bytes=%d", cacheBytes), "--enable-pprof")
+	s.member().putAll(targettest.Keys("/there/", 1000), strings.Repeat("x", 100))
+	s.member().putAll(targettest.Keys("/too much/", 2*cacheBytes/valueSize), strings.Repeat("x", valueSize)) // or all would be in memory
 	s.awaitCached(below("/there/"))
 	warm := *distinct / 5
 	readDistinct(s, clients, 0, warm)
-	before := s.heap()
-	m := watchMemory(s.proxies[0])
+	before := s.Heap()
+	m := watchMemory(s.Proxies[0])
 	readDistinct(s, clients, warm, *distinct)
 	grown, err := m.stop()
-	s.must(err)
-	after := s.heap()
+	s.Must(err)
+	after := s.Heap()
 	s.Logf("%d distinct reads, %d of them answered from memory: the heap went from %d KiB to %d KiB, and the process grew by %d KiB at most",
 		*distinct, s.hits(), before>>10, after>>10, grown>>10)
 	if after-before > cacheBytes || grown > mayGrow {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/loadtest/proc"
+	"weir/loadtest/target/targettest"
 )
 
 // Whatever a range request, a stream of ranges or a transaction that only reads asks for, the answer from memory is the
@@ -29,9 +30,9 @@ type comparison struct {
 }
 
 func everyOption(s *site) {
-	c := &comparison{site: s, generator: &generator{rng: random(s), known: s.place.member == proc.Etcd35}, direct: s.member(), client: s.dial(), report: map[string]int{}}
-	lease, err := pb.NewLeaseClient(c.direct.conn).LeaseGrant(s.ctx, &pb.LeaseGrantRequest{TTL: 10_000})
-	s.must(err)
+	c := &comparison{site: s, generator: &generator{rng: targettest.Random(s, *seed), known: s.Kind.Member() == proc.Etcd35}, direct: s.member(), client: s.dial(), report: map[string]int{}}
+	lease, err := pb.NewLeaseClient(c.direct.conn).LeaseGrant(s.Ctx, &pb.LeaseGrantRequest{TTL: 10_000})
+	s.Must(err)
 	c.lease = lease.ID
 	for _, i := range c.rng.Perm(len(many)) {
 		c.write(c.putToMany(many[i]))
@@ -52,7 +53,7 @@ func everyOption(s *site) {
 	}
 	s.Logf("compared: %v", c.report)
 	// With each goes one more, for the revision.
-	if n := s.hits() - before - rounds*requests; len(s.proxies) > 0 && n < rounds*requests/2 {
+	if n := s.hits() - before - rounds*requests; len(s.Proxies) > 0 && n < rounds*requests/2 {
 		s.Errorf("%d of %d requests were answered from memory", n, rounds*requests)
 	}
 }
@@ -67,7 +68,7 @@ func (c *comparison) compactSome() {
 	c.Helper()
 	c.compact = c.rev - c.rng.Int64N(min(20, c.rev-c.compact))
 	c.direct.compact(c.compact)
-	c.eventually(compactedWithin, "compaction", func() error {
+	c.Eventually(compactedWithin, "compaction", func() error {
 		if _, err := c.client.read(pinned(single("a"), c.compact-1)); errText(err) != errText(rpctypes.ErrGRPCCompacted) {
 			return fmt.Errorf("a read before the compact revision: %s", errText(err))
 		}
@@ -79,7 +80,7 @@ func (c *comparison) compactSome() {
 func (c *comparison) compare() {
 	c.Helper()
 	// A serializable read is to be as new as what its connection has been told.
-	want(c, "revision", c.client.revision(), c.rev)
+	targettest.Want(c, "revision", c.client.revision(), c.rev)
 	var (
 		r    proto.Message
 		send func(to *client) (proto.Message, error)
@@ -89,7 +90,7 @@ func (c *comparison) compare() {
 		txn := c.txnRequest(1)
 		r, send = txn, func(to *client) (proto.Message, error) { return to.kv.Txn(to.ctx, txn) }
 	case 2, 3:
-		if c.place.member == proc.Etcd35 || c.place.member == proc.Etcd36 {
+		if c.Kind.Member() == proc.Etcd35 || c.Kind.Member() == proc.Etcd36 {
 			return // there are no streams of ranges
 		}
 		one := c.streamRequest()
@@ -116,7 +117,7 @@ func TestAnswerIsTheSameEachTime(t *testing.T) {
 
 func sameEachTime(s *site) {
 	direct, c := s.member(), s.dial()
-	all := keys("/a/", 200)
+	all := targettest.Keys("/a/", 200)
 	for _, k := range all {
 		direct.put(k, fmt.Sprint("value of ", k))
 	}

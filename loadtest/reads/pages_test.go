@@ -11,12 +11,14 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // A list read in pages is of the revision of its first page, while others write. Upstream sends nothing of it.
 func TestPagesAreOfOneRevision(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Core, 1}, {proc.Etcd37, 2}}, pages, cacheAll)
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyEtcd35, target.ProxyCore, target.ProxyProxyEtcd37}, pages, cacheAll)
 }
 
 // A list of listed keys has twenty times pageSize, so that it is never read by chance between two writes.
@@ -34,12 +36,12 @@ type list struct {
 
 func pages(s *site) {
 	direct := s.member()
-	all := keys("/list/", listed)
+	all := targettest.Keys("/list/", listed)
 	direct.putAll(all, strings.Repeat("x", valueSize))
 	s.awaitCached(below("/list/"))
 	sentBefore, began := 0, s.member()
-	if s.place.member != proc.Core {
-		sentBefore = s.metric(sentMetric)
+	if s.Kind.Member() != proc.Core {
+		sentBefore = s.Metric(sentMetric)
 	}
 
 	// Writes are small: what upstream sends of them is little beside one list.
@@ -72,8 +74,8 @@ func pages(s *site) {
 	reading.Wait()
 	done.Store(true)
 	writing.Wait()
-	if len(s.proxies) > 0 && s.place.member != proc.Core {
-		sent := s.metric(sentMetric) - sentBefore
+	if len(s.Proxies) > 0 && s.Kind.Member() != proc.Core {
+		sent := s.Metric(sentMetric) - sentBefore
 		if most := readers * lists * listed * valueSize / 10; sent > most {
 			s.Errorf("upstream sent %d bytes for %d lists of %d", sent, readers*lists, listed*valueSize)
 		}
@@ -94,11 +96,11 @@ func pages(s *site) {
 // writeSomewhere changes the list: the number of its keys too.
 func writeSomewhere(c *client, all []string, i int) error {
 	key := all[(i*17)%len(all)] + "/small"
-	ops := []*pb.RequestOp{putOp(key, fmt.Sprint(i))}
+	ops := []*pb.RequestOp{targettest.PutOp(key, fmt.Sprint(i))}
 	if i%3 == 2 {
-		ops = []*pb.RequestOp{deleteOp(key)}
+		ops = []*pb.RequestOp{targettest.DeleteOp(key)}
 	}
-	_, err := c.kv.Txn(c.ctx, &pb.TxnRequest{Success: append(ops, putOp(all[0]+"/newest", fmt.Sprint(i)))})
+	_, err := c.kv.Txn(c.ctx, &pb.TxnRequest{Success: append(ops, targettest.PutOp(all[0]+"/newest", fmt.Sprint(i)))})
 	return err
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"weir/loadtest/target/targettest"
 )
 
 // generator makes random requests, and writes that give them something to meet.
@@ -25,7 +27,7 @@ type generator struct {
 var few = []string{"a", "b", "c", "aa", "ab", "b\x00", "c\xff", "\x00", "\xff", "abc", "d"}
 
 // many are keys whose values, revisions of change and of creation all differ.
-var many = keys("m/", 300)
+var many = targettest.Keys("m/", 300)
 
 // The ends of the two kinds, but for the key "\xff".
 const endOfFew, endOfMany = "e", "m0"
@@ -40,15 +42,15 @@ func (g *generator) writes() [][]*pb.RequestOp {
 	for range 1 + g.rng.IntN(8) {
 		switch g.rng.IntN(8) {
 		case 0:
-			all = append(all, []*pb.RequestOp{deleteOp(pick(g, few...))})
+			all = append(all, []*pb.RequestOp{targettest.DeleteOp(pick(g, few...))})
 		case 1:
-			all = append(all, []*pb.RequestOp{deleteOp("a"), putOp("b", g.value()), deleteOp("d"), putOp("c", g.value())})
+			all = append(all, []*pb.RequestOp{targettest.DeleteOp("a"), targettest.PutOp("b", g.value()), targettest.DeleteOp("d"), targettest.PutOp("c", g.value())})
 		case 2:
-			all = append(all, []*pb.RequestOp{deleteOp(pick(g, many...))})
+			all = append(all, []*pb.RequestOp{targettest.DeleteOp(pick(g, many...))})
 		case 3, 4:
 			all = append(all, []*pb.RequestOp{g.putToMany(pick(g, many...))})
 		default:
-			op := putOp(pick(g, few...), g.value())
+			op := targettest.PutOp(pick(g, few...), g.value())
 			if g.chance(3) {
 				op.GetRequestPut().Lease = g.lease
 			}
@@ -61,7 +63,7 @@ func (g *generator) writes() [][]*pb.RequestOp {
 // putToMany puts a value that no other of these keys has. It must be alone in its transaction.
 func (g *generator) putToMany(key string) *pb.RequestOp {
 	g.values++
-	return putOp(key, fmt.Sprintf("%08x", uint32(g.values)*2654435761)) // in another order than that of the keys
+	return targettest.PutOp(key, fmt.Sprintf("%08x", uint32(g.values)*2654435761)) // in another order than that of the keys
 }
 
 func (g *generator) value() string {

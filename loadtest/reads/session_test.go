@@ -10,14 +10,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"weir/loadtest/proc"
 	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // A client reads what it has just written on the same connection, serializably too, whether it reads from memory or not.
 func TestOwnWritesAreRead(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Core, 1}, {proc.Core, 2}}, ownWrites, "--cache-prefix=/hot/")
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyEtcd35, target.ProxyCore, target.ProxyProxyCore}, ownWrites, "--cache-prefix=/hot/")
 }
 
 func ownWrites(s *site) {
@@ -49,10 +49,10 @@ func (c *client) writeAndRead(prefix string, i int) error {
 		txn  *pb.TxnRequest
 		want map[string]string
 	}{
-		{&pb.TxnRequest{Success: []*pb.RequestOp{putOp(a, value)}}, map[string]string{a: value}},
-		{&pb.TxnRequest{Success: []*pb.RequestOp{putOp(b, value), putOp(d, value)}}, map[string]string{a: value, b: value, d: value}},
-		{&pb.TxnRequest{Success: []*pb.RequestOp{deleteOp(a), putOp(d, "again")}}, map[string]string{b: value, d: "again"}},
-		{&pb.TxnRequest{Success: []*pb.RequestOp{deleteOp(b), deleteOp(d)}}, map[string]string{}},
+		{&pb.TxnRequest{Success: []*pb.RequestOp{targettest.PutOp(a, value)}}, map[string]string{a: value}},
+		{&pb.TxnRequest{Success: []*pb.RequestOp{targettest.PutOp(b, value), targettest.PutOp(d, value)}}, map[string]string{a: value, b: value, d: value}},
+		{&pb.TxnRequest{Success: []*pb.RequestOp{targettest.DeleteOp(a), targettest.PutOp(d, "again")}}, map[string]string{b: value, d: "again"}},
+		{&pb.TxnRequest{Success: []*pb.RequestOp{targettest.DeleteOp(b), targettest.DeleteOp(d)}}, map[string]string{}},
 	} {
 		written, err := c.write(step.txn)
 		if err != nil {
@@ -101,25 +101,25 @@ func (c *client) write(r *pb.TxnRequest) (rev int64, err error) {
 // The revisions that one connection is told never go back, whichever ranges are read and however, while others write.
 func TestRevisionsOfAConnectionNeverGoBack(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd36, 1}, {proc.Etcd37, 2}, {proc.Core, 2}}, neverBack, "--cache-prefix=/hot/,/warm/")
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyEtcd36, target.ProxyProxyEtcd37, target.ProxyProxyCore}, neverBack, "--cache-prefix=/hot/,/warm/")
 }
 
 func neverBack(s *site) {
 	const readers, reads = 8, 250
 	direct := s.member()
 	direct.put("/warm/1", "quiet") // what is in memory without events must not be taken for old, nor be old
-	direct.putAll(keys("/hot/", 10), "first")
-	direct.putAll(keys("/cold/", 10), "first")
+	direct.putAll(targettest.Keys("/hot/", 10), "first")
+	direct.putAll(targettest.Keys("/cold/", 10), "first")
 	for _, prefix := range []string{"/hot/", "/warm/"} {
 		s.awaitCached(below(prefix))
 	}
-	rng := random(s)
+	rng := targettest.Random(s, *seed)
 	var done atomic.Bool
 	var writing, reading sync.WaitGroup
 	writing.Go(func() {
 		for i := 0; !done.Load(); i++ {
 			key := fmt.Sprintf("%s%06d", []string{"/hot/", "/cold/", "/elsewhere/"}[i%3], i%10)
-			if _, err := direct.write(&pb.TxnRequest{Success: []*pb.RequestOp{putOp(key, fmt.Sprint(i))}}); err != nil {
+			if _, err := direct.write(&pb.TxnRequest{Success: []*pb.RequestOp{targettest.PutOp(key, fmt.Sprint(i))}}); err != nil {
 				s.Error(err)
 				return
 			}
@@ -163,7 +163,7 @@ func (c *client) readSomehow(kind, n int) error {
 			c.told(resp.Header)
 		}
 	default:
-		_, err = c.write(&pb.TxnRequest{Success: []*pb.RequestOp{putOp(fmt.Sprintf("/hot/own/%d", n), "value")}})
+		_, err = c.write(&pb.TxnRequest{Success: []*pb.RequestOp{targettest.PutOp(fmt.Sprintf("/hot/own/%d", n), "value")}})
 	}
 	return err
 }
@@ -175,34 +175,34 @@ func TestLaggingMemberDoesNotTakeAConnectionBack(t *testing.T) {
 	for _, arg := range []string{"--cache-bytes=0", cacheAll} {
 		t.Run(arg, func(t *testing.T) {
 			t.Parallel()
-			lagging(newSite(t, place{proc.Etcd37, 0}, 3, arg))
+			lagging(newSiteWith(t, target.ProxyEtcd37, targettest.SiteOptions{Members: 3, ProxyArgs: []string{arg}, NoProxies: true}))
 		})
 	}
 }
 
 func lagging(s *site) {
-	behind, others := s.cluster.Members[2], s.cluster.Members[:2]
+	behind, others := s.Cluster.Members[2], s.Cluster.Members[:2]
 	straight := s.dialTo(behind.Addr, "the member that is behind")
 	s.member().put("/a/1", "old")
-	want(s, "pairs at the member", len(straight.get(single("/a/1")).Kvs), 1)
-	s.must(behind.Pause())
+	targettest.Want(s, "pairs at the member", len(straight.get(single("/a/1")).Kvs), 1)
+	s.Must(behind.Pause())
 	for _, m := range others { // the connections to the member that is paused may already bring it what comes now
-		s.must(m.Kill())
-		s.must(m.Restart())
+		s.Must(m.Kill())
+		s.Must(m.Restart())
 	}
 	for _, m := range others {
-		s.must(m.WaitReady(s.ctx, target.Serves(m.Addr)))
+		s.Must(m.WaitReady(s.Ctx, target.Serves(m.Addr)))
 	}
-	s.place.proxies, s.proxies = 1, []*target.Server{s.startProxy(s.cluster.Endpoints())}
+	s.StartProxies(s.Cluster.Endpoints())
 	c := s.dial()
 	written := c.put("/a/1", "new")
-	if s.proxyArgs[0] == cacheAll {
+	if s.ProxyArgs[0] == cacheAll {
 		s.awaitCached(below("/a/"))
 	}
 	for _, m := range others {
-		s.must(m.Kill())
+		s.Must(m.Kill())
 	}
-	s.must(behind.Resume())
+	s.Must(behind.Resume())
 	old := func(c *client) func() error {
 		return func() error {
 			r, err := c.read(serializable(single("/a/1")))
@@ -212,14 +212,14 @@ func lagging(s *site) {
 			return err
 		}
 	}
-	s.eventually(backWithin, "an old answer by the member", old(straight))
-	if s.proxyArgs[0] != cacheAll {
-		s.eventually(backWithin, "an old answer for who has not been told of the new one", old(s.dial()))
+	s.Eventually(backWithin, "an old answer by the member", old(straight))
+	if s.ProxyArgs[0] != cacheAll {
+		s.Eventually(backWithin, "an old answer for who has not been told of the new one", old(s.dial()))
 	}
 	var reading sync.WaitGroup
 	for _, r := range []*pb.RangeRequest{serializable(single("/a/1")), serializable(below("/a/")), serializable(fromKey("/a/"))} {
 		reading.Go(func() {
-			resp, err := c.kv.Range(s.ctx, r)
+			resp, err := c.kv.Range(s.Ctx, r)
 			switch {
 			case err == nil && resp.Header.Revision < written:
 				s.Errorf("%v is answered at revision %d, but the connection has written %d", r, resp.Header.Revision, written)
@@ -230,12 +230,12 @@ func lagging(s *site) {
 	}
 	reading.Wait()
 	for _, m := range others {
-		s.must(m.Restart())
+		s.Must(m.Restart())
 	}
-	s.eventually(2*backWithin, "an answer when all are back", func() error {
+	s.Eventually(2*backWithin, "an answer when all are back", func() error {
 		resp, err := c.read(serializable(single("/a/1")))
 		if err == nil {
-			want(s, "value", string(resp.Kvs[0].Value), "new")
+			targettest.Want(s, "value", string(resp.Kvs[0].Value), "new")
 		}
 		return err
 	})

@@ -8,7 +8,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 
-	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
 )
 
 // What others write, straight at a member or through another proxy, is in a linearizable read at once, and in a
@@ -17,7 +18,7 @@ import (
 func TestWritesElsewhereAreSeen(t *testing.T) {
 	t.Parallel()
 	t.Run("cached", func(t *testing.T) { at(t, everywhere, writesElsewhere, cacheAll) })
-	t.Run("by itself", func(t *testing.T) { at(t, []place{{proc.Etcd37, 1}, {proc.Core, 2}}, writesElsewhere) })
+	t.Run("by itself", func(t *testing.T) { at(t, []target.Kind{target.ProxyEtcd37, target.ProxyProxyCore}, writesElsewhere) })
 }
 
 // shapes are ranges of all kinds around the keys below /a/.
@@ -34,10 +35,10 @@ func shapes() []*pb.RangeRequest {
 func writesElsewhere(s *site) {
 	direct := s.member()
 	writers := []*client{direct}
-	if len(s.proxies) > 0 {
-		writers = append(writers, s.dialTo(s.startProxy(s.cluster.Endpoints()).Addr, "another proxy"))
+	if len(s.Proxies) > 0 {
+		writers = append(writers, s.dialTo(s.StartProxy(s.Cluster.Endpoints()).Addr, "another proxy"))
 	}
-	all := keys("/a/", 20)
+	all := targettest.Keys("/a/", 20)
 	direct.putAll(all, "first")
 	linear, serial := s.dial(), s.dial()
 	for range 20 { // as often as makes a range hot
@@ -46,7 +47,7 @@ func writesElsewhere(s *site) {
 			linear.get(r)
 		}
 	}
-	if slices.Contains(s.proxyArgs, cacheAll) {
+	if slices.Contains(s.ProxyArgs, cacheAll) {
 		s.awaitCached(below("/a/"))
 	}
 	for i, write := range []func(*client){
@@ -54,7 +55,9 @@ func writesElsewhere(s *site) {
 		func(c *client) { c.put("/a/new", "new") },
 		func(c *client) { c.remove(all[10], "") },
 		func(c *client) { c.remove(all[3], all[9]) },
-		func(c *client) { c.txn(putOp(all[3], "again"), deleteOp(all[15]), putOp(all[19], "again")) },
+		func(c *client) {
+			c.txn(targettest.PutOp(all[3], "again"), targettest.DeleteOp(all[15]), targettest.PutOp(all[19], "again"))
+		},
 		func(c *client) { c.remove("/a/", "\x00") },
 	} {
 		write(writers[i%len(writers)])
@@ -70,7 +73,7 @@ func writesElsewhere(s *site) {
 		}
 		for _, r := range shapes() {
 			now := direct.get(r)
-			s.eventually(maxStaleness+slack, fmt.Sprintf("write %d in serializable %v", i, r), func() error {
+			s.Eventually(maxStaleness+slack, fmt.Sprintf("write %d in serializable %v", i, r), func() error {
 				return sameAnswer(serial.get(serializable(r)), now)
 			})
 			if err := sameAnswer(serial.get(serializable(r)), now); err != nil {
@@ -95,12 +98,12 @@ func sameAnswer(got, want *pb.RangeResponse) error {
 // With --max-staleness=0 what others write is in serializable reads at once too.
 func TestSerializableReadsMayBeForbiddenToBeStale(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Core, 2}}, func(s *site) {
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyProxyCore}, func(s *site) {
 		direct, c := s.member(), s.dial()
 		s.awaitCached(below("/a/"))
 		for i := range 50 {
 			direct.put("/a/1", fmt.Sprint(i))
-			want(s, "serializable value", string(c.get(serializable(below("/a/"))).Kvs[0].Value), fmt.Sprint(i))
+			targettest.Want(s, "serializable value", string(c.get(serializable(below("/a/"))).Kvs[0].Value), fmt.Sprint(i))
 		}
 	}, cacheAll, "--max-staleness=0")
 }
@@ -117,29 +120,29 @@ func openEnded(s *site) {
 	c.put("/a/1", "1")
 	s.awaitCached(fromKey("/a/"))
 	from := serializable(fromKey("/a/"))
-	want(s, "pairs from /a/", len(c.get(from).Kvs), 1)
+	targettest.Want(s, "pairs from /a/", len(c.get(from).Kvs), 1)
 	for i := range 20 {
 		c.put(fmt.Sprintf("/b/%02d", i), "put above the start")
-		want(s, "pairs from /a/", len(c.get(from).Kvs), 2+i)
-		want(s, "pairs from the first key on", len(c.get(serializable(fromKey("\x00"))).Kvs), 2+i)
+		targettest.Want(s, "pairs from /a/", len(c.get(from).Kvs), 2+i)
+		targettest.Want(s, "pairs from the first key on", len(c.get(serializable(fromKey("\x00"))).Kvs), 2+i)
 	}
 	one := serializable(single("/b/10"))
-	want(s, "pairs at /b/10", len(c.get(one).Kvs), 1)
+	targettest.Want(s, "pairs at /b/10", len(c.get(one).Kvs), 1)
 	c.remove("/b/05", "\x00")
-	want(s, "pairs at /b/10", len(c.get(one).Kvs), 0)
-	want(s, "pairs from /b/05", len(c.get(serializable(fromKey("/b/05"))).Kvs), 0)
-	want(s, "pairs from /a/", len(c.get(from).Kvs), 6)
+	targettest.Want(s, "pairs at /b/10", len(c.get(one).Kvs), 0)
+	targettest.Want(s, "pairs from /b/05", len(c.get(serializable(fromKey("/b/05"))).Kvs), 0)
+	targettest.Want(s, "pairs from /a/", len(c.get(from).Kvs), 6)
 }
 
 // A read at a revision is of that revision, while others write: not of a later one because that is at hand.
 func TestReadAtARevisionIsOfThatRevision(t *testing.T) {
 	t.Parallel()
-	at(t, []place{{proc.Etcd37, 0}, {proc.Etcd37, 1}, {proc.Etcd35, 1}, {proc.Core, 2}}, readAtRevisions, cacheAll)
+	at(t, []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyEtcd35, target.ProxyProxyCore}, readAtRevisions, cacheAll)
 }
 
 func readAtRevisions(s *site) {
 	direct, c := s.member(), s.dial()
-	direct.putAll(keys("/a/", 5), "before")
+	direct.putAll(targettest.Keys("/a/", 5), "before")
 	s.awaitCached(below("/a/"))
 	var revs []int64
 	for i := range 40 {

@@ -107,6 +107,19 @@ func (c *Cluster) Endpoints() []string {
 	return s
 }
 
+// Metric is the sum of all members' metrics whose name and labels begin so.
+func (c *Cluster) Metric(ctx context.Context, name string) (int, error) {
+	sum := 0
+	for _, m := range c.Members {
+		n, err := m.Metric(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
 // Close ends the members, those too that are paused. A member that ended by itself or will not end is an error.
 func (c *Cluster) Close() error {
 	var errs []error

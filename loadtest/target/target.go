@@ -31,14 +31,15 @@ const (
 	ProxyEtcd36   Kind = "proxy-over-etcd-3.6"
 	ProxyEtcd35   Kind = "proxy-over-etcd-3.5"
 
-	// ProxyProxyCore is two proxies, the second before the first.
-	ProxyProxyCore Kind = "proxy-over-proxy-over-core"
+	// Two proxies, the second before the first.
+	ProxyProxyCore   Kind = "proxy-over-proxy-over-core"
+	ProxyProxyEtcd37 Kind = "proxy-over-proxy-over-etcd-3.7"
 
 	// GRPCProxyEtcd37 is etcd's own proxy over etcd: to measure beside weir's, not to learn from.
 	GRPCProxyEtcd37 Kind = "grpc-proxy-over-etcd-3.7"
 )
 
-// Kinds is every kind that must keep the promises of etcd's API, plain etcds first.
+// Kinds are those that must keep the promises of etcd's API, plain etcds first.
 func Kinds() []Kind {
 	return []Kind{Etcd37, Etcd36, Etcd35, Core, ProxyCore, ProxyProxyCore, ProxyEmbedded, ProxyEtcd37, ProxyEtcd36, ProxyEtcd35}
 }
@@ -55,32 +56,49 @@ func (k Kind) API() int {
 	}
 }
 
-// programs are the member that holds the data, if it is a process of its own, and the proxy, if there is one.
-func (k Kind) programs() (member, proxy proc.Program) {
+// parts are the member that holds the data, if it is a process of its own, the program before it, if there is one, and
+// how many processes of that there are in a row.
+func (k Kind) parts() (member, proxy proc.Program, proxies int) {
 	switch k {
 	case Etcd37:
-		return proc.Etcd37, ""
+		return proc.Etcd37, "", 0
 	case Etcd36:
-		return proc.Etcd36, ""
+		return proc.Etcd36, "", 0
 	case Etcd35:
-		return proc.Etcd35, ""
+		return proc.Etcd35, "", 0
 	case Core:
-		return proc.Core, ""
-	case ProxyCore, ProxyProxyCore:
-		return proc.Core, proc.Proxy
+		return proc.Core, "", 0
+	case ProxyCore:
+		return proc.Core, proc.Proxy, 1
+	case ProxyProxyCore:
+		return proc.Core, proc.Proxy, 2
 	case ProxyEmbedded:
-		return "", proc.Proxy
+		return "", proc.Proxy, 1
 	case ProxyEtcd37:
-		return proc.Etcd37, proc.Proxy
+		return proc.Etcd37, proc.Proxy, 1
+	case ProxyProxyEtcd37:
+		return proc.Etcd37, proc.Proxy, 2
 	case GRPCProxyEtcd37:
-		return proc.Etcd37, proc.Etcd37
+		return proc.Etcd37, proc.Etcd37, 1
 	case ProxyEtcd36:
-		return proc.Etcd36, proc.Proxy
+		return proc.Etcd36, proc.Proxy, 1
 	case ProxyEtcd35:
-		return proc.Etcd35, proc.Proxy
+		return proc.Etcd35, proc.Proxy, 1
 	default:
-		return "", ""
+		return "", "", 0
 	}
+}
+
+// Member is the program that holds the data; "" if that is no process of its own.
+func (k Kind) Member() proc.Program {
+	member, _, _ := k.parts()
+	return member
+}
+
+// Proxies is how many proxies there are in a row before the data.
+func (k Kind) Proxies() int {
+	_, _, proxies := k.parts()
+	return proxies
 }
 
 // Target is a running kind. Close ends it.
@@ -89,20 +107,13 @@ type Target struct {
 	// Endpoint is host:port, where clients go.
 	Endpoint string
 
-	tls       *TLS    // that clients use
-	store     *Server // holds the data
-	processes []*proc.Process
-}
-
-// Server is a process that answers etcd's API.
-type Server struct {
-	*proc.Process
-	Addr string // host:port
+	tls     *TLS      // that clients use
+	servers []*Server // the one that holds the data first, the one at the endpoint last
 }
 
 // Build builds what Start needs for a kind, which Start does too: this takes the time of the build out of Start's.
 func Build(ctx context.Context, bin *proc.Bin, kind Kind) error {
-	member, proxy := kind.programs()
+	member, proxy, _ := kind.parts()
 	for _, p := range []proc.Program{member, proxy} {
 		if p == "" {
 			continue
@@ -137,7 +148,7 @@ func StartWith(ctx context.Context, bin *proc.Bin, kind Kind, data string, o Opt
 }
 
 func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, o Options) error {
-	member, proxy := t.Kind.programs()
+	member, proxy, proxies := t.Kind.parts()
 	if member == "" && proxy == "" {
 		return errors.New("there is no such target")
 	}
@@ -152,20 +163,19 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, o Option
 			own = o.TLS
 			args = append(args, "--listen-client-urls=https://"+addr, "--advertise-client-urls=https://"+addr)
 		}
-		if t.store, err = t.add(ctx, bin, member, addr, args, own); err != nil {
+		if err := t.add(ctx, bin, member, addr, args, own); err != nil {
 			return err
 		}
-		t.Endpoint = addr
 	}
 	if proxy == "" {
 		return nil
 	}
-	if t.Kind == ProxyProxyCore {
+	for range proxies - 1 {
 		inner, err := StartProxy(ctx, bin, []string{t.Endpoint}, o.ProxyArgs...)
 		if err != nil {
 			return err
 		}
-		t.processes = append(t.processes, inner.Process)
+		t.servers = append(t.servers, inner)
 		t.Endpoint = inner.Addr
 	}
 	addr, err := proc.FreeAddr()
@@ -181,28 +191,22 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, o Option
 	} else {
 		args = append(append(args, "--embedded", "--data-dir="+data), o.MemberArgs...)
 	}
-	s, err := t.add(ctx, bin, proxy, addr, append(args, o.ProxyArgs...), o.TLS)
+	return t.add(ctx, bin, proxy, addr, append(args, o.ProxyArgs...), o.TLS)
+}
+
+// add starts a server, at which the endpoint is from now on.
+func (t *Target) add(ctx context.Context, bin *proc.Bin, program proc.Program, addr string, args []string, tls *TLS) error {
+	path, err := bin.Build(ctx, program)
 	if err != nil {
 		return err
 	}
-	if member == "" {
-		t.store = s
-	}
-	t.Endpoint = addr
-	return nil
-}
-
-func (t *Target) add(ctx context.Context, bin *proc.Bin, program proc.Program, addr string, args []string, tls *TLS) (*Server, error) {
-	path, err := bin.Build(ctx, program)
-	if err != nil {
-		return nil, err
-	}
 	p, err := proc.Start(string(program), path, append(args, tls.args()...), nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	t.processes = append(t.processes, p)
-	return &Server{Process: p, Addr: addr}, p.WaitReady(ctx, serves(addr, tls))
+	t.servers = append(t.servers, &Server{Process: p, Addr: addr, tls: tls})
+	t.Endpoint = addr
+	return p.WaitReady(ctx, serves(addr, tls))
 }
 
 func twoFreeAddrs() (a, b string, err error) {
@@ -275,21 +279,21 @@ func dial(addr string, t *TLS, more ...grpc.DialOption) (*grpc.ClientConn, error
 }
 
 // KillStore ends the process that holds the data with SIGKILL and waits for its end.
-func (t *Target) KillStore() error { return t.store.Kill() }
+func (t *Target) KillStore() error { return t.servers[0].Kill() }
 
 // StartStore starts that process again, which must have ended.
-func (t *Target) StartStore() error { return t.store.Restart() }
+func (t *Target) StartStore() error { return t.servers[0].Restart() }
 
 // RestartStore is StartStore, and waits until the whole target serves.
 func (t *Target) RestartStore(ctx context.Context) error {
 	if err := t.StartStore(); err != nil {
 		return err
 	}
-	return t.store.WaitReady(ctx, serves(t.Endpoint, t.tls))
+	return t.servers[0].WaitReady(ctx, serves(t.Endpoint, t.tls))
 }
 
 // StoreAddr is host:port of the process that holds the data. It is the endpoint if there is no proxy.
-func (t *Target) StoreAddr() string { return t.store.Addr }
+func (t *Target) StoreAddr() string { return t.servers[0].Addr }
 
 // ClientTLS is how clients connect to the endpoint; nil for plaintext.
 func (t *Target) ClientTLS() *tls.Config {
@@ -302,13 +306,22 @@ func (t *Target) ClientTLS() *tls.Config {
 // Dial is a connection to the endpoint.
 func (t *Target) Dial() (*grpc.ClientConn, error) { return dial(t.Endpoint, t.tls) }
 
-// Processes are all processes behind the endpoint, the one that holds the data first.
-func (t *Target) Processes() []*proc.Process { return t.processes }
+// Servers are all servers, the one that holds the data first, the one at the endpoint last. They may be the same.
+func (t *Target) Servers() []*Server { return t.servers }
+
+// Processes are those of the servers.
+func (t *Target) Processes() []*proc.Process {
+	var all []*proc.Process
+	for _, s := range t.servers {
+		all = append(all, s.Process)
+	}
+	return all
+}
 
 // Log is what all processes printed.
 func (t *Target) Log() string {
 	var s string
-	for _, p := range t.processes {
+	for _, p := range t.servers {
 		s += "--- " + p.Name() + "\n" + p.Log()
 	}
 	return s
@@ -316,7 +329,7 @@ func (t *Target) Log() string {
 
 // Alive is an error if one of the processes has ended by itself.
 func (t *Target) Alive() error {
-	for _, p := range t.processes {
+	for _, p := range t.servers {
 		select {
 		case <-p.Exited():
 			return fmt.Errorf("%s has ended", p.Name())
@@ -329,9 +342,9 @@ func (t *Target) Alive() error {
 // Close asks the processes to end, the proxy first. A process that ended by itself or will not end is an error.
 func (t *Target) Close() error {
 	var errs []error
-	for i := len(t.processes) - 1; i >= 0; i-- {
-		errs = append(errs, t.processes[i].Stop())
+	for i := len(t.servers) - 1; i >= 0; i-- {
+		errs = append(errs, t.servers[i].Stop())
 	}
-	t.processes = nil
+	t.servers = nil
 	return errors.Join(errs...)
 }

@@ -70,11 +70,11 @@ func StartFrom(t testing.TB, bin *proc.Bin, kind target.Kind, data string, membe
 	return tg
 }
 
-// Client is a client of etcd's own library that is closed when the test ends.
-func Client(t testing.TB, tg *target.Target) *clientv3.Client {
+// Client is a client of etcd's own library, which begins watches again by itself. It is closed when the test ends.
+func Client(t testing.TB, endpoint string) *clientv3.Client {
 	t.Helper()
 	c, err := clientv3.New(clientv3.Config{
-		Endpoints:   []string{tg.Endpoint},
+		Endpoints:   []string{endpoint},
 		DialTimeout: 10 * time.Second,
 		Logger:      zap.NewNop(),
 	})
@@ -163,4 +163,12 @@ func Dial(t testing.TB, addr string, more ...grpc.DialOption) *grpc.ClientConn {
 		}
 	})
 	return conn
+}
+
+// Want fails the test if what it has got is something else.
+func Want[T comparable](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
 }
