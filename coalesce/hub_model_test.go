@@ -231,6 +231,9 @@ func (m *model) runTask() bool {
 // meanwhile is called where other goroutines could do something.
 func (m *model) meanwhile() {
 	m.noticeDropped()
+	for _, s := range m.streams {
+		s.checkDelivered()
+	}
 	if !m.settling && m.depth < 4 && m.rnd.IntN(3) == 0 {
 		m.step()
 	}

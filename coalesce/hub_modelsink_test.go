@@ -259,6 +259,19 @@ func (s *modelStream) Progress(watcher *Watcher, rev int64, watches int) bool {
 	return true
 }
 
+// checkDelivered fails if a watcher lacks something of what the stream says has been delivered.
+func (s *modelStream) checkDelivered() {
+	rev := s.stream.Delivered()
+	if rev > s.m.highest {
+		s.m.t.Fatalf("%d is delivered of %d", rev, s.m.highest)
+	}
+	for _, w := range s.watchers {
+		if w.created && !w.over && w.canceled == nil && w.group != nil && w.state != ended && w.watch.Start <= rev+1 {
+			s.check(w, rev)
+		}
+	}
+}
+
 // check fails if w lacks something up to rev.
 func (s *modelStream) check(w *modelWatcher, rev int64) {
 	if w.store != s.m.store {

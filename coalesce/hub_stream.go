@@ -3,6 +3,7 @@ package coalesce
 import (
 	"context"
 	"errors"
+	"math"
 	"sync/atomic"
 )
 
@@ -231,6 +232,21 @@ func (s *Stream) Await(rev int64) {
 	s.reach = max(s.reach, rev)
 	h.reached = max(h.reached, rev)
 	h.advance(s)
+}
+
+// Delivered is up to where every watcher of the stream has been sent everything, as far as that is known without asking: a
+// lower bound, 0 if a watcher is behind or there is none.
+func (s *Stream) Delivered() int64 {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	if s.behind > 0 || len(s.feeds) == 0 {
+		return 0
+	}
+	rev := int64(math.MaxInt64)
+	for i := range s.feeds {
+		rev = min(rev, s.feeds[i].feed.delivered)
+	}
+	return rev
 }
 
 // NotifyProgress asks for Sink.Progress of each watcher that wants progress notifications, is up to date, and has

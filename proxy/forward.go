@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -64,8 +65,20 @@ func (p *Proxy) forward(ctx context.Context, method string, req wire.Raw, s *cac
 	if err != nil {
 		return nil, err
 	}
-	s.Told(era, revisionOf(method, a.resp))
+	p.tell(s, era, method, a.resp)
 	return a.resp, nil
+}
+
+// tell tells a session what an answer states. One that was on its way while an era ended is of the next one too, unless
+// that is of another cluster.
+func (p *Proxy) tell(s *cache.Session, era uint64, method string, resp wire.Raw) {
+	rev := revisionOf(method, resp)
+	s.Told(era, rev)
+	if now := p.feeds.Era(); now != era && rev > 0 {
+		if h, err := wire.UnmarshalHeader(resp); err == nil && h.ClusterID == p.feeds.Header().ClusterID {
+			s.Told(now, rev)
+		}
+	}
 }
 
 // call calls the current member. Metadata is there with an error too.
@@ -75,9 +88,12 @@ func (p *Proxy) call(ctx context.Context, method string, req wire.Raw) (a answer
 		defer func() { err = w.end(err) }()
 		ctx = w.ctx
 	}
-	err = p.upstream.try(ctx, func(m *member) (sent bool, err error) {
+	err = p.upstream.try(ctx, func(t *tenure) (sent bool, err error) {
 		var to peer.Peer // set only if a stream was made
-		err = m.conn.Invoke(ctx, method, req, &a.resp, grpc.Header(&a.header), grpc.Trailer(&a.trailer), grpc.Peer(&to))
+		err = t.member.conn.Invoke(ctx, method, req, &a.resp, grpc.Header(&a.header), grpc.Trailer(&a.trailer), grpc.Peer(&to))
+		if err == nil {
+			t.show(revisionOf(method, a.resp))
+		}
 		return to.Addr != nil, err
 	})
 	a.header, a.trailer = returning(a.header), returning(a.trailer)
@@ -111,6 +127,9 @@ func revisionOf(method string, resp wire.Raw) int64 {
 	return h.Revision
 }
 
+// serializableTag begins the field serializable of a RangeRequest: number 7, a varint.
+const serializableTag = 7 << 3
+
 // linearizable returns a serializable read as a linearizable one; nil if req is something else.
 func linearizable(method string, req wire.Raw) wire.Raw {
 	switch method {
@@ -119,8 +138,8 @@ func linearizable(method string, req wire.Raw) wire.Raw {
 		if r.Unmarshal(req) != nil || !r.Serializable {
 			return nil
 		}
-		r.Serializable = false
-		return wire.AppendRangeRequest(nil, &r)
+		// The last of a field counts, and what else is in the request stays, known here or not.
+		return append(slices.Clip(req), serializableTag, 0)
 	case pb.KV_Txn_FullMethodName:
 		var r pb.TxnRequest
 		if proto.Unmarshal(req, &r) != nil {
@@ -153,12 +172,17 @@ func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session
 	defer cancel()
 	era := p.feeds.Era()
 	var server grpc.ClientStream
-	err := p.upstream.try(ctx, func(m *member) (sent bool, err error) {
-		server, err = m.conn.NewStream(ctx, &anyStream, method)
+	behind := false // the member may be, of what this connection was told
+	err := p.upstream.try(ctx, func(t *tenure) (sent bool, err error) {
+		server, err = t.member.conn.NewStream(ctx, &anyStream, method)
+		behind = t.shown.Load() < s.Floor(era)
 		return err == nil, err
 	})
 	if err != nil {
 		return err
+	}
+	if behind && method == pb.KV_RangeStream_FullMethodName {
+		client = &linearizableStream{ServerStream: client} // its revision comes last, when it is too late to ask again
 	}
 	p.pumps.Go(func() {
 		if err := pumpRequests(client, server); err != nil {
@@ -166,6 +190,24 @@ func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session
 		}
 	})
 	return pumpResponses(server, client, func(m wire.Raw) { s.Told(era, revisionOf(method, m)) })
+}
+
+// linearizableStream is a client's RangeStream that asks linearizably, whatever the client does.
+type linearizableStream struct {
+	grpc.ServerStream
+	received bool // the request, which is the first message
+}
+
+// RecvMsg is part of grpc.ServerStream.
+func (s *linearizableStream) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if raw, ok := m.(*wire.Raw); ok && err == nil && !s.received {
+		s.received = true
+		if again := linearizable(pb.KV_Range_FullMethodName, *raw); again != nil {
+			*raw = again
+		}
+	}
+	return err
 }
 
 var anyStream = grpc.StreamDesc{ClientStreams: true, ServerStreams: true}

@@ -81,26 +81,7 @@ func (p *Proxy) RangeStream(r *wire.RangeRequest, s *cache.Session, client grpc.
 	if !errors.Is(err, reads.ErrForward) {
 		return err
 	}
-	if r.Serializable && s.Floor(p.feeds.Era()) > p.feeds.Header().Revision {
-		// Its revision comes last, when it is too late to ask again.
-		client = &replacedRequest{client, linearizable(pb.KV_Range_FullMethodName, r.Raw)}
-	}
 	return p.Stream(pb.KV_RangeStream_FullMethodName, client, s)
-}
-
-// replacedRequest is a client's stream whose request, the first message, is another one.
-type replacedRequest struct {
-	grpc.ServerStream
-	request wire.Raw // nil when it has been received
-}
-
-// RecvMsg is part of grpc.ServerStream.
-func (s *replacedRequest) RecvMsg(m any) error {
-	err := s.ServerStream.RecvMsg(m)
-	if raw, ok := m.(*wire.Raw); ok && err == nil && s.request != nil {
-		*raw, s.request = s.request, nil
-	}
-	return err
 }
 
 // fetch asks upstream, once for all who ask the same before it is sent. The answer is not older than what was answered

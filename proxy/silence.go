@@ -63,5 +63,6 @@ func (w *patience) end(err error) error {
 
 // isSilent tells whether the member hangs. That is only known while it is asked by the proxy itself.
 func (p *Proxy) isSilent() bool {
-	return p.feeds.Standing().Shared && time.Since(p.feeds.ProvenAt(math.MaxInt64)) > silence
+	answered := p.feeds.ProvenAt(math.MaxInt64)
+	return p.feeds.Standing().Shared && !answered.IsZero() && time.Since(answered) > silence
 }

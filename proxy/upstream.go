@@ -38,6 +38,14 @@ type upstream struct {
 type tenure struct {
 	member *member
 	over   chan struct{} // closed at its end
+	shown  atomic.Int64  // the newest revision that its answers have stated: it has come that far
+}
+
+// show records the revision of an answer.
+func (t *tenure) show(rev int64) {
+	for was := t.shown.Load(); rev > was && !t.shown.CompareAndSwap(was, rev); {
+		was = t.shown.Load()
+	}
 }
 
 func newUpstream(cfg Config) (*upstream, error) {
@@ -148,25 +156,25 @@ func (u *upstream) next(m *member) *member {
 	return nil
 }
 
-// try calls f with the current member. If f fails without having sent anything, because the connection was just
-// lost, it goes on with the other connected members, each once.
-func (u *upstream) try(ctx context.Context, f func(*member) (sent bool, err error)) error {
+// try calls f with the tenure of the current member. If f fails without having sent anything, because the connection was
+// just lost, it goes on with the other connected members, each once; of those nothing is known.
+func (u *upstream) try(ctx context.Context, f func(*tenure) (sent bool, err error)) error {
 	t, err := u.pick(ctx)
 	if err != nil {
 		return err
 	}
-	m := t.member
 	for range u.members {
-		sent, err := f(m)
+		sent, err := f(t)
 		if err == nil || sent || status.Code(err) != codes.Unavailable || ctx.Err() != nil {
 			return err
 		}
 		u.mu.Lock()
-		m = u.next(m)
+		m := u.next(t.member)
 		u.mu.Unlock()
 		if m == nil {
 			break
 		}
+		t = &tenure{member: m}
 	}
 	return errNoMember
 }

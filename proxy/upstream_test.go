@@ -240,9 +240,9 @@ func TestWhatWasNotSentGoesToTheNextMember(t *testing.T) {
 		}
 		u.appoint(u.members[0])
 		tried := ""
-		err := u.try(t.Context(), func(m *member) (sent bool, err error) {
-			tried += m.endpoint
-			err, sent = c.answers[m.endpoint]
+		err := u.try(t.Context(), func(t *tenure) (sent bool, err error) {
+			tried += t.member.endpoint
+			err, sent = c.answers[t.member.endpoint]
 			if !sent {
 				err = unavailable
 			}

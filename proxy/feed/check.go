@@ -30,7 +30,7 @@ type check struct {
 	done    uint64     // the number of the last request that was answered
 	rev     int64      // the newest answer
 	epoch   int        // calls of reset
-	failed  error      // of the last request that ended; nil if it was answered
+	failed  *inquiry   // the last request that ended, if it was not answered
 	running bool       // there is a goroutine
 	current *inquiry   // which is under way, or was the last
 	next    *inquiry   // which has not been sent; nil if nobody waits for it
@@ -39,6 +39,7 @@ type check struct {
 // inquiry is one request. What is below over is set before over is closed.
 type inquiry struct {
 	number uint64    // once it has been sent
+	alone  bool      // it is under the context of who sent it, and nobody else's to wait for
 	begun  time.Time // when it was
 	over   chan struct{}
 	rev    int64
@@ -64,7 +65,7 @@ func (c *check) join(since coalesce.Arrival) *inquiry {
 	if c.done > uint64(since) {
 		return nil
 	}
-	if c.isUnderWay() && c.current.number > uint64(since) {
+	if c.isUnderWay() && c.current.number > uint64(since) && !c.current.alone {
 		return c.current
 	}
 	if !c.running {
@@ -126,7 +127,7 @@ func (c *check) now(ctx context.Context) (int64, error) {
 		c.mu.Unlock()
 		return c.wait(ctx, c.arrive())
 	}
-	c.running, c.next = true, &inquiry{over: make(chan struct{})}
+	c.running, c.next = true, &inquiry{alone: true, over: make(chan struct{})}
 	i, epoch := c.send()
 	c.mu.Unlock()
 	i.rev, i.err = c.ask(ctx)
@@ -156,11 +157,14 @@ func (c *check) isLate(d time.Duration) bool {
 	return c.isUnderWay() && time.Since(c.current.begun) > d
 }
 
-// failure is why the last request that ended was not answered; nil if it was.
-func (c *check) failure() error {
+// failure is why the last request that ended was not answered, and when it had been sent; nil if it was answered.
+func (c *check) failure() (why error, begun time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.failed
+	if c.failed == nil {
+		return nil, time.Time{}
+	}
+	return c.failed.err, c.failed.begun
 }
 
 // run sends requests until nobody waits.
@@ -215,6 +219,8 @@ func (c *check) end(i *inquiry, epoch int) {
 	default:
 		c.done, c.rev = i.number, max(c.rev, i.rev)
 	}
-	c.failed = i.err
+	if c.failed = nil; i.err != nil {
+		c.failed = i
+	}
 	close(i.over)
 }

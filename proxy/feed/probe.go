@@ -57,7 +57,7 @@ func (s *Set) probeAlways(ctx context.Context, x *session) {
 const trust = time.Second
 
 // isConfirmed is called with s.mu held.
-func (s *Set) isConfirmed() bool { return time.Since(s.confirmed) <= trust }
+func (s *Set) isConfirmed() bool { return elapsed(s.confirmed) <= trust }
 
 // confirm records that a request without an identity, sent at `asked`, was allowed.
 func (s *Set) confirm(asked time.Time) {

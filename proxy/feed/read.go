@@ -6,6 +6,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -87,4 +88,4 @@ func (s *Set) askRevision(ctx context.Context, x *session, serializable bool) (i
 	return h.Revision, nil
 }
 
-var errNoSession = errors.New("no session upstream")
+var errNoSession = status.Error(codes.Unavailable, "weir: no member of upstream is at hand")

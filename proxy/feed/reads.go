@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -44,8 +45,15 @@ func (s *Set) Standing() Standing {
 	now := s.reads.standing.Load()
 	return Standing{
 		Shared: now.shared, Connected: now.connected, KeysOnlyLease: now.keepLease, Era: now.era,
-		Confirmed: now.shared && time.Since(now.confirmed) <= trust,
+		Confirmed: now.shared && elapsed(now.confirmed) <= trust,
 	}
+}
+
+// elapsed is how long ago a moment was by any clock: the monotonic one stands still while a machine is suspended, and the
+// wall's can be set. Whoever trusts something for a time trusts it for less if they differ.
+func elapsed(since time.Time) time.Duration {
+	now := time.Now()
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }
 
 // tellStanding is called with s.mu held, or before others know of s.
@@ -61,12 +69,13 @@ func (s *Set) Era() uint64 { return s.reads.standing.Load().era }
 // Check returns a revision that upstream had reached, as its members agree, when it was called or later. All who wait at
 // the same time share a linearizable read of one key's count, which also shows that requests without identity are allowed. It
 // fails with ctx, while there is no member at hand, and as soon as the request does, which is within checkPatience. After
-// that it fails at once until a request succeeds, each call having one sent: else all would wait for it one after another.
+// that it fails at once until a linearizable read succeeds, each call having one sent: else all would wait for it one after
+// another. The error is Unavailable if upstream cannot be asked, and another one if there is something else about it.
 func (s *Set) Check(ctx context.Context) (rev int64, err error) {
 	if !s.reads.standing.Load().connected {
 		return 0, errNoSession
 	}
-	if err := s.agreed.failure(); err != nil {
+	if err, begun := s.agreed.failure(); err != nil && !s.ProvenAt(math.MaxInt64).After(begun) {
 		s.agreed.begin(s.agreed.arrive())
 		return 0, err
 	}
@@ -143,6 +152,14 @@ func (s *Set) ProvenAt(rev int64) time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// Proven is the newest revision that a linearizable read has shown; 0 if there is none. It takes no lock.
+func (s *Set) Proven() int64 {
+	if p := s.reads.proofs.Load(); p != nil {
+		return p.newest.rev
+	}
+	return 0
 }
 
 // Compaction is upstream's compact revision, as far as it is known, which takes a second at most. It takes no lock.

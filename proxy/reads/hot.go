@@ -40,8 +40,9 @@ type hot struct {
 	gone    chan struct{}           // closed when it has ended
 	cancel  context.CancelCauseFunc // of the load
 
-	spared atomic.Int64 // microseconds of upstream's work, since it began
-	events atomic.Int64 // applied
+	proven atomic.Pointer[time.Time] // when the snapshot was last known to lack nothing; see follow
+	spared atomic.Int64              // microseconds of upstream's work, since it began
+	events atomic.Int64              // applied
 
 	review review // guarded by keeper.mu
 
@@ -273,6 +274,22 @@ func copyRevision(events []wire.Event) revision {
 
 // eventBytes is about what an event takes besides its Data and Key.
 const eventBytes = 160
+
+// follow brings the snapshot to where its watch is, of which it is not told while nobody waits for it: else a quiet range that
+// nobody reads would be of unknown age when upstream goes away, and keep a revision in its window that has long been
+// compacted. It is called again and again.
+func (h *hot) follow() {
+	if rev := h.stream.Delivered(); rev > h.snap.Revision() {
+		h.mu.Lock()
+		if h.reason == nil {
+			h.advance(rev)
+		}
+		h.mu.Unlock()
+	}
+	if at := h.keeper.up.ProvenAt(h.snap.Revision()); !at.IsZero() {
+		h.proven.Store(&at)
+	}
+}
 
 // Progress is part of coalesce.Sink.
 func (h *hot) Progress(_ *coalesce.Watcher, rev int64, _ int) bool {

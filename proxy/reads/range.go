@@ -84,7 +84,8 @@ func (a *read) answer(view cache.View, r wire.RangeRequest) (cache.Answer, error
 func (a *read) encode(h *hot, view cache.View, header wire.Header, r *wire.RangeRequest) (mem.BufferSlice, error) {
 	k := a.k
 	fetch := r.FetchLimit()
-	lookUp := len(r.RangeEnd) > 0 && !r.CountOnly && (fetch == 0 || fetch >= resultsFrom)
+	// keys_only means one thing to one member and another to the next, which results do not know.
+	lookUp := len(r.RangeEnd) > 0 && !r.CountOnly && !(r.KeysOnly && a.standing.KeysOnlyLease) && (fetch == 0 || fetch >= resultsFrom)
 	if lookUp {
 		if body, ok := k.results.Get(h.snap, view.Changed(), r); ok {
 			return wire.WithHeader(header, body), nil

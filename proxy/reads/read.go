@@ -61,17 +61,20 @@ func (a *read) settle(ctx context.Context, hots ...*hot) (int64, error) {
 		return lowest(hots), err
 	}
 	if floor := a.session.Floor(a.standing.Era); lowest(hots) < floor {
+		if !a.standing.Connected {
+			return 0, ErrForward // there is nobody to bring them there
+		}
 		if err := a.reach(ctx, floor, hots); err != nil {
 			return 0, err
 		}
 	}
 	at := lowest(hots)
-	if age, known := a.age(at); known && a.standing.Confirmed && age <= a.k.cfg.MaxStaleness {
+	if age, known := a.age(at, hots); known && a.standing.Confirmed && age <= a.k.cfg.MaxStaleness {
 		return at, nil
 	}
 	rev, err := a.check(ctx)
 	if err != nil {
-		return at, a.settleAway(ctx, at, err)
+		return at, a.settleAway(ctx, at, hots, err)
 	}
 	err = a.reach(ctx, rev, hots)
 	return lowest(hots), err
@@ -79,16 +82,16 @@ func (a *read) settle(ctx context.Context, hots ...*hot) (int64, error) {
 
 // settleAway settles a serializable read at revision at although upstream cannot be asked, if cause says that it is away:
 // a refusal says that it is there and has something against the read.
-func (a *read) settleAway(ctx context.Context, at int64, cause error) error {
+func (a *read) settleAway(ctx context.Context, at int64, hots []*hot, cause error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	switch status.Code(cause) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unknown:
+	case codes.Unavailable, codes.DeadlineExceeded:
 	default:
 		return ErrForward
 	}
-	age, known := a.age(at)
+	age, known := a.age(at, hots)
 	if !known {
 		return ErrForward
 	}
@@ -99,10 +102,27 @@ func (a *read) settleAway(ctx context.Context, at int64, cause error) error {
 	return nil
 }
 
-// age tells for how long a state of revision rev may have been lacking something, if that is known.
-func (a *read) age(rev int64) (age time.Duration, known bool) {
-	proven := a.k.up.ProvenAt(rev)
-	return time.Since(proven), !proven.IsZero()
+// age tells for how long a state of revision rev, which all of hots have, may have been lacking something, if that is
+// known. Upstream remembers only what was proven of late; a range, since when it has been where it is.
+func (a *read) age(rev int64, hots []*hot) (age time.Duration, known bool) {
+	if proven := a.k.up.ProvenAt(rev); !proven.IsZero() {
+		return elapsed(proven), true
+	}
+	for _, h := range hots {
+		at := h.proven.Load()
+		if at == nil {
+			return 0, false
+		}
+		age = max(age, elapsed(*at))
+	}
+	return age, true
+}
+
+// elapsed is how long ago a moment was by the clock that says more: the monotonic one stands still while a machine is
+// suspended, and the wall's can be set.
+func elapsed(since time.Time) time.Duration {
+	now := time.Now()
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
 }
 
 // check returns a revision that upstream had reached after the call began. Upstream is not waited for longer than it

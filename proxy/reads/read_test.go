@@ -85,7 +85,7 @@ func TestLinearizableReadWaitsForTheFeedButNotForLong(t *testing.T) {
 func TestLinearizableReadIsForwardedWhenUpstreamCannotBeChecked(t *testing.T) {
 	inScene(t, func(t *testing.T, s *scene) {
 		s.keep(ofPrefix("a/"), plenty)
-		s.check = func(context.Context) (int64, error) { return 0, errors.New("no session") }
+		s.check = func(context.Context) (int64, error) { return 0, status.Error(codes.Unavailable, "no session") }
 		start := time.Now()
 		s.mustForward("a/1", false, nil)
 		if d := time.Since(start); d != 0 {
@@ -104,7 +104,7 @@ func hang(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	<-ctx.Done()
-	return 0, ctx.Err()
+	return 0, status.FromContextError(ctx.Err()).Err()
 }
 
 func TestReadOfAClientThatLeavesEndsWithItsContext(t *testing.T) {
@@ -236,7 +236,7 @@ func TestSerializableReadsGoOnWhileUpstreamIsAway(t *testing.T) {
 		check func(context.Context) (int64, error)
 		wait  time.Duration
 	}{
-		"no session":      {func(context.Context) (int64, error) { return 0, errors.New("no session") }, 0},
+		"no session":      {func(context.Context) (int64, error) { return 0, status.Error(codes.Unavailable, "no session") }, 0},
 		"no quorum":       {func(context.Context) (int64, error) { return 0, rpctypes.ErrGRPCTimeout }, 0},
 		"no answer":       {hang, time.Second},
 		"connection lost": {func(context.Context) (int64, error) { return 0, status.Error(codes.Unavailable, "reset") }, 0},
@@ -262,7 +262,7 @@ func TestSerializableReadsGoOnWhileUpstreamIsAway(t *testing.T) {
 }
 
 func TestSerializableReadIsForwardedWhenUpstreamRefusesOrIsAnother(t *testing.T) {
-	away := func(context.Context) (int64, error) { return 0, errors.New("no session") }
+	away := func(context.Context) (int64, error) { return 0, status.Error(codes.Unavailable, "no session") }
 	for name, change := range map[string]func(s *scene){
 		"refused":      func(s *scene) { s.check = func(context.Context) (int64, error) { return 0, rpctypes.ErrGRPCUserEmpty } },
 		"never proven": func(s *scene) { s.check, s.proofs = away, nil },

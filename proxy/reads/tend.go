@@ -99,6 +99,7 @@ func (k *Keeper) reviewAll(now time.Time, era uint64) (oldest int64) {
 			k.dropNow(h, why)
 			continue
 		}
+		h.follow()
 		h.forget(compacted)
 		if from := h.snap.Oldest(); from < h.snap.Revision() && (oldest == 0 || from < oldest) {
 			oldest = from

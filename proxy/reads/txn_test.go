@@ -279,7 +279,7 @@ func TestTransactionObeysTheRulesOfReads(t *testing.T) {
 		serializable := proto.Clone(read).(*pb.TxnRequest)
 		serializable.Success[0].GetRequestRange().Serializable = true
 		time.Sleep(time.Minute)
-		s.check = func(context.Context) (int64, error) { return 0, errors.New("no session") }
+		s.check = func(context.Context) (int64, error) { return 0, rpctypes.ErrGRPCTimeout }
 		if _, stale, err := s.keeper.Txn(t.Context(), serializable, nil); err != nil || stale != time.Minute {
 			t.Errorf("stale %v, error %v; want it a minute old", stale, err)
 		}
