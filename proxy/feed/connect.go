@@ -81,6 +81,7 @@ func (s *Set) seekQuorum(ctx context.Context, x *session) {
 			hangs = false
 			s.mu.Lock()
 			if s.session == x {
+				s.sawHeader(x, h)
 				s.prove(asked, h.Revision)
 			}
 			s.mu.Unlock()

@@ -23,10 +23,15 @@ var errAuthOn = errors.New("authentication is on upstream")
 // compaction.
 func (s *Set) probe(ctx context.Context, m Member) error {
 	oldest, asked := s.oldestKept(), time.Now()
-	_, err := s.read(uncached(ctx), m, &wire.RangeRequest{Key: anyKey, Serializable: true, CountOnly: true, Revision: oldest})
+	h, err := s.read(uncached(ctx), m, &wire.RangeRequest{Key: anyKey, Serializable: true, CountOnly: true, Revision: oldest})
 	switch {
 	case err == nil:
 		s.confirm(asked)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if x := s.session; x != nil && x.member == m {
+			s.sawHeader(x, h) // else quiet feeds would not be asked for progress
+		}
 		return nil
 	case isIdentityText(status.Convert(err).Message()):
 		s.unshare(errAuthOn)
