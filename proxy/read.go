@@ -37,14 +37,13 @@ func (p *Proxy) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Sessio
 		tellStale(ctx, stale)
 		return resp, err
 	}
-	raw, err := p.fetch(ctx, pb.KV_Range_FullMethodName, p.bound(r), s)
+	raw, err := p.fetch(ctx, pb.KV_Range_FullMethodName, p.bound(r), s, func(resp wire.Raw) { p.reads.Forwarded(r, resp) })
 	if err != nil {
 		return nil, err
 	}
 	if err := p.reads.CheckAnswer(r, raw); err != nil {
 		return nil, err
 	}
-	p.reads.Forwarded(r, raw)
 	return mem.BufferSlice{mem.SliceBuffer(raw)}, nil
 }
 
@@ -65,7 +64,7 @@ func (p *Proxy) Txn(ctx context.Context, r *pb.TxnRequest, raw wire.Raw, s *cach
 		tellStale(ctx, stale)
 		return resp, err
 	}
-	answer, err := p.fetch(ctx, pb.KV_Txn_FullMethodName, raw, s)
+	answer, err := p.fetch(ctx, pb.KV_Txn_FullMethodName, raw, s, func(resp wire.Raw) { p.reads.ForwardedTxn(r, resp) })
 	if err != nil {
 		return nil, err
 	}
@@ -81,17 +80,38 @@ func (p *Proxy) RangeStream(r *wire.RangeRequest, s *cache.Session, client grpc.
 	if !errors.Is(err, reads.ErrForward) {
 		return err
 	}
-	return p.Stream(pb.KV_RangeStream_FullMethodName, client, s)
+	counted := &countedStream{ServerStream: client}
+	if err := p.Stream(pb.KV_RangeStream_FullMethodName, counted, s); err != nil {
+		return err
+	}
+	p.reads.ForwardedStream(r, counted.bytes, counted.last)
+	return nil
 }
 
-// fetch asks upstream, once for all who ask the same before it is sent. The answer is not older than what was answered
-// on the session before.
-func (p *Proxy) fetch(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
+// countedStream is a client's stream that knows what was sent to him. Only the sender touches it.
+type countedStream struct {
+	grpc.ServerStream
+	bytes int
+	last  wire.Raw
+}
+
+// SendMsg is part of grpc.ServerStream.
+func (s *countedStream) SendMsg(m any) error {
+	if raw, ok := m.(wire.Raw); ok {
+		s.bytes += len(raw)
+		s.last = raw
+	}
+	return s.ServerStream.SendMsg(m)
+}
+
+// fetch asks upstream, once for all who ask the same before it is sent: answered is called by who asks, with each answer of
+// upstream. What is returned is not older than what was answered on the session before.
+func (p *Proxy) fetch(ctx context.Context, method string, req wire.Raw, s *cache.Session, answered func(resp wire.Raw)) (wire.Raw, error) {
 	era := p.feeds.Era()
-	a, err := p.share(ctx, method, req)
+	a, err := p.share(ctx, method, req, answered)
 	if err == nil && revisionOf(method, a.resp) < s.Floor(era) {
 		if again := linearizable(method, req); again != nil {
-			a, err = p.share(ctx, method, again)
+			a, err = p.share(ctx, method, again, answered)
 		}
 	}
 	a.pass(ctx)
@@ -105,9 +125,13 @@ func (p *Proxy) fetch(ctx context.Context, method string, req wire.Raw, s *cache
 // sharePatience is how long a read waits for one that was sent before it, and asks the same, until it is sent too.
 const sharePatience = 100 * time.Millisecond
 
-func (p *Proxy) share(ctx context.Context, method string, req wire.Raw) (answer, error) {
+func (p *Proxy) share(ctx context.Context, method string, req wire.Raw, answered func(resp wire.Raw)) (answer, error) {
 	a, err := p.flight.Do(ctx, method+string(req), func(ctx context.Context) (answer, error) {
-		return p.call(outgoing(ctx), method, req)
+		a, err := p.call(outgoing(ctx), method, req)
+		if err == nil {
+			answered(a.resp)
+		}
+		return a, err
 	})
 	if err != nil && ctx.Err() != nil {
 		err = status.FromContextError(ctx.Err()).Err()

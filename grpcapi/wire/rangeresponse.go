@@ -9,9 +9,10 @@ type RangeResponse struct {
 	Count  int64
 }
 
-// Unmarshal decodes b into r in one pass, and calls each, unless it is nil, with every encoded KeyValue in the order of
-// b, which they point into. None of r is known before it returns: a server writes the header first, but need not.
-// An error of each ends it and is returned. For the other errors see RangeRequest.Unmarshal.
+// Unmarshal decodes b into r in one pass, and calls each with every encoded KeyValue in the order of b, which they point
+// into. None of r is known before it returns: a server writes the header first, but need not. An error of each ends it and
+// is returned. For the other errors see RangeRequest.Unmarshal. With a nil each the KeyValues are passed over, malformed
+// ones too, so that it costs next to nothing however large they are.
 func (r *RangeResponse) Unmarshal(b []byte, each func(kv []byte) error) error {
 	*r = RangeResponse{}
 	var kv KeyValue
@@ -27,14 +28,12 @@ func (r *RangeResponse) Unmarshal(b []byte, each func(kv []byte) error) error {
 				}
 			}
 		case 2<<3 | uint64(bytesType):
-			if body, i = readBytes(b, i); i >= 0 {
+			if body, i = readBytes(b, i); i >= 0 && each != nil {
 				if err := kv.Unmarshal(body); err != nil {
 					return fmt.Errorf("decode RangeResponse: field at offset %d: %w", at, err)
 				}
-				if each != nil {
-					if err := each(body); err != nil {
-						return err
-					}
+				if err := each(body); err != nil {
+					return err
 				}
 			}
 		case 3 << 3:
@@ -51,4 +50,14 @@ func (r *RangeResponse) Unmarshal(b []byte, each func(kv []byte) error) error {
 		}
 	}
 	return nil
+}
+
+// UnmarshalStream is Unmarshal for a RangeStreamResponse, which is a RangeResponse in another message. As with
+// UnmarshalStreamHeader, one that is split over two fields has the first part.
+func (r *RangeResponse) UnmarshalStream(b []byte, each func(kv []byte) error) error {
+	body, err := firstMessage(b)
+	if err != nil {
+		return err
+	}
+	return r.Unmarshal(body, each)
 }

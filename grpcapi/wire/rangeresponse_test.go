@@ -116,6 +116,43 @@ func TestRangeResponseIsDecodedWithoutMemory(t *testing.T) {
 	}
 }
 
+func TestKeyValuesThatNobodyWantsArePassedOver(t *testing.T) {
+	rnd := newRand()
+	for range 1000 {
+		b := randomRangeResponse(rnd)
+		var with, without RangeResponse
+		if err := with.Unmarshal(b, func([]byte) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := without.Unmarshal(b, nil); err != nil || without != with {
+			t.Fatalf("decode %x without KeyValues: %+v, error %v; want %+v", b, without, err, with)
+		}
+	}
+	malformed := AppendRangeEnd(appendMessage(nil, 2, []byte{0xff}), true, 7)
+	var r RangeResponse
+	if err := r.Unmarshal(malformed, nil); err != nil || r != (RangeResponse{More: true, Count: 7}) {
+		t.Errorf("with a malformed KeyValue: %+v, error %v; want the rest", r, err)
+	}
+}
+
+func TestAPartOfARangeStreamDecodesAsItsRangeResponse(t *testing.T) {
+	for _, m := range rangeResponses {
+		var want, got RangeResponse
+		if err := want.Unmarshal(mustMarshal(t, m), nil); err != nil {
+			t.Fatal(err)
+		}
+		kvs := 0
+		err := got.UnmarshalStream(mustMarshal(t, &pb.RangeStreamResponse{RangeResponse: m}), func([]byte) error { kvs++; return nil })
+		if err != nil || got != want || kvs != len(m.Kvs) {
+			t.Errorf("decoded %+v with %d KeyValues, error %v; want %+v with %d", got, kvs, err, want, len(m.Kvs))
+		}
+	}
+	var r RangeResponse
+	if r.UnmarshalStream([]byte{0x0a, 0x7f}, nil) == nil {
+		t.Error("a malformed part is decoded")
+	}
+}
+
 func TestAnErrorEndsTheDecodingOfARangeResponse(t *testing.T) {
 	b := mustMarshal(t, rangeResponses[2])
 	want, calls := errors.New("enough"), 0
@@ -135,11 +172,15 @@ func FuzzRangeResponse(f *testing.F) {
 // BenchmarkRangeResponse is per KeyValue.
 func BenchmarkRangeResponse(b *testing.B) {
 	msg := AppendRange(nil, benchmarkHeader, benchmarkKVs(100, 256), false, 100)
-	b.ReportAllocs()
-	var r RangeResponse
-	for i := 0; i < b.N; i += 100 {
-		if err := r.Unmarshal(msg, nil); err != nil {
-			b.Fatal(err)
-		}
+	for name, each := range map[string]func([]byte) error{"each": func([]byte) error { return nil }, "none": nil} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			var r RangeResponse
+			for i := 0; i < b.N; i += 100 {
+				if err := r.Unmarshal(msg, each); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -157,14 +157,14 @@ func (c *check) isLate(d time.Duration) bool {
 	return c.isUnderWay() && time.Since(c.current.begun) > d
 }
 
-// failure is why the last request that ended was not answered, and when it had been sent; nil if it was answered.
-func (c *check) failure() (why error, begun time.Time) {
+// failure is when the last request that ended was sent and why it was not answered; nil if it was.
+func (c *check) failure() (begun time.Time, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failed == nil {
-		return nil, time.Time{}
+		return time.Time{}, nil
 	}
-	return c.failed.err, c.failed.begun
+	return c.failed.begun, c.failed.err
 }
 
 // run sends requests until nobody waits.

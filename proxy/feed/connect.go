@@ -125,7 +125,7 @@ func (s *Set) checkVersion(ctx context.Context, m Member) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keepLease = isOlder(r.Version, [3]int{3, 7, 0})
+	s.before37 = isOlder(r.Version, [3]int{3, 7, 0})
 	s.tellStanding()
 	return nil
 }

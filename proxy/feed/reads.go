@@ -26,9 +26,9 @@ type Standing struct {
 	Shared    bool // upstream has no authentication on, and a version that can be relied on
 	Confirmed bool // it has allowed a request without identity within the last second
 	Connected bool // there is a member at hand
-	// KeysOnlyLease says that upstream answers keys_only with the lease, as etcd did before 3.7.
-	KeysOnlyLease bool
-	Era           uint64 // counts how often all that was known became void: a replaced cluster, authentication switched on
+	// Before37 says that upstream is an etcd before 3.7: it answers keys_only with the lease, and has no RangeStream.
+	Before37 bool
+	Era      uint64 // counts how often all that was known became void: a replaced cluster, authentication switched on
 }
 
 // standing is Standing but for the time.
@@ -36,7 +36,7 @@ type standing struct {
 	shared    bool
 	connected bool
 	confirmed time.Time
-	keepLease bool
+	before37  bool
 	era       uint64
 }
 
@@ -44,7 +44,7 @@ type standing struct {
 func (s *Set) Standing() Standing {
 	now := s.reads.standing.Load()
 	return Standing{
-		Shared: now.shared, Connected: now.connected, KeysOnlyLease: now.keepLease, Era: now.era,
+		Shared: now.shared, Connected: now.connected, Before37: now.before37, Era: now.era,
 		Confirmed: now.shared && elapsed(now.confirmed) <= trust,
 	}
 }
@@ -59,7 +59,7 @@ func elapsed(since time.Time) time.Duration {
 // tellStanding is called with s.mu held, or before others know of s.
 func (s *Set) tellStanding() {
 	s.reads.standing.Store(&standing{
-		shared: s.sharing == shared, connected: s.session != nil, confirmed: s.confirmed, keepLease: s.keepLease, era: s.era,
+		shared: s.sharing == shared, connected: s.session != nil, confirmed: s.confirmed, before37: s.before37, era: s.era,
 	})
 }
 
@@ -75,7 +75,7 @@ func (s *Set) Check(ctx context.Context) (rev int64, err error) {
 	if !s.reads.standing.Load().connected {
 		return 0, errNoSession
 	}
-	if err, begun := s.agreed.failure(); err != nil && !s.ProvenAt(math.MaxInt64).After(begun) {
+	if begun, err := s.agreed.failure(); err != nil && !s.ProvenAt(math.MaxInt64).After(begun) {
 		s.agreed.begin(s.agreed.arrive())
 		return 0, err
 	}

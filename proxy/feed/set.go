@@ -61,7 +61,7 @@ type Set struct {
 	session   *session           // nil while there is none
 	seen      identity
 	era       uint64              // calls of reset
-	keepLease bool                // the member is an etcd before 3.7
+	before37  bool                // the member is an etcd before 3.7
 	compacted int64               // upstream's compact revision, as far as known
 	setbacks  map[string]*setback // by prefix: where widening has not paid
 }

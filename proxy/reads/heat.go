@@ -13,7 +13,7 @@ import (
 
 // heat is what forwarded reads say about which ranges are worth keeping.
 //
-// Each read leaves the microseconds that it has cost upstream as a score, for the range that it read and for a few wider
+// Each call leaves the microseconds that it has cost upstream as a score, for each range that it read and for a few wider
 // ones: prefixes cut at a '/', and the whole key space. Scores halve every heatHalf. A range is ripe when its score is
 // ripeAt times its price, which is what loading it would cost. Because both are in microseconds of upstream's work, a key
 // that is read often, a long list that is read seldom, and a prefix of which every key is read once in a while all become
@@ -65,30 +65,55 @@ func newHeat() *heat {
 	return &heat{candidates: map[interval]*candidate{}, setbacks: map[interval]*setback{}}
 }
 
-// add counts a read that was forwarded, with an answer of so many bytes.
-func (t *heat) add(now time.Time, r *wire.RangeRequest, answer wire.RangeResponse, bytes int) {
-	i := intervalOf(r.Key, r.RangeEnd)
-	if i.to != "" && i.to <= i.from || len(i.from)+len(i.to) > maxInterval {
-		return
-	}
-	var seen size
+// reading is one range that upstream has read for a call.
+type reading struct {
+	interval
+	keys  float64 // in the range, or unknownKeys
+	seen  size    // of those in the answer; nothing if that does not tell how large they are
+	bytes float64 // of the answer
+}
+
+// readingOf is the reading for r, with an answer of so many bytes.
+func readingOf(r *wire.RangeRequest, answer wire.RangeResponse, bytes int) reading {
+	x := reading{interval: intervalOf(r.Key, r.RangeEnd), keys: float64(answer.Count), bytes: float64(bytes)}
 	if !r.KeysOnly && !r.CountOnly && r.MinModRevision|r.MaxModRevision|r.MinCreateRevision|r.MaxCreateRevision == 0 {
-		seen = size{keys: float64(answer.Count), bytes: float64(bytes)}
+		x.seen = size{keys: x.keys, bytes: x.bytes}
 		if answer.More {
-			seen.keys = float64(r.Limit)
+			x.seen.keys = float64(r.Limit)
 		}
 	}
-	cost := work(float64(bytes))
+	return x
+}
 
+// unseenReading is of a range of which nothing was answered.
+func unseenReading(key, end []byte) reading {
+	x := reading{interval: intervalOf(key, end), keys: unknownKeys}
+	if x.isKey() {
+		x.keys = 1
+	}
+	return x
+}
+
+// add counts a call that was forwarded. Its readings share what it has cost besides the bytes of their answers: each has its
+// part in what would be spared if all of them were kept.
+func (t *heat) add(now time.Time, call ...reading) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.seen.learn(seen)
-	t.heat(now, i, cost, seen).keys = float64(answer.Count)
-	for _, wider := range i.wider() {
-		t.heat(now, wider, cost, seen)
-	}
-	if len(t.candidates) > maxCandidates {
-		t.forget(now)
+	for _, x := range call {
+		if x.to != "" && x.to <= x.from || len(x.from)+len(x.to) > maxInterval {
+			continue
+		}
+		cost := work(x.bytes) - getWork + getWork/float64(len(call))
+		t.seen.learn(x.seen)
+		if c := t.heat(now, x.interval, cost, x.seen); x.keys != unknownKeys {
+			c.keys = x.keys
+		}
+		for _, wider := range x.wider() {
+			t.heat(now, wider, cost, x.seen)
+		}
+		if len(t.candidates) > maxCandidates {
+			t.forget(now)
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ func newHeater(t *testing.T) *heater {
 
 // read counts a read of which the answer has so many keys, each of so many bytes, and there are `more`.
 func (h *heater) read(r *pb.RangeRequest, keys, bytes, more int) {
-	h.add(h.now, request(h.t, r), wire.RangeResponse{Count: int64(keys + more), More: more > 0}, keys*bytes)
+	h.add(h.now, readingOf(request(h.t, r), wire.RangeResponse{Count: int64(keys + more), More: more > 0}, keys*bytes))
 }
 
 // get counts a read of one key of 256 bytes.
@@ -274,6 +274,6 @@ func BenchmarkHeat(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		key := fmt.Appendf(r.Key[:30], "%d", i%100_000)
 		r.Key = key
-		h.add(now, &r, wire.RangeResponse{Count: 1}, 300)
+		h.add(now, readingOf(&r, wire.RangeResponse{Count: 1}, 300))
 	}
 }

@@ -13,7 +13,6 @@ import (
 
 	"weir/cache"
 	"weir/coalesce"
-	"weir/grpcapi/wire"
 )
 
 // Keeper is everything that a proxy keeps in memory to answer reads from.
@@ -144,18 +143,6 @@ var (
 // find returns a hot range that has all keys of [key, end), by etcd's conventions, or nil. It takes no lock and no
 // memory.
 func (k *Keeper) find(key, end []byte) *hot { return k.catalog.find(key, end) }
-
-// Forwarded tells of a read without identity that was forwarded, and its answer.
-func (k *Keeper) Forwarded(r *wire.RangeRequest, resp wire.Raw) {
-	if k.limit == 0 || k.find(r.Key, r.RangeEnd) != nil { // what this one could not answer, no other can
-		return
-	}
-	var answer wire.RangeResponse
-	if err := answer.Unmarshal(resp, nil); err != nil {
-		return // it was for the client to see
-	}
-	k.heat.add(time.Now(), r, answer, len(resp))
-}
 
 // drop ends a hot range, if it has not ended.
 func (k *Keeper) drop(h *hot, reason error) {

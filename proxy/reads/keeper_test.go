@@ -253,8 +253,8 @@ func TestCompactionIsHonoured(t *testing.T) {
 		}
 		w.set(func() { w.store.compacted = head })
 		pass(2 * tendInterval)
-		if w.kept != 0 {
-			t.Errorf("upstream was told that %d is kept, want nothing", w.kept)
+		if w.kept != head {
+			t.Errorf("upstream was told that %d is kept, want %d", w.kept, head)
 		}
 	})
 }

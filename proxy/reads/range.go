@@ -76,7 +76,7 @@ const (
 
 // answer is what upstream would answer to r, of the state view.
 func (a *read) answer(view cache.View, r wire.RangeRequest) (cache.Answer, error) {
-	r.KeepLease = a.standing.KeysOnlyLease
+	r.KeepLease = a.standing.Before37
 	return view.Answer(&r)
 }
 
@@ -85,7 +85,7 @@ func (a *read) encode(h *hot, view cache.View, header wire.Header, r *wire.Range
 	k := a.k
 	fetch := r.FetchLimit()
 	// keys_only means one thing to one member and another to the next, which results do not know.
-	lookUp := len(r.RangeEnd) > 0 && !r.CountOnly && !(r.KeysOnly && a.standing.KeysOnlyLease) && (fetch == 0 || fetch >= resultsFrom)
+	lookUp := len(r.RangeEnd) > 0 && !r.CountOnly && !(r.KeysOnly && a.standing.Before37) && (fetch == 0 || fetch >= resultsFrom)
 	if lookUp {
 		if body, ok := k.results.Get(h.snap, view.Changed(), r); ok {
 			return wire.WithHeader(header, body), nil

@@ -167,6 +167,13 @@ func TestWhatALoadWillTakeIsNotGivenToAnother(t *testing.T) {
 	})
 }
 
+func TestHotRangesLeaveRoomForTheWatchesOfClients(t *testing.T) {
+	const crowded = 1000 // upstream watches, from which on proxy/feed merges them at any price
+	if maxHots > crowded*2/3 {
+		t.Errorf("%d ranges can be hot; want well below %d", maxHots, crowded)
+	}
+}
+
 func TestRangesAreBoundedInNumber(t *testing.T) {
 	inWorld(t, Config{Bytes: 64 << 20}, nil, func(t *testing.T, w *world) {
 		w.set(func() {

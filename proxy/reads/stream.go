@@ -2,7 +2,6 @@ package reads
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -19,6 +18,12 @@ const (
 	streamPartBytes = 1 << 20
 	streamPartKeys  = 8 << 10
 	streamFirstKeys = 1 << 10
+)
+
+// What upstream is asked for is in memory as a whole, so that keys which turn out to be large must be few.
+const (
+	upstreamFirstKeys = 16 // and at most, while nothing tells how large they are: 24 MiB of the largest that etcd takes
+	upstreamPartKeys  = 1 << 10
 )
 
 // RangeStream answers r in parts, all of one revision, by calling send, or fails with ErrForward before the first. The
@@ -38,6 +43,9 @@ func (k *Keeper) RangeStream(ctx context.Context, r *wire.RangeRequest, s *cache
 	if err != nil {
 		return err
 	}
+	if a.standing.Before37 {
+		return ErrForward // to the client upstream has no such method, also when the range happens to be in memory
+	}
 	h := a.find(r.Key, r.RangeEnd)
 	if h == nil {
 		return ErrForward
@@ -52,18 +60,16 @@ func (k *Keeper) RangeStream(ctx context.Context, r *wire.RangeRequest, s *cache
 	header := k.up.Header()
 	header.Revision = newest
 
-	next := *r
-	next.Raw, next.Revision = nil, at.Revision()
-	keys, left := int64(streamFirstKeys), r.Limit
+	p := parts{read: &a, left: *r, keys: streamFirstKeys, upstreamKeys: upstreamFirstKeys}
+	p.left.Raw, p.left.Revision = nil, at.Revision()
 	var total int64 // keys in the whole range
 	for first := true; ; first = false {
-		next.Limit = keys
-		if r.Limit > 0 {
-			next.Limit = min(keys, left)
-		}
-		part, err := a.part(ctx, &next)
-		if err != nil {
-			return err
+		part, err := p.next(ctx)
+		switch {
+		case err != nil && first:
+			return forwardUnlessDone(ctx)
+		case err != nil:
+			return interrupted(ctx, err)
 		}
 		if err := a.finish(newest); err != nil {
 			if first {
@@ -74,8 +80,7 @@ func (k *Keeper) RangeStream(ctx context.Context, r *wire.RangeRequest, s *cache
 		if first {
 			total = part.Count
 		}
-		left -= int64(len(part.KVs))
-		if len(part.KVs) == 0 || !part.More || r.Limit > 0 && left == 0 {
+		if len(part.KVs) == 0 || !part.More || r.Limit > 0 && p.left.Limit == 0 {
 			a.answered()
 			return send(wire.EncodeRangeStream(header, part.KVs, part.More, total), a.stale)
 		}
@@ -85,34 +90,44 @@ func (k *Keeper) RangeStream(ctx context.Context, r *wire.RangeRequest, s *cache
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if next.Key, err = keyAfter(part.KVs); err != nil {
-			return err
-		}
-		keys = keysOfPart(int64(len(part.KVs)), int64(bytesOf(part.KVs)))
 	}
-}
-
-// keysOfPart is how many keys to collect for a part after one of so many keys and bytes: as many as make a part if they
-// are as large, but not many more than before, in case they are larger.
-func keysOfPart(keys, bytes int64) int64 {
-	return max(1, min(keys*streamPartBytes/max(1, bytes), 8*keys, streamPartKeys))
 }
 
 // errReplaced ends a stream whose other parts cannot be had any more.
 var errReplaced = status.Error(codes.Unavailable, "weir: upstream was replaced by another cluster while the range was read")
 
-// part reads r at its revision, cut where it gets longer than a part: from memory if it is there, else from upstream.
-func (a *read) part(ctx context.Context, r *wire.RangeRequest) (answer cache.Answer, err error) {
-	h := a.find(r.Key, r.RangeEnd)
+// interrupted is the client's error when his stream cannot go on: with upstream's words if it has any, else one that says
+// that he may try again.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if s, ok := status.FromError(err); ok && s.Code() != codes.DeadlineExceeded { // which was not his
+		return err
+	}
+	return status.Errorf(codes.Unavailable, "weir: continue a range from upstream: %v", err)
+}
+
+// parts is a range that is read part by part, at one revision.
+type parts struct {
+	*read
+	left         wire.RangeRequest
+	keys         int64 // to collect for the next part if it is in memory,
+	upstreamKeys int64 // and to ask for at most if it is not
+}
+
+// next reads the next part, cut where it gets longer than a part: from memory if it is there, else from upstream.
+func (p *parts) next(ctx context.Context) (answer cache.Answer, err error) {
+	h := p.find(p.left.Key, p.left.RangeEnd)
+	var view cache.View
 	inMemory := false
 	if h != nil {
-		var view cache.View
-		if view, inMemory = h.snap.View(r.Revision); inMemory {
-			answer, err = a.answer(view, *r)
-		}
+		view, inMemory = h.snap.View(p.left.Revision)
 	}
-	if !inMemory {
-		answer, err = a.partFromUpstream(ctx, r)
+	if inMemory {
+		answer, err = p.answer(view, p.first(p.keys))
+	} else {
+		answer, err = p.fromUpstream(ctx, p.first(p.safeKeys(h)))
 	}
 	if err != nil {
 		return cache.Answer{}, err
@@ -125,16 +140,69 @@ func (a *read) part(ctx context.Context, r *wire.RangeRequest) (answer cache.Ans
 		}
 		size += len(kv)
 	}
+	n := int64(len(answer.KVs))
+	if n == 0 {
+		return answer, nil
+	}
 	if inMemory {
 		h.used(spared(size))
+		p.keys = keysOfPart(n, int64(size))
+	} else {
+		p.upstreamKeys = min(keysOfPart(n, int64(size)), upstreamPartKeys)
 	}
-	return answer, nil
+	if p.left.Limit > 0 {
+		p.left.Limit -= n
+	}
+	p.left.Key, err = keyAfter(answer.KVs)
+	return answer, err
 }
 
-func (a *read) partFromUpstream(ctx context.Context, r *wire.RangeRequest) (cache.Answer, error) {
-	ask := *r
-	ask.Serializable = false // the member may not have come as far as the one that was asked before
-	raw, err := a.k.up.Range(ctx, &ask)
+// first is the request for as many of the keys that are left.
+func (p *parts) first(keys int64) wire.RangeRequest {
+	r := p.left
+	if r.Limit <= 0 || r.Limit > keys {
+		r.Limit = keys
+	}
+	return r
+}
+
+// safeKeys is how many keys to ask upstream for. Large ones may follow any number of small ones. How large they are is seen
+// in the newest state of h, in which most are as they were at the revision of the stream; h is nil if nothing is in memory.
+func (p *parts) safeKeys(h *hot) int64 {
+	if p.left.KeysOnly {
+		return p.upstreamKeys
+	}
+	var view cache.View
+	known := false
+	if h != nil {
+		view, known = h.snap.View(0)
+	}
+	if !known {
+		return min(p.upstreamKeys, upstreamFirstKeys)
+	}
+	kvs, _ := view.Range(p.left.Key, p.left.RangeEnd, p.upstreamKeys)
+	size := 0
+	for i, kv := range kvs {
+		if size += len(kv); size > streamPartBytes {
+			return int64(max(1, i))
+		}
+	}
+	return p.upstreamKeys
+}
+
+// keysOfPart is how many keys to collect for a part after one of so many keys and bytes: as many as make a part if they
+// are as large, but not many more than before, in case they are larger.
+func keysOfPart(keys, bytes int64) int64 {
+	return max(1, min(keys*streamPartBytes/max(1, bytes), 8*keys, streamPartKeys))
+}
+
+// fromUpstream reads r from upstream: without Serializable, because the member that is asked may not have come as far as
+// the one that was asked before.
+func (p *parts) fromUpstream(ctx context.Context, r wire.RangeRequest) (cache.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
+	r.Serializable = false
+	raw, err := p.k.up.Range(ctx, &r)
 	if err != nil {
 		return cache.Answer{}, err
 	}
@@ -144,18 +212,15 @@ func (a *read) partFromUpstream(ctx context.Context, r *wire.RangeRequest) (cach
 		answer.KVs = append(answer.KVs, kv)
 		return nil
 	})
-	if err != nil {
-		return cache.Answer{}, fmt.Errorf("continue a range from upstream: %w", err)
-	}
 	answer.More, answer.Count = resp.More, resp.Count
-	return answer, nil
+	return answer, err
 }
 
 // keyAfter returns the key that follows the last of kvs.
 func keyAfter(kvs [][]byte) ([]byte, error) {
 	var last wire.KeyValue
 	if err := last.Unmarshal(kvs[len(kvs)-1]); err != nil {
-		return nil, fmt.Errorf("continue a range: %w", err)
+		return nil, err
 	}
 	return append(append(make([]byte, 0, len(last.Key)+1), last.Key...), 0), nil
 }

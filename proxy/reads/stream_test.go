@@ -208,6 +208,9 @@ func TestStreamIsForwardedBeforeItBeginsOrNotAtAll(t *testing.T) {
 		s.header = func() { s.set(func() { s.standing.Era++ }) }
 		forwarded("of an era that has ended", m)
 		s.header = nil
+		s.set(func() { s.standing.Era, s.standing.Before37 = 7, true })
+		forwarded("of an upstream that has no such method", m)
+		s.set(func() { s.standing.Era, s.standing.Before37 = 8, false })
 		forwarded("of another era", m)
 	})
 }

@@ -12,7 +12,9 @@ const (
 	// tendInterval is between two looks at all hot ranges. Compaction is honoured within a second: half of that is
 	// upstream's to be asked.
 	tendInterval = 250 * time.Millisecond
-	maxHots      = 1024
+	// maxHots bounds the hot ranges, those that are being loaded too. Ranges without a common prefix have an upstream watch
+	// each, and from a thousand on proxy/feed merges watches into ever wider ones: about half are left to clients.
+	maxHots = 512
 )
 
 // tend decides what is loaded and what is dropped. It is one goroutine, and waits for nothing.
@@ -83,8 +85,8 @@ func (r *review) look(now time.Time, spared, events int64) error {
 	return nil
 }
 
-// reviewAll looks at each hot range, and returns the oldest revision that can be read from one, or 0 if there is none
-// before the newest. k.mu is held.
+// reviewAll looks at each hot range, and returns the oldest revision that can be read from one, or 0 if there is none.
+// k.mu is held.
 func (k *Keeper) reviewAll(now time.Time, era uint64) (oldest int64) {
 	compacted := k.up.Compacted()
 	for h := range k.hots {
@@ -101,7 +103,8 @@ func (k *Keeper) reviewAll(now time.Time, era uint64) (oldest int64) {
 		}
 		h.follow()
 		h.forget(compacted)
-		if from := h.snap.Oldest(); from < h.snap.Revision() && (oldest == 0 || from < oldest) {
+		// Also one that is the newest which the range knows: the store may be far ahead of a quiet range.
+		if from := h.snap.Oldest(); oldest == 0 || from < oldest {
 			oldest = from
 		}
 	}

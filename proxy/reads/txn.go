@@ -2,6 +2,7 @@ package reads
 
 import (
 	"context"
+	"iter"
 	"math"
 	"slices"
 	"time"
@@ -63,29 +64,22 @@ type txn struct {
 	views    []cache.View // of them, at revision
 }
 
-// begin settles the revision with the snapshots of the compares, or, when nothing is compared, with those that are read.
+// begin looks first whether all that may be read is in memory: else the transaction would pay for a check, and for upstream's
+// answer as well. Then it settles the revision, with the snapshots of the compares, or, when nothing is compared, with those
+// that are read.
 func (t *txn) begin(ctx context.Context) error {
+	deciding := len(t.request.Compare)
+	if deciding == 0 {
+		deciding = len(t.request.Success)
+	}
 	var hots []*hot
-	need := func(key, end []byte) error {
+	for key, end := range touched(t.request) {
 		h := t.find(key, end)
 		if h == nil {
 			return ErrForward
 		}
-		if !slices.Contains(hots, h) {
+		if deciding--; deciding >= 0 && !slices.Contains(hots, h) {
 			hots = append(hots, h)
-		}
-		return nil
-	}
-	for _, c := range t.request.Compare {
-		if err := need(c.Key, c.RangeEnd); err != nil {
-			return err
-		}
-	}
-	if len(t.request.Compare) == 0 {
-		for _, op := range t.request.Success {
-			if err := need(op.GetRequestRange().GetKey(), op.GetRequestRange().GetRangeEnd()); err != nil {
-				return err
-			}
 		}
 	}
 	if len(hots) == 0 {
@@ -195,6 +189,26 @@ func onlyRanges(r *pb.TxnRequest) bool {
 // nothing to read, whatever is compared.
 func allSerializable(r *pb.TxnRequest) bool {
 	return everyOp(r, func(op *pb.RequestOp) bool { return op.GetRequestRange().GetSerializable() })
+}
+
+// touched are the ranges that the transaction may read: of its compares first, then of the branches. The second branch
+// counts only if something is compared, because else it is never taken.
+func touched(r *pb.TxnRequest) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, end []byte) bool) {
+		for _, c := range r.Compare {
+			if !yield(c.Key, c.RangeEnd) {
+				return
+			}
+		}
+		branches := [][]*pb.RequestOp{r.Success, r.Failure}
+		for _, ops := range branches[:min(1+len(r.Compare), 2)] {
+			for _, op := range ops {
+				if in := op.GetRequestRange(); !yield(in.GetKey(), in.GetRangeEnd()) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // everyOp tells whether is holds for every operation of both branches.

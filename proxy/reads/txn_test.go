@@ -126,18 +126,28 @@ func randomCompare(rng *rand.Rand, head int64) *pb.Compare {
 	return c
 }
 
-func TestOnlyWhatTheTakenBranchReadsMustBeInMemory(t *testing.T) {
-	inScene(t, func(_ *testing.T, s *scene) {
+func TestTransactionIsForwardedAtOnceUnlessAllThatItMayReadIsInMemory(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
 		s.put("a/1", "one")
 		s.keep(ofPrefix("a/"), plenty)
 		inside, outside := []*pb.RequestOp{rangeOp(key("a/1"))}, []*pb.RequestOp{rangeOp(key("b/1"))}
-		s.mustTxn(&pb.TxnRequest{Compare: []*pb.Compare{valueIs("a/1", "one")}, Success: inside, Failure: outside}, s.revision())
-		s.mustTxn(&pb.TxnRequest{Compare: []*pb.Compare{valueIs("a/1", "two")}, Success: outside, Failure: inside}, s.revision())
-		s.mustTxn(&pb.TxnRequest{Compare: []*pb.Compare{valueIs("a/1", "one")}, Failure: outside}, s.revision())
-		s.mustTxn(&pb.TxnRequest{Success: inside, Failure: outside}, s.revision())
-		s.mustFailTxn(&pb.TxnRequest{Compare: []*pb.Compare{valueIs("a/1", "two")}, Success: inside, Failure: outside}, ErrForward)
-		s.mustFailTxn(&pb.TxnRequest{Compare: []*pb.Compare{valueIs("b/1", "two")}, Success: inside, Failure: inside}, ErrForward)
-		s.mustFailTxn(&pb.TxnRequest{Success: append(inside, outside...)}, ErrForward)
+		is, isNot := []*pb.Compare{valueIs("a/1", "one")}, []*pb.Compare{valueIs("a/1", "two")}
+		s.mustTxn(&pb.TxnRequest{Compare: is, Success: inside, Failure: inside}, s.revision())
+		s.mustTxn(&pb.TxnRequest{Compare: isNot, Success: inside}, s.revision())
+		s.mustTxn(&pb.TxnRequest{Success: inside, Failure: outside}, s.revision()) // which is never taken
+		checks := s.checks
+		for _, m := range []*pb.TxnRequest{
+			{Compare: is, Success: outside},
+			{Compare: is, Success: inside, Failure: outside},
+			{Compare: isNot, Success: inside, Failure: outside},
+			{Compare: []*pb.Compare{valueIs("b/1", "two")}, Success: inside, Failure: inside},
+			{Success: append(inside, outside...)},
+		} {
+			s.mustFailTxn(m, ErrForward)
+		}
+		if s.checks != checks {
+			t.Errorf("%d checks for what is forwarded; want none", s.checks-checks)
+		}
 	})
 }
 

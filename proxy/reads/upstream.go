@@ -52,8 +52,9 @@ type Standing struct {
 	Confirmed bool
 	// Connected says that there is a session.
 	Connected bool
-	// KeysOnlyLease says that upstream leaves the lease in what it answers to keys_only, as etcd did before 3.7.
-	KeysOnlyLease bool
+	// Before37 says that upstream is an etcd before 3.7: it leaves the lease in what it answers to keys_only, and has no
+	// RangeStream.
+	Before37 bool
 	// Era counts how often upstream was found to be another one than before: its cluster replaced or restored, or
 	// authentication switched. Snapshots and session floors of another era are void.
 	Era uint64
