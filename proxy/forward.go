@@ -54,11 +54,16 @@ func (p *Proxy) forwardRange(ctx context.Context, req wire.Raw, s *cache.Session
 }
 
 func (p *Proxy) forward(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
+	return p.answer(ctx, method, req, s, func(req wire.Raw) (answer, error) { return p.call(outgoing(ctx), method, req) })
+}
+
+// answer answers a client with what ask brings from upstream. What is older than the session was told is asked for again.
+func (p *Proxy) answer(ctx context.Context, method string, req wire.Raw, s *cache.Session, ask func(req wire.Raw) (answer, error)) (wire.Raw, error) {
 	era := p.feeds.Era()
-	a, err := p.call(outgoing(ctx), method, req)
+	a, err := ask(req)
 	if err == nil && revisionOf(method, a.resp) < s.Floor(era) {
 		if again := linearizable(method, req); again != nil {
-			a, err = p.call(outgoing(ctx), method, again)
+			a, err = ask(again)
 		}
 	}
 	a.pass(ctx)

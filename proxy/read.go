@@ -105,21 +105,9 @@ func (s *countedStream) SendMsg(m any) error {
 }
 
 // fetch asks upstream, once for all who ask the same before it is sent: answered is called by who asks, with each answer of
-// upstream. What is returned is not older than what was answered on the session before.
+// upstream.
 func (p *Proxy) fetch(ctx context.Context, method string, req wire.Raw, s *cache.Session, answered func(resp wire.Raw)) (wire.Raw, error) {
-	era := p.feeds.Era()
-	a, err := p.share(ctx, method, req, answered)
-	if err == nil && revisionOf(method, a.resp) < s.Floor(era) {
-		if again := linearizable(method, req); again != nil {
-			a, err = p.share(ctx, method, again, answered)
-		}
-	}
-	a.pass(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.Told(era, revisionOf(method, a.resp))
-	return a.resp, nil
+	return p.answer(ctx, method, req, s, func(req wire.Raw) (answer, error) { return p.share(ctx, method, req, answered) })
 }
 
 // sharePatience is how long a read waits for one that was sent before it, and asks the same, until it is sent too.

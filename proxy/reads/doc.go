@@ -18,6 +18,6 @@
 // any doubt a read is forwarded, and a client cannot see the difference; whatever clients ask for, snapshots, loads
 // and what is remembered of reads are bounded in bytes.
 //
-// Caller: proxy, which gives the Keeper the hub of proxy/feed, tells it of every read that it forwards, and closes it
-// before the hub.
+// Caller: proxy, which gives the Keeper the hub of proxy/feed, tells it of every call upstream for a read that it
+// forwards, and closes it before the hub.
 package reads
