@@ -257,7 +257,7 @@ func (s *Server) Serve(l net.Listener) error {
 	p.grpc.Close()
 	p.http.Close()
 	wg.Wait()
-	if s.life.undivided.Err() != nil || errors.Is(err, net.ErrClosed) {
+	if s.isStopped() || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return fmt.Errorf("accept on %s: %w", l.Addr(), err)
@@ -272,6 +272,12 @@ func (s *Server) begin(l net.Listener) bool {
 	s.listeners[l] = struct{}{}
 	s.serving.Add(1)
 	return true
+}
+
+func (s *Server) isStopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopped
 }
 
 // enter counts an HTTP request, unless the server is stopping.
