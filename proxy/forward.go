@@ -20,6 +20,7 @@ import (
 // answer is what upstream has answered to a unary call.
 type answer struct {
 	resp            wire.Raw
+	revision        int64 // in its header; 0 if it has none
 	header, trailer metadata.MD
 }
 
@@ -61,7 +62,7 @@ func (p *Proxy) forward(ctx context.Context, method string, req wire.Raw, s *cac
 func (p *Proxy) answer(ctx context.Context, method string, req wire.Raw, s *cache.Session, ask func(req wire.Raw) (answer, error)) (wire.Raw, error) {
 	era := p.feeds.Era()
 	a, err := ask(req)
-	if err == nil && revisionOf(method, a.resp) < s.Floor(era) {
+	if err == nil && a.revision < s.Floor(era) {
 		if again := linearizable(method, req); again != nil {
 			a, err = ask(again)
 		}
@@ -70,18 +71,17 @@ func (p *Proxy) answer(ctx context.Context, method string, req wire.Raw, s *cach
 	if err != nil {
 		return nil, err
 	}
-	p.tell(s, era, method, a.resp)
+	p.tell(s, era, a)
 	return a.resp, nil
 }
 
 // tell tells a session what an answer states. One that was on its way while an era ended is of the next one too, unless
 // that is of another cluster.
-func (p *Proxy) tell(s *cache.Session, era uint64, method string, resp wire.Raw) {
-	rev := revisionOf(method, resp)
-	s.Told(era, rev)
-	if now := p.feeds.Era(); now != era && rev > 0 {
-		if h, err := wire.UnmarshalHeader(resp); err == nil && h.ClusterID == p.feeds.Header().ClusterID {
-			s.Told(now, rev)
+func (p *Proxy) tell(s *cache.Session, era uint64, a answer) {
+	s.Told(era, a.revision)
+	if now := p.feeds.Era(); now != era && a.revision > 0 {
+		if h, err := wire.UnmarshalHeader(a.resp); err == nil && h.ClusterID == p.feeds.Header().ClusterID {
+			s.Told(now, a.revision)
 		}
 	}
 }
@@ -97,7 +97,8 @@ func (p *Proxy) call(ctx context.Context, method string, req wire.Raw) (a answer
 		var to peer.Peer // set only if a stream was made
 		err = t.member.conn.Invoke(ctx, method, req, &a.resp, grpc.Header(&a.header), grpc.Trailer(&a.trailer), grpc.Peer(&to))
 		if err == nil {
-			t.show(revisionOf(method, a.resp))
+			a.revision = revisionOf(method, a.resp)
+			t.show(a.revision)
 		}
 		return to.Addr != nil, err
 	})
