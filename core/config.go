@@ -33,6 +33,9 @@ type Config struct {
 
 	HistoryBytes int // of recent events kept in memory for watchers; default 64 MiB
 
+	// UnsafeNoFsync never waits for the disk. Acknowledged writes outlive the process, but not the machine.
+	UnsafeNoFsync bool
+
 	Logger *slog.Logger
 	Clock  lease.Clock // leases live by it; default the machine's monotonic clock
 	LogFS  wal.FS      // where the log is, and which makes the directories; default the file system
@@ -64,6 +67,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.LogFS == nil {
 		c.LogFS = wal.OS()
+	}
+	if c.UnsafeNoFsync {
+		c.LogFS = wal.Unsynced(c.LogFS)
 	}
 	if c.DiskFree == nil {
 		c.DiskFree = diskFree

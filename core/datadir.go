@@ -68,7 +68,7 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	case !hasLog && n.cfg.JoinExisting:
 		return nil, errors.New("--initial-cluster-state=existing, but there is no data and joining a cluster is not there yet: start with 'new'")
 	}
-	if n.store, err = mvcc.Open(storePath, mvcc.Options{Logger: n.logger}); err != nil {
+	if n.store, err = mvcc.Open(storePath, mvcc.Options{NoSync: n.cfg.UnsafeNoFsync, Logger: n.logger}); err != nil {
 		return nil, fmt.Errorf("open the store: %w: put back a copy of the whole data directory that was made while nothing ran in it, or give another --data-dir", err)
 	}
 	logOptions := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}

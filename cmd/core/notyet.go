@@ -93,7 +93,6 @@ var notThereYet = []string{
 	"tls-max-version",
 	"tls-min-version",
 	"trusted-ca-file",
-	"unsafe-no-fsync",
 	"v2-deprecation",
 	"wal-dir",
 	"warning-apply-duration",

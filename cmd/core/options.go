@@ -62,6 +62,7 @@ func parseOptions(args, environ []string) (options, error) {
 		heartbeat       = f.Uint("heartbeat-interval", 100, "Time in milliseconds of a heartbeat interval.")
 		election        = f.Uint("election-timeout", 1000, "Time in milliseconds for an election to time out.")
 		progress        = f.Duration("watch-progress-notify-interval", 10*time.Minute, "Duration of periodic watch progress notifications (0 is 10m).")
+		noFsync         = f.Bool("unsafe-no-fsync", false, "Never wait for the disk. UNSAFE: what was acknowledged is lost when the machine loses power.")
 		version         = f.Bool("version", false, "Print the version and exit.")
 	)
 	o := options{usage: f.Usage}
@@ -128,6 +129,7 @@ func parseOptions(args, environ []string) (options, error) {
 		QuotaBytes:        *quota,
 		HeartbeatInterval: time.Duration(*heartbeat) * time.Millisecond,
 		ElectionTimeout:   time.Duration(*election) * time.Millisecond,
+		UnsafeNoFsync:     *noFsync,
 	}
 	return o, nil
 }

@@ -33,7 +33,7 @@ type Options struct {
 	CompactionSleep time.Duration
 	// LockTimeout is how long Open waits for another process to let go of the file. Default 1 s.
 	LockTimeout time.Duration
-	// NoSync never waits for the disk: a crash of the machine may destroy the file. For tests.
+	// NoSync never waits for the disk: a crash of the machine may destroy the file.
 	NoSync bool
 	// Logger gets what an operator should know. Default: nothing is logged.
 	Logger *slog.Logger

@@ -43,6 +43,28 @@ type File interface {
 // OS is the operating system's file system.
 func OS() FS { return osFS{} }
 
+// Unsynced is fsys that never waits for the disk. What was written outlives the process, but not the machine.
+func Unsynced(fsys FS) FS { return unsyncedFS{fsys} }
+
+type unsyncedFS struct{ FS }
+
+func (u unsyncedFS) Create(path string) (File, error) { return unsynced(u.FS.Create(path)) }
+
+func (u unsyncedFS) Open(path string) (File, error) { return unsynced(u.FS.Open(path)) }
+
+func (unsyncedFS) SyncDir(string) error { return nil }
+
+func unsynced(f File, err error) (File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return unsyncedFile{f}, nil
+}
+
+type unsyncedFile struct{ File }
+
+func (unsyncedFile) Sync() error { return nil }
+
 type osFS struct{}
 
 func (o osFS) MkdirAll(dir string) error {

@@ -42,7 +42,9 @@ func NewSite(t *testing.T, bin *proc.Bin, kind target.Kind, o SiteOptions) *Site
 	ctx, cancel := context.WithTimeout(context.Background(), o.Timeout)
 	t.Cleanup(cancel)
 	s := &Site{T: t, Kind: kind, Ctx: ctx, ProxyArgs: o.ProxyArgs, bin: bin}
-	c := target.ClusterOptions{Members: o.Members, Args: o.MemberArgs}
+	// No test of a site takes away a machine's power, and what a killed process has written stays. Waiting for a disk
+	// that other tests keep busy would only decide how many writes fit into a test's time.
+	c := target.ClusterOptions{Members: o.Members, Args: append([]string{"--unsafe-no-fsync"}, o.MemberArgs...)}
 	if o.RelayPeers {
 		c.PeerVia = func(addr string) string {
 			r := s.RelayTo(addr, 0)
