@@ -31,7 +31,10 @@ func TestRandomInterleavings(t *testing.T) {
 	} {
 		t.Run(string(c.kind), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, c.kind, targettest.SiteOptions{RelayWay: true, ProxyArgs: c.args})
+			// Members wait for their disks here. With thousands of writes a second etcd 3.7 itself, without a proxy, now and
+			// then leaves out a previous pair that is not compacted, and states in "created" a revision whose event is yet to come.
+			disk := []string{"--unsafe-no-fsync=false"}
+			s := newSite(t, c.kind, targettest.SiteOptions{RelayWay: true, ProxyArgs: c.args, MemberArgs: disk})
 			newChaos(s).run()
 		})
 	}
