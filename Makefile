@@ -1,4 +1,5 @@
-# What a developer and CI run. Everything is built from source by the go command; nothing needs installing first.
+# What a developer and CI run. Everything is built from source by the go command; nothing needs installing first, except
+# protoc for "make generate", and what "make foreign" names.
 
 # The race detector needs a C compiler. Where there is none the same tests run without it.
 RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" >/dev/null && echo -race)
@@ -8,7 +9,7 @@ FUZZTIME ?= 10s
 BENCHTIME ?= 1s
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run build test lint bench fuzz cross
+.PHONY: run build test lint bench fuzz generate cross foreign
 
 # A proxy with an embedded core in ./default.weir.
 run:
@@ -24,7 +25,7 @@ test:
 
 lint:
 	$(GOLANGCI) run ./...
-	cd loadtest && $(GOLANGCI) run --config ../.golangci.yml ./...
+	cd loadtest && $(GOLANGCI) run --config ../.golangci.yml --build-tags foreign ./...
 
 bench:
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
@@ -37,6 +38,15 @@ fuzz:
 		(cd "$$dir" && go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x) || exit 1; \
 	done
 
+# The code below grpcapi/lockpb. protoc-gen-go and protoc-gen-grpc-gateway are of the versions in go.mod.
+GENERATORS := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12 \
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2 \
+	github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway@v2.29.0
+
+generate:
+	@for g in $(GENERATORS); do GOBIN=$(CURDIR)/bin/generators go install $$g || exit 1; done
+	PATH=$(CURDIR)/bin/generators:$$PATH go generate ./...
+
 # Builds what is released, for every platform. Only linux is tested.
 cross:
 	@for p in $(PLATFORMS); do \
@@ -44,3 +54,8 @@ cross:
 		echo "$$p"; \
 		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o bin/$$os-$$arch/ ./cmd/... || exit 1; \
 	done
+
+# Clients that others have written, in Python and JavaScript, against etcd and weir. It needs Debian's python3-etcd3, and npm.
+foreign:
+	cd loadtest/foreign/scripts && npm ci --ignore-scripts
+	cd loadtest && go test -count=1 -tags foreign -run Libraries ./foreign

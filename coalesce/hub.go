@@ -108,9 +108,11 @@ type Hub struct {
 	start func(step func() bool)
 	pause func()
 
-	broadcasters sync.Pool    // their memory
-	resyncers    sync.Pool    // theirs
-	newest       atomic.Int64 // published to any feed; changed with the lock of the feed's ring held
+	broadcasters sync.Pool     // their memory
+	resyncers    sync.Pool     // theirs
+	newest       atomic.Int64  // published to any feed; changed with the lock of the feed's ring held
+	delivered    atomic.Uint64 // see HubStats
+	shared       atomic.Uint64 // likewise
 
 	starting sync.Mutex       // guards that no goroutine starts once ctx has ended
 	spare    chan func() bool // to a goroutine that has nothing to do

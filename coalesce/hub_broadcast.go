@@ -181,6 +181,7 @@ func (h *Hub) isChunk(size int, events []wire.Event, n int) bool {
 // send gives m to the members and returns those that did not refuse, in the same memory.
 func (c *broadcaster) send(m *Message, members []*Watcher) []*Watcher {
 	kept := members[:0]
+	all, one := 0, 0
 	for _, w := range members {
 		part := m
 		if w.next > m.Events[0].ModRev {
@@ -193,9 +194,11 @@ func (c *broadcaster) send(m *Message, members []*Watcher) []*Watcher {
 				continue
 			}
 			w.busy = true
+			all, one = all+len(part.Events), max(one, len(part.Events))
 		}
 		kept = append(kept, w)
 	}
+	c.hub.count(all, one)
 	clear(members[len(kept):])
 	return kept
 }

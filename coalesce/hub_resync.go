@@ -83,7 +83,7 @@ func (h *Hub) resync(l lag) bool {
 			r.findPrevs(p)
 		}
 		if len(p.events) > 0 {
-			p.deliver()
+			p.deliver(r.hub)
 		}
 		r.place(p)
 		p.forget()
@@ -345,14 +345,20 @@ func (r *resyncer) findPrevs(p *part) {
 	}
 }
 
-func (p *part) deliver() {
+func (p *part) deliver(h *Hub) {
 	m := &Message{Revision: p.next - 1, Events: p.events, PrevKV: p.group.options.prevKV, Fanout: len(p.served)}
+	taken := 0
 	for i := range p.served {
 		s := &p.served[i]
 		stream := s.watcher.stream
 		s.drained = stream.drained.Load()
-		s.refused = !stream.sink.Deliver(s.watcher, m)
-		s.watcher.busy = s.watcher.busy || !s.refused
+		if s.refused = !stream.sink.Deliver(s.watcher, m); !s.refused {
+			s.watcher.busy = true
+			taken++
+		}
+	}
+	if taken > 0 {
+		h.count(taken*len(p.events), len(p.events))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
 
+	"weir/core/auth"
 	"weir/core/mvcc"
 )
 
@@ -108,6 +109,9 @@ func (n *Node) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse
 		}
 		members = n.alarms.list(r.Alarm)
 	default:
+		if err := n.permitAdmin(ctx); err != nil {
+			return nil, err
+		}
 		res, err := n.proposeMessage(ctx, kindAlarm, r)
 		if err != nil {
 			return nil, err
@@ -158,7 +162,7 @@ func (n *Node) checkSpace(ctx context.Context, cost int) error {
 		}
 		alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: n.member.ID, Alarm: pb.AlarmType_NOSPACE}
 		// The alarm is for all, so it does not end with the client that met it.
-		if _, err := n.proposeMessage(context.WithoutCancel(ctx), kindAlarm, alarm); err != nil {
+		if _, err := n.proposeAs(context.WithoutCancel(ctx), kindAlarm, auth.Identity{}, alarm); err != nil {
 			n.logger.Warn("could not raise the NOSPACE alarm", "error", err)
 		}
 	}

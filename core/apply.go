@@ -2,14 +2,18 @@ package core
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/membershippb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"weir/coalesce"
+	"weir/core/auth"
 	"weir/core/lease"
 	"weir/core/mvcc"
 	"weir/grpcapi/wire"
@@ -20,12 +24,16 @@ import (
 // What it does depends on nothing but the request and the state before it, so that every member that applies
 // the same entries has the same state, and a replay after a crash ends where the first run would have.
 type applier struct {
-	store  *mvcc.Store
-	leases *lease.Lessor
-	alarms *alarms
-	hub    *coalesce.Hub
-	feed   *coalesce.Feed // of the hub
-	header func(revision int64) wire.Header
+	store   *mvcc.Store
+	leases  *lease.Lessor
+	alarms  *alarms
+	auth    *auth.Store
+	guard   guard
+	hub     *coalesce.Hub
+	feed    *coalesce.Feed // of the hub
+	version *clusterVersion
+	metrics *metrics
+	header  func(revision int64) wire.Header
 }
 
 // apply is the goroutine that applies entries, in order.
@@ -39,9 +47,18 @@ func (n *Node) apply() {
 		}
 		for _, m := range n.toApply.takeAll() {
 			for _, entry := range m.GetEntries() {
-				if err := n.applyEntry(entry); err != nil {
+				start := time.Now()
+				switch err := n.applyEntry(entry); {
+				case errors.Is(err, errStopping):
+					return
+				case err != nil:
 					n.fail(fmt.Errorf("apply entry %d: %w", entry.GetIndex(), err))
 					return
+				}
+				if took := time.Since(start); took > n.cfg.WarnApply {
+					n.metrics.slowApplies.Inc()
+					n.logger.Warn("apply request took too long", "took", took, "expected-duration", n.cfg.WarnApply,
+						"index", entry.GetIndex(), "bytes", len(entry.GetData()))
 				}
 			}
 			n.raft.inbox.put(stored{messages: m.GetResponses()})
@@ -56,17 +73,21 @@ func (n *Node) applyEntry(entry *raftpb.Entry) error {
 	if applied := n.applied.Load(); index != applied+1 {
 		return fmt.Errorf("it follows entry %d", applied)
 	}
-	if t := entry.GetType(); t != raftpb.EntryNormal {
-		return fmt.Errorf("entry of type %v: this weir knows clusters of one member only", t)
+	switch t := entry.GetType(); t {
+	case raftpb.EntryNormal:
+	case raftpb.EntryConfChange:
+		return n.applyConfChange(entry)
+	default:
+		return fmt.Errorf("the log holds an entry of type %v, which this weir does not know: run the weir that wrote it", t)
 	}
 	tx := n.store.Begin(index, entry.GetTerm())
 	batchID, results, err := n.applyBatch(tx, entry.GetData())
 	if err != nil {
+		tx.Fail(err)
 		return err
 	}
 	tx.End()
-	n.applied.Store(index)
-	n.reads.reached(index)
+	n.reached(index)
 	if len(results) > 0 {
 		for i, r := range n.queue.settle(batchID) {
 			r.done <- results[i]
@@ -74,6 +95,12 @@ func (n *Node) applyEntry(entry *raftpb.Entry) error {
 	}
 	n.countForCut(entry)
 	return nil
+}
+
+// reached tells those who wait for it that the store has come to index.
+func (n *Node) reached(index uint64) {
+	n.applied.Store(index)
+	n.reads.reached(index)
 }
 
 // applyBatch carries out the requests of an entry; an empty one is raft's own.
@@ -87,13 +114,15 @@ func (n *Node) applyBatch(tx *mvcc.Entry, data []byte) (batchID uint64, results 
 	}
 	proposed := n.queue.batch(batchID)
 	results = make([]result, 0, max(len(proposed), 1))
+	start := n.metrics.clock.now()
 	for len(rest) > 0 {
 		var (
 			k       kind
+			as      auth.Identity
 			payload []byte
 			decoded any
 		)
-		if k, payload, rest, err = readEntryRequest(rest); err != nil {
+		if k, as, payload, rest, err = readEntryRequest(rest); err != nil {
 			return 0, nil, err
 		}
 		if len(results) < len(proposed) {
@@ -101,18 +130,26 @@ func (n *Node) applyBatch(tx *mvcc.Entry, data []byte) (batchID uint64, results 
 		} else if decoded, err = decode(k, payload); err != nil {
 			return 0, nil, err
 		}
-		res, err := n.applier.apply(tx, k, decoded)
+		res, err := n.applier.apply(tx, k, as, decoded)
 		if err != nil {
 			return 0, nil, err
 		}
+		start = n.countApply(k, res.err, start)
 		results = append(results, res)
 	}
 	return batchID, results, nil
 }
 
+// countApply notes that a request was applied since start, and returns when that was.
+func (n *Node) countApply(k kind, err error, start time.Duration) (end time.Duration) {
+	end = n.metrics.clock.now()
+	// Whoever compacts what is compacted has what they want.
+	n.metrics.applies.observe(k.operation(), err == nil || errors.Is(err, rpctypes.ErrGRPCCompacted), end-start, 1)
+	return end
+}
+
 // decode makes of a payload what apply takes for that kind.
 func decode(k kind, payload []byte) (any, error) {
-	var m proto.Message
 	switch k {
 	case kindPut:
 		r := new(wire.PutRequest)
@@ -120,19 +157,12 @@ func decode(k kind, payload []byte) (any, error) {
 	case kindDeleteRange:
 		r := new(wire.DeleteRangeRequest)
 		return r, r.Unmarshal(payload)
-	case kindTxn:
-		m = new(pb.TxnRequest)
-	case kindCompact:
-		m = new(pb.CompactionRequest)
-	case kindLeaseGrant:
-		m = new(pb.LeaseGrantRequest)
-	case kindLeaseRevoke:
-		m = new(pb.LeaseRevokeRequest)
-	case kindAlarm:
-		m = new(pb.AlarmRequest)
-	default:
+	}
+	info, ok := kinds[k]
+	if !ok {
 		return nil, fmt.Errorf("the log holds a request of %v, which this weir does not know: run the weir that wrote it", k)
 	}
+	m := info.make()
 	if err := proto.Unmarshal(payload, m); err != nil {
 		return nil, fmt.Errorf("decode %v request: %w", k, err)
 	}
@@ -141,23 +171,21 @@ func decode(k kind, payload []byte) (any, error) {
 
 // apply carries out one request. A request that etcd would refuse has etcd's error in its result and has changed
 // nothing; an error beside it is the end of this member.
-func (a *applier) apply(tx *mvcc.Entry, k kind, decoded any) (result, error) {
-	if a.alarms.has(pb.AlarmType_CORRUPT) && k != kindAlarm {
-		return result{err: rpctypes.ErrGRPCCorrupt}, nil
+func (a *applier) apply(tx *mvcc.Entry, k kind, as auth.Identity, decoded any) (result, error) {
+	if err := a.alarmed(decoded); err != nil {
+		return result{err: err}, nil
 	}
-	full := a.alarms.has(pb.AlarmType_NOSPACE)
+	if k != kindLeaseExpire { // which nobody has asked for
+		if err := a.guard.permit(as, decoded); err != nil {
+			return result{err: err}, nil
+		}
+	}
 	switch r := decoded.(type) {
 	case *wire.PutRequest:
-		if full {
-			return result{err: rpctypes.ErrGRPCNoSpace}, nil
-		}
 		return a.put(tx, r)
 	case *wire.DeleteRangeRequest:
 		return a.deleteRange(tx, r)
 	case *pb.TxnRequest:
-		if full && txnCost(r) > 0 {
-			return result{err: rpctypes.ErrGRPCNoSpace}, nil
-		}
 		return a.txn(tx, r)
 	case *pb.CompactionRequest:
 		done, err := tx.Compact(r.Revision)
@@ -167,16 +195,62 @@ func (a *applier) apply(tx *mvcc.Entry, k kind, decoded any) (result, error) {
 		a.hub.Compacted(r.Revision)
 		return result{physical: done}, nil
 	case *pb.LeaseGrantRequest:
-		if full {
-			return result{err: rpctypes.ErrGRPCNoSpace}, nil
-		}
 		return a.leaseGrant(tx, r)
 	case *pb.LeaseRevokeRequest:
 		return a.leaseRevoke(tx, r)
 	case *pb.AlarmRequest:
 		return a.alarm(tx, r)
+	case *pb.InternalAuthenticateRequest:
+		token, err := a.auth.AssignToken(r.Name, r.SimpleToken, tx.Index())
+		return result{resp: token, err: err}, nil
+	case *membershippb.ClusterVersionSetRequest:
+		return result{}, a.version.applyVersion(tx, r)
+	case *membershippb.DowngradeInfoSetRequest:
+		return result{}, a.version.applyDowngrade(tx, r)
+	case proto.Message: // guard.permit knows those that change users and roles, and decode no others
+		return a.changeAuth(tx, r)
 	}
 	return result{}, fmt.Errorf("no way to apply %v as %T", k, decoded)
+}
+
+// alarmed refuses what must not be carried out while an alarm is raised, as etcd does.
+func (a *applier) alarmed(decoded any) error {
+	corrupt, full := a.alarms.has(pb.AlarmType_CORRUPT), a.alarms.has(pb.AlarmType_NOSPACE)
+	if !corrupt && !full {
+		return nil
+	}
+	switch r := decoded.(type) {
+	case *wire.PutRequest, *pb.LeaseGrantRequest:
+	case *pb.TxnRequest:
+		full = full && txnCost(r) > 0
+	case *wire.DeleteRangeRequest, *pb.CompactionRequest, *pb.LeaseRevokeRequest:
+		full = false
+	default:
+		return nil
+	}
+	switch {
+	case corrupt:
+		return rpctypes.ErrGRPCCorrupt
+	case full:
+		return rpctypes.ErrGRPCNoSpace
+	}
+	return nil
+}
+
+// changeAuth changes users and roles.
+func (a *applier) changeAuth(tx *mvcc.Entry, m proto.Message) (result, error) {
+	records, err := a.auth.Apply(m)
+	if err != nil {
+		return result{err: err}, nil
+	}
+	for _, r := range records {
+		if r.Value == nil {
+			tx.Delete(authBuckets[r.Kind], r.Key)
+		} else {
+			tx.Put(authBuckets[r.Kind], r.Key, r.Value)
+		}
+	}
+	return result{}, nil
 }
 
 func (a *applier) put(entry *mvcc.Entry, r *wire.PutRequest) (result, error) {
@@ -250,6 +324,8 @@ func (a *applier) leaseGrant(tx *mvcc.Entry, r *pb.LeaseGrantRequest) (result, e
 	if err != nil {
 		return result{err: apiError(err)}, nil
 	}
+	a.metrics.leasesGranted.Inc()
+	a.metrics.leaseTTLs.Observe(float64(ttl))
 	tx.Put(mvcc.BucketLease, leaseKey(r.ID), lease.AppendRecord(nil, lease.Record{ID: r.ID, TTL: ttl}))
 	return result{resp: ttl}, nil
 }
@@ -270,6 +346,7 @@ func (a *applier) leaseRevoke(entry *mvcc.Entry, r *pb.LeaseRevokeRequest) (resu
 	if err := a.leases.Revoke(r.ID); err != nil {
 		return result{}, fmt.Errorf("revoke lease %x: %w", r.ID, err)
 	}
+	a.metrics.leasesRevoked.Inc()
 	entry.Delete(mvcc.BucketLease, leaseKey(r.ID))
 	return result{}, nil
 }

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
+	"weir/core/auth"
 	"weir/core/lease"
+	"weir/core/mvcc"
 	"weir/core/wal"
 )
 
@@ -14,6 +17,7 @@ import (
 type Config struct {
 	Name    string // of this member; default "default"
 	DataDir string // created when missing
+	WALDir  string // of the log, created when missing; default DataDir/member/wal
 
 	// PeerURLs and ClientURLs are what this member advertises. With the token, the peer URLs decide the ids of a
 	// member and a cluster that do not exist yet.
@@ -31,7 +35,37 @@ type Config struct {
 	HeartbeatInterval time.Duration // raft's tick; default 100 ms
 	ElectionTimeout   time.Duration // default 1 s
 
+	// LaxReconfigCheck lets members be added and removed also when more voters are down than a majority could spare
+	// (--strict-reconfig-check=false). While there is one voter it changes nothing.
+	LaxReconfigCheck bool
+	MaxLearners      int // in the cluster; default 1
+
+	AutoCompaction AutoCompaction
+
+	// CompactionBatch is how many revisions a compaction deletes in one transaction of the store, default 1000, and
+	// CompactionSleep the pause between two, default 10 ms.
+	CompactionBatch int
+	CompactionSleep time.Duration
+	// What is applied is committed to the store BatchInterval later, default 100 ms, or as soon as it is BatchLimit
+	// changes; 0 is no limit but one in bytes. It is durable before, in the log.
+	BatchInterval time.Duration
+	BatchLimit    int
+	// DefragmentAtStart is how many bytes of the store's file must be free for it to be defragmented by Open; 0 is never.
+	DefragmentAtStart int64
+
+	// SnapshotCatchUpEntries are to be kept when the log is cut, for members that lag. There are none yet, and none are
+	// kept.
+	SnapshotCatchUpEntries uint64
+
+	// WarnApply is how long an entry may take to be applied before that is logged; default 100 ms.
+	WarnApply time.Duration
+
 	HistoryBytes int // of recent events kept in memory for watchers; default 64 MiB
+
+	// Auth is how users log in while authentication is on. Its Clock and Logger are the node's.
+	Auth auth.Config
+	// ClientCertAuth takes the common name of a client's certificate for its user, unless it shows a token.
+	ClientCertAuth bool
 
 	// UnsafeNoFsync never waits for the disk. Acknowledged writes outlive the process, but not the machine.
 	UnsafeNoFsync bool
@@ -58,6 +92,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.HeartbeatInterval, 100*time.Millisecond)
 	setDefault(&c.ElectionTimeout, time.Second)
 	setDefault(&c.HistoryBytes, 64<<20)
+	setDefault(&c.MaxLearners, 1)
+	setDefault(&c.WarnApply, 100*time.Millisecond)
 	setDefault(&c.QuotaBytes, defaultQuotaBytes)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -77,13 +113,22 @@ func (c Config) withDefaults() (Config, error) {
 	if c.DataDir == "" {
 		return c, errors.New("no data directory is given: set --data-dir")
 	}
+	setDefault(&c.WALDir, filepath.Join(c.DataDir, "member", "wal"))
 	if len(c.PeerURLs) == 0 {
 		c.PeerURLs = []string{"http://localhost:2380"}
 	}
 	if c.electionTicks() < 5 {
 		return c, fmt.Errorf("--election-timeout (%v) must be at least 5 times --heartbeat-interval (%v)", c.ElectionTimeout, c.HeartbeatInterval)
 	}
-	return c, nil
+	return c, c.AutoCompaction.check()
+}
+
+func (c Config) storeOptions() mvcc.Options {
+	return mvcc.Options{
+		BatchInterval: c.BatchInterval, BatchChanges: c.BatchLimit,
+		CompactionBatch: c.CompactionBatch, CompactionSleep: c.CompactionSleep,
+		NoSync: c.UnsafeNoFsync, Logger: c.Logger,
+	}
 }
 
 func setDefault[T comparable](field *T, value T) {

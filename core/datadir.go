@@ -1,7 +1,6 @@
 package core
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +19,7 @@ import (
 //
 //	DataDir/member/lock       locked by the process that has the directory open
 //	DataDir/member/store.db   mvcc's bbolt file
-//	DataDir/member/wal/       the log
+//	DataDir/member/wal/       the log, unless Config.WALDir says otherwise
 //
 // A new member's store is written first, then its log, which appears as a whole; so a store that has nothing but
 // its first state and no log beside it is a start that was cut off, and is done again.
@@ -32,7 +31,7 @@ var errLocked = errors.New("in use by another process")
 func (n *Node) openFiles() (*wal.Recovered, error) {
 	dir := n.cfg.DataDir
 	memberDir := filepath.Join(dir, "member")
-	storePath, logDir := filepath.Join(memberDir, "store.db"), filepath.Join(memberDir, "wal")
+	storePath, logDir := filepath.Join(memberDir, "store.db"), n.cfg.WALDir
 	hasStore, err := exists(storePath)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", dir, err)
@@ -64,17 +63,23 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	}
 	switch {
 	case hasLog && !hasStore:
-		return nil, fmt.Errorf("data directory %s has a log and no store: put member/store.db back, or give another --data-dir", dir)
+		return nil, fmt.Errorf("data directory %s has no store for the log in %s: put member/store.db back, or give another directory for both", dir, logDir)
 	case !hasLog && n.cfg.JoinExisting:
 		return nil, errors.New("--initial-cluster-state=existing, but there is no data and joining a cluster is not there yet: start with 'new'")
 	}
-	if n.store, err = mvcc.Open(storePath, mvcc.Options{NoSync: n.cfg.UnsafeNoFsync, Logger: n.logger}); err != nil {
+	if n.store, err = mvcc.Open(storePath, n.cfg.storeOptions()); err != nil {
 		return nil, fmt.Errorf("open the store: %w: put back a copy of the whole data directory that was made while nothing ran in it, or give another --data-dir", err)
+	}
+	if free := n.store.Size() - n.store.SizeInUse(); n.cfg.DefragmentAtStart > 0 && free >= n.cfg.DefragmentAtStart {
+		n.logger.Info("defragmenting the store", "free-bytes", free)
+		if err := n.store.Defragment(); err != nil {
+			return nil, fmt.Errorf("defragment the store: %w", err)
+		}
 	}
 	logOptions := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}
 	if !hasLog {
 		if n.store.Applied().Index > firstIndex || n.store.Revision() > 1 {
-			return nil, fmt.Errorf("data directory %s has a store and no log: put member/wal back, or give another --data-dir", dir)
+			return nil, fmt.Errorf("data directory %s has a store, and its log is not in %s: put it back or give the right --wal-dir, or another --data-dir", dir, logDir)
 		}
 		return n.bootstrap(logDir, logOptions)
 	}
@@ -129,7 +134,7 @@ func (n *Node) bootstrap(logDir string, o wal.Options) (*wal.Recovered, error) {
 		tx.Delete(mvcc.BucketMembers, key)
 	}
 	tx.SetConfState(&raftpb.ConfState{Voters: []uint64{n.member.ID}, AutoLeave: proto.Bool(false)})
-	tx.Put(mvcc.BucketCluster, []byte("clusterVersion"), []byte(storageVersion))
+	tx.Put(mvcc.BucketCluster, clusterVersionKey, []byte(layoutVersion))
 	tx.End()
 	if err := n.updateAttributes(firstIndex, firstTerm); err != nil {
 		return nil, err
@@ -147,37 +152,25 @@ func (n *Node) bootstrap(logDir string, o wal.Options) (*wal.Recovered, error) {
 // updateAttributes writes this member's name and URLs into the store, if they are not there, as part of the entry that
 // was applied last. They say where the member is, not who it is.
 func (n *Node) updateAttributes(index, term uint64) error {
-	key := []byte(idString(n.member.ID))
-	n.peerURLs = n.cfg.PeerURLs
-	var stored []byte
-	err := n.store.ForEach(mvcc.BucketMembers, func(k, v []byte) error {
-		if string(k) == string(key) {
-			stored = append(stored, v...)
-		}
-		return nil
-	})
+	m, err := loadMembers(n.store)
 	if err != nil {
-		return fmt.Errorf("read the members: %w", err)
+		return err
 	}
-	if stored != nil {
-		var old attributes
-		if err := json.Unmarshal(stored, &old); err != nil {
-			return fmt.Errorf("read the members: %w", err)
-		}
-		n.peerURLs = old.PeerURLs
+	self, ok := m.get(n.member.ID)
+	if !ok {
+		self = memberRecord{ID: n.member.ID, PeerURLs: n.cfg.PeerURLs}
 	}
-	value, err := json.Marshal(attributes{ID: n.member.ID, PeerURLs: n.peerURLs, Name: n.cfg.Name, ClientURLs: n.cfg.ClientURLs})
-	if err != nil {
-		return fmt.Errorf("encode the member: %w", err)
-	}
-	if string(value) != string(stored) {
+	if !ok || self.Name != n.cfg.Name || !slices.Equal(self.ClientURLs, n.cfg.ClientURLs) {
+		self.Name, self.ClientURLs = n.cfg.Name, n.cfg.ClientURLs
+		m.byID[self.ID] = self
 		tx := n.store.Begin(index, term)
-		tx.Put(mvcc.BucketMembers, key, value)
+		err = self.put(tx)
 		tx.End()
 	}
-	if err := n.store.Commit(); err != nil {
+	if err := errors.Join(err, n.store.Commit()); err != nil {
 		return fmt.Errorf("write the member: %w", err)
 	}
+	n.members = m
 	return nil
 }
 

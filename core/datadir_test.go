@@ -126,3 +126,57 @@ func TestPartsOfAStreamAreBoundedInBytes(t *testing.T) {
 		t.Errorf("%d keys, count %d, more %v, %v", keys, last.Count, last.More, err)
 	}
 }
+
+func TestTheStoreIsDefragmentedAtStartIfEnoughOfItIsFree(t *testing.T) {
+	dir := t.TempDir()
+	n := openNode(t, dir)
+	for range 8 {
+		mustPut(t, n, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 1<<20)})
+	}
+	if _, err := n.Compact(t.Context(), &pb.CompactionRequest{Revision: n.Header().Revision, Physical: true}); err != nil {
+		t.Fatal(err)
+	}
+	closeNode(t, n)
+	size := func(threshold int64) int64 {
+		n := openNode(t, dir, func(c *Config) { c.DefragmentAtStart = threshold })
+		defer closeNode(t, n)
+		return n.store.Size()
+	}
+	before := size(0)
+	if after := size(before); after != before {
+		t.Errorf("%d bytes became %d: there were not so many free", before, after)
+	}
+	if after := size(4 << 20); after > before-(4<<20) {
+		t.Errorf("%d bytes became %d", before, after)
+	}
+}
+
+func TestTheLogMayHaveItsOwnDirectory(t *testing.T) {
+	dir, log := t.TempDir(), filepath.Join(t.TempDir(), "a", "log")
+	own := func(c *Config) { c.WALDir = log }
+	n := openNode(t, dir, own)
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k"), Value: []byte("v")})
+	closeNode(t, n)
+	if _, err := os.Stat(filepath.Join(dir, "member", "wal")); !os.IsNotExist(err) {
+		t.Errorf("there is a log in the data directory: %v", err)
+	}
+	for _, c := range []struct {
+		config Config
+		want   string
+	}{
+		{Config{DataDir: dir}, "give the right --wal-dir"},
+		{Config{DataDir: t.TempDir(), WALDir: log}, "has no store for the log in " + log},
+	} {
+		if n, err := Open(c.config); err == nil {
+			n.Close()
+			t.Errorf("%+v: it started", c.config)
+		} else if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+	}
+	n = openNode(t, dir, own)
+	defer closeNode(t, n)
+	if n.Header().Revision != 2 {
+		t.Errorf("revision %d", n.Header().Revision)
+	}
+}

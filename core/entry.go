@@ -3,6 +3,12 @@ package core
 import (
 	"encoding/binary"
 	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/membershippb"
+	"google.golang.org/protobuf/proto"
+
+	"weir/core/auth"
 )
 
 // An entry is the data of one raft entry: a batch of requests.
@@ -11,7 +17,10 @@ import (
 //	offset 1   8 bytes   batch id, little endian
 //	then for each request
 //	           uvarint   length of the rest of the request
-//	           1 byte    kind
+//	           1 byte    kind, plus asUser if somebody is named who asks; then only
+//	           uvarint   the auth revision as of which they may ask
+//	           uvarint   length of the user's name
+//	           n bytes   the user's name; and always
 //	           n bytes   the encoded etcd request
 //
 // An empty entry (raft's own, when a leader starts its term) holds no batch.
@@ -31,24 +40,62 @@ const (
 	kindLeaseGrant  kind = 5 // etcdserverpb.LeaseGrantRequest, its ID chosen
 	kindLeaseRevoke kind = 6 // etcdserverpb.LeaseRevokeRequest
 	kindAlarm       kind = 7 // etcdserverpb.AlarmRequest
+	kindLeaseExpire kind = 8 // etcdserverpb.LeaseRevokeRequest, of the leader itself
+
+	kindAuthEnable           kind = 16 // etcdserverpb.AuthEnableRequest; the others likewise
+	kindAuthDisable          kind = 17
+	kindAuthenticate         kind = 18 // etcdserverpb.InternalAuthenticateRequest: the password has been checked
+	kindUserAdd              kind = 19 // its password hashed
+	kindUserDelete           kind = 20
+	kindUserChangePassword   kind = 21 // its password hashed
+	kindUserGrantRole        kind = 22
+	kindUserRevokeRole       kind = 23
+	kindRoleAdd              kind = 24
+	kindRoleDelete           kind = 25
+	kindRoleGrantPermission  kind = 26
+	kindRoleRevokePermission kind = 27
+
+	kindClusterVersion kind = 32 // membershippb.ClusterVersionSetRequest
+	kindDowngrade      kind = 33 // membershippb.DowngradeInfoSetRequest
+
+	// asUser in the byte of the kind says that a user follows. It is set while authentication is on.
+	asUser kind = 0x80
 )
 
+// kinds says of each kind what its name is, and what message it carries.
+var kinds = map[kind]struct {
+	name string
+	make func() proto.Message // nil for those that are decoded by hand
+}{
+	kindPut:         {"put", nil},
+	kindDeleteRange: {"delete-range", nil},
+	kindTxn:         {"txn", func() proto.Message { return new(pb.TxnRequest) }},
+	kindCompact:     {"compact", func() proto.Message { return new(pb.CompactionRequest) }},
+	kindLeaseGrant:  {"lease-grant", func() proto.Message { return new(pb.LeaseGrantRequest) }},
+	kindLeaseRevoke: {"lease-revoke", func() proto.Message { return new(pb.LeaseRevokeRequest) }},
+	kindAlarm:       {"alarm", func() proto.Message { return new(pb.AlarmRequest) }},
+	kindLeaseExpire: {"lease-expire", func() proto.Message { return new(pb.LeaseRevokeRequest) }},
+
+	kindClusterVersion: {"cluster-version", func() proto.Message { return new(membershippb.ClusterVersionSetRequest) }},
+	kindDowngrade:      {"downgrade", func() proto.Message { return new(membershippb.DowngradeInfoSetRequest) }},
+
+	kindAuthEnable:           {"auth-enable", func() proto.Message { return new(pb.AuthEnableRequest) }},
+	kindAuthDisable:          {"auth-disable", func() proto.Message { return new(pb.AuthDisableRequest) }},
+	kindAuthenticate:         {"authenticate", func() proto.Message { return new(pb.InternalAuthenticateRequest) }},
+	kindUserAdd:              {"user-add", func() proto.Message { return new(pb.AuthUserAddRequest) }},
+	kindUserDelete:           {"user-delete", func() proto.Message { return new(pb.AuthUserDeleteRequest) }},
+	kindUserChangePassword:   {"user-change-password", func() proto.Message { return new(pb.AuthUserChangePasswordRequest) }},
+	kindUserGrantRole:        {"user-grant-role", func() proto.Message { return new(pb.AuthUserGrantRoleRequest) }},
+	kindUserRevokeRole:       {"user-revoke-role", func() proto.Message { return new(pb.AuthUserRevokeRoleRequest) }},
+	kindRoleAdd:              {"role-add", func() proto.Message { return new(pb.AuthRoleAddRequest) }},
+	kindRoleDelete:           {"role-delete", func() proto.Message { return new(pb.AuthRoleDeleteRequest) }},
+	kindRoleGrantPermission:  {"role-grant-permission", func() proto.Message { return new(pb.AuthRoleGrantPermissionRequest) }},
+	kindRoleRevokePermission: {"role-revoke-permission", func() proto.Message { return new(pb.AuthRoleRevokePermissionRequest) }},
+}
+
 func (k kind) String() string {
-	switch k {
-	case kindPut:
-		return "put"
-	case kindDeleteRange:
-		return "delete-range"
-	case kindTxn:
-		return "txn"
-	case kindCompact:
-		return "compact"
-	case kindLeaseGrant:
-		return "lease-grant"
-	case kindLeaseRevoke:
-		return "lease-revoke"
-	case kindAlarm:
-		return "alarm"
+	if info, ok := kinds[k]; ok {
+		return info.name
 	}
 	return fmt.Sprintf("kind %d", byte(k))
 }
@@ -59,15 +106,26 @@ func appendEntryHeader(dst []byte, batchID uint64) []byte {
 	return binary.LittleEndian.AppendUint64(dst, batchID)
 }
 
-// appendEntryRequest adds one request to an entry.
-func appendEntryRequest(dst []byte, k kind, payload []byte) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(payload)+1))
-	dst = append(dst, byte(k))
+// appendEntryRequest adds one request to an entry. The zero identity is nobody.
+func appendEntryRequest(dst []byte, k kind, as auth.Identity, payload []byte) []byte {
+	if as == (auth.Identity{}) {
+		dst = binary.AppendUvarint(dst, uint64(1+len(payload)))
+		dst = append(dst, byte(k))
+		return append(dst, payload...)
+	}
+	user := binary.AppendUvarint(nil, as.Revision)
+	user = binary.AppendUvarint(user, uint64(len(as.User)))
+	user = append(user, as.User...)
+	dst = binary.AppendUvarint(dst, uint64(1+len(user)+len(payload)))
+	dst = append(dst, byte(k|asUser))
+	dst = append(dst, user...)
 	return append(dst, payload...)
 }
 
 // entryRequestSize is an upper bound of what appendEntryRequest adds.
-func entryRequestSize(payload []byte) int { return binary.MaxVarintLen32 + 1 + len(payload) }
+func entryRequestSize(as auth.Identity, payload []byte) int {
+	return binary.MaxVarintLen32 + 1 + 2*binary.MaxVarintLen64 + len(as.User) + len(payload)
+}
 
 // readEntryHeader returns the batch id of an entry and its requests, still encoded.
 //
@@ -84,11 +142,24 @@ func readEntryHeader(data []byte) (batchID uint64, requests []byte, err error) {
 }
 
 // readEntryRequest splits the first request off. The payload points into requests.
-func readEntryRequest(requests []byte) (k kind, payload, rest []byte, err error) {
+func readEntryRequest(requests []byte) (k kind, as auth.Identity, payload, rest []byte, err error) {
 	n, w := binary.Uvarint(requests)
 	if w <= 0 || n == 0 || n > uint64(len(requests)-w) {
-		return 0, nil, nil, fmt.Errorf("entry has a request of wrong length, %d bytes before its end", len(requests))
+		return 0, as, nil, nil, fmt.Errorf("entry has a request of wrong length, %d bytes before its end", len(requests))
 	}
 	end := w + int(n)
-	return kind(requests[w]), requests[w+1 : end], requests[end:], nil
+	k, payload, rest = kind(requests[w]), requests[w+1:end], requests[end:]
+	if k&asUser == 0 {
+		return k, as, payload, rest, nil
+	}
+	revision, w := binary.Uvarint(payload)
+	if w > 0 {
+		payload = payload[w:]
+		n, w = binary.Uvarint(payload)
+	}
+	if w <= 0 || n > uint64(len(payload)-w) {
+		return 0, as, nil, nil, fmt.Errorf("entry has a request without its user, %d bytes before its end", len(requests))
+	}
+	end = w + int(n)
+	return k &^ asUser, auth.Identity{User: string(payload[w:end]), Revision: revision}, payload[end:], rest, nil
 }

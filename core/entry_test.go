@@ -4,13 +4,20 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"weir/core/auth"
 )
 
 func TestEntryKeepsItsRequests(t *testing.T) {
 	payloads := [][]byte{[]byte("one"), {}, bytes.Repeat([]byte("x"), 300)}
 	data := appendEntryHeader(nil, 7)
+	users := []auth.Identity{{}, {User: "alice", Revision: 300}, {User: "", Revision: 1}}
 	for i, p := range payloads {
-		data = appendEntryRequest(data, kind(i+1), p)
+		before := len(data)
+		data = appendEntryRequest(data, kind(i+1), users[i], p)
+		if added, bound := len(data)-before, entryRequestSize(users[i], p); added > bound {
+			t.Fatalf("request %d takes %d bytes, and was to take at most %d", i, added, bound)
+		}
 	}
 	id, rest, err := readEntryHeader(data)
 	if err != nil || id != 7 {
@@ -18,12 +25,13 @@ func TestEntryKeepsItsRequests(t *testing.T) {
 	}
 	for i, want := range payloads {
 		var k kind
+		var as auth.Identity
 		var got []byte
-		if k, got, rest, err = readEntryRequest(rest); err != nil {
+		if k, as, got, rest, err = readEntryRequest(rest); err != nil {
 			t.Fatalf("request %d: %v", i, err)
 		}
-		if k != kind(i+1) || !bytes.Equal(got, want) {
-			t.Fatalf("request %d is %v with %d bytes, want %v with %d", i, k, len(got), kind(i+1), len(want))
+		if k != kind(i+1) || as != users[i] || !bytes.Equal(got, want) {
+			t.Fatalf("request %d is %v of %v with %d bytes, want %v of %v with %d", i, k, as, len(got), kind(i+1), users[i], len(want))
 		}
 	}
 	if len(rest) != 0 {
@@ -43,12 +51,13 @@ func TestEntryOfAnotherVersionIsRefusedByName(t *testing.T) {
 }
 
 func FuzzReadEntry(f *testing.F) {
-	f.Add(appendEntryRequest(appendEntryHeader(nil, 1), kindPut, []byte("payload")))
+	f.Add(appendEntryRequest(appendEntryHeader(nil, 1), kindPut, auth.Identity{}, []byte("payload")))
+	f.Add(appendEntryRequest(appendEntryHeader(nil, 1), kindPut, auth.Identity{User: "bob", Revision: 4}, []byte("payload")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, rest, err := readEntryHeader(data)
 		for err == nil && len(rest) > 0 {
 			before := len(rest)
-			if _, _, rest, err = readEntryRequest(rest); err == nil && len(rest) >= before {
+			if _, _, _, rest, err = readEntryRequest(rest); err == nil && len(rest) >= before {
 				t.Fatal("no progress")
 			}
 		}

@@ -1,13 +1,17 @@
 package core
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"weir/core/auth"
 	"weir/core/wal"
 	"weir/grpcapi/wire"
 )
@@ -55,6 +59,34 @@ func (f faultFile) Sync() error {
 
 // At whichever operation the log's disk fails, the member ends with that failure, and a restart on a good disk has
 // every write that was acknowledged and none that was not asked for.
+func TestAnEntryThatCannotBeAppliedEndsTheMemberAndIsNotInTheStore(t *testing.T) {
+	dir := t.TempDir()
+	n := openNode(t, dir)
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.propose(context.Background(), 99, auth.Identity{}, []byte("from another weir"), nil)
+		done <- err
+	}()
+	<-n.Failed()
+	applied := n.applied.Load()
+	if err := n.Close(); err == nil || !strings.Contains(err.Error(), "kind 99") {
+		t.Errorf("close: %v", err)
+	}
+	if err := <-done; !errors.Is(err, rpctypes.ErrGRPCStopped) {
+		t.Errorf("who waits for it is told %v", err)
+	}
+	n, err := Open(Config{DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-n.Failed() // it is not skipped
+	if err := n.Err(); !strings.Contains(err.Error(), "kind 99") || n.applied.Load() != applied {
+		t.Errorf("after a restart: %v at %d, before at %d", err, n.applied.Load(), applied)
+	}
+	n.Close()
+}
+
 func TestNoAcknowledgedWriteIsLostWhicheverLogWriteFails(t *testing.T) {
 	const writes = 12
 	for n := int64(0); ; n++ {

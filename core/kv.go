@@ -17,14 +17,29 @@ import (
 // Range answers the range from the store: at once when serializable, else once the store holds all that was
 // committed when the request came.
 func (n *Node) Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
+	t := n.metrics.reads.begin()
+	resp, err := n.answerRange(ctx, r, &t)
+	t.end(err)
+	return resp, err
+}
+
+func (n *Node) answerRange(ctx context.Context, r *wire.RangeRequest, t *readTime) (mem.BufferSlice, error) {
 	if !r.Serializable {
 		if err := n.linearizable(ctx); err != nil {
 			return nil, err
 		}
 	}
+	t.answering()
+	id, err := n.permitRange(ctx, r.Key, r.RangeEnd)
+	if err != nil {
+		return nil, err
+	}
 	a, err := readPart(n.store, r, mvcc.RangeOptions{MaxBytes: math.MaxInt32})
 	if err != nil {
 		return nil, apiError(err)
+	}
+	if err := n.unchanged(id); err != nil {
+		return nil, err
 	}
 	if a.truncated {
 		return nil, errTooLargeToSend
@@ -54,7 +69,10 @@ func (n *Node) Txn(ctx context.Context, r *pb.TxnRequest, raw []byte) (mem.Buffe
 		return nil, err
 	}
 	if !txnWrites(r) {
-		return n.readTxn(ctx, r)
+		start := n.metrics.clock.now()
+		resp, err := n.readTxn(ctx, r)
+		n.metrics.requests.observe(opReadTxn, err == nil, n.metrics.clock.now()-start, 1)
+		return resp, err
 	}
 	return n.write(ctx, kindTxn, raw, r)
 }
@@ -64,6 +82,13 @@ func (n *Node) readTxn(ctx context.Context, r *pb.TxnRequest) (mem.BufferSlice, 
 		if err := n.linearizable(ctx); err != nil {
 			return nil, err
 		}
+	}
+	id, err := n.identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.guard().permit(id, r); err != nil {
+		return nil, err
 	}
 	view := n.store.View()
 	defer view.Close()
@@ -75,12 +100,19 @@ func (n *Node) readTxn(ctx context.Context, r *pb.TxnRequest) (mem.BufferSlice, 
 	if err != nil {
 		return nil, apiError(err)
 	}
+	if err := n.unchanged(id); err != nil {
+		return nil, err
+	}
 	return wire.EncodeTxn(n.headerAt(view.Revision()), succeeded, ops), nil
 }
 
 // write proposes a request whose result is an encoded response.
 func (n *Node) write(ctx context.Context, k kind, raw []byte, decoded any) (mem.BufferSlice, error) {
-	res, err := n.propose(ctx, k, raw, decoded)
+	as, err := n.identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := n.propose(ctx, k, as, raw, decoded)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +122,9 @@ func (n *Node) write(ctx context.Context, k kind, raw []byte, decoded any) (mem.
 // Compact forgets what only revisions before r.Revision need. With Physical it returns when that is off the disk
 // too, so that a crash does not bring it back.
 func (n *Node) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	if err := n.permitAdmin(ctx); err != nil {
+		return nil, err
+	}
 	res, err := n.proposeMessage(ctx, kindCompact, r)
 	if r.Physical && res.physical != nil { // also when an earlier compaction went as far: it may still be at work
 		select {
@@ -125,6 +160,10 @@ func (n *Node) RangeStream(ctx context.Context, r *wire.RangeRequest, send func(
 			return err
 		}
 	}
+	id, err := n.permitRange(ctx, r.Key, r.RangeEnd)
+	if err != nil {
+		return err
+	}
 	part, left := *r, r.Limit
 	var header wire.Header
 	var total int64 // keys in the whole range
@@ -144,6 +183,9 @@ func (n *Node) RangeStream(ctx context.Context, r *wire.RangeRequest, send func(
 			if part.Revision <= 0 {
 				part.Revision = a.revision
 			}
+		}
+		if err := n.permitAgain(id, r.Key, r.RangeEnd); err != nil {
+			return err
 		}
 		left -= int64(len(a.kvs))
 		if !a.more || r.Limit > 0 && left == 0 {

@@ -8,6 +8,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
+
+	"weir/core/auth"
 )
 
 // expireBatch is how many expired leases are proposed for revocation at once.
@@ -30,11 +32,12 @@ func (n *Node) expire() {
 				return
 			}
 			// Nobody waits for the result: WaitExpired names the lease again if it is lost.
-			r := &request{kind: kindLeaseRevoke, payload: payload, decoded: m, done: make(chan result, 1)}
+			r := &request{kind: kindLeaseExpire, payload: payload, decoded: m, done: make(chan result, 1)}
 			if err := n.queue.add(r); err != nil {
 				n.logger.Warn("could not propose to revoke an expired lease", "lease", idString(uint64(id)), "error", err)
 				break
 			}
+			n.metrics.leasesExpired.Inc()
 		}
 	}
 }
@@ -42,6 +45,9 @@ func (n *Node) expire() {
 // LeaseGrant makes a lease. ID 0 lets the member choose one.
 func (n *Node) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
 	if err := n.checkSpace(ctx, leaseCost); err != nil {
+		return nil, err
+	}
+	if err := n.permitKnown(ctx); err != nil {
 		return nil, err
 	}
 	chosen := r.ID != 0
@@ -64,6 +70,9 @@ func (n *Node) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.Lea
 
 // LeaseRevoke ends a lease and deletes its keys in one revision.
 func (n *Node) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if err := n.permitKnown(ctx); err != nil {
+		return nil, err
+	}
 	if _, err := n.proposeMessage(ctx, kindLeaseRevoke, r); err != nil {
 		return nil, err
 	}
@@ -79,12 +88,22 @@ func (n *Node) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error) 
 			return 0, err
 		}
 	}
+	asked, err := n.permitLease(ctx, id, n.auth.PermitPut)
+	if err == nil {
+		err = n.unchanged(asked)
+	}
+	if err != nil {
+		return 0, err
+	}
 	ctx, cancel := context.WithCancel(ctx) // a ping of an expired lease waits for its revocation
 	defer cancel()
 	defer context.AfterFunc(n.ctx, cancel)()
 	ttl, err = n.leases.Renew(ctx, id)
 	if n.ctx.Err() != nil {
 		return 0, rpctypes.ErrGRPCStopped
+	}
+	if err == nil {
+		n.metrics.leasesRenewed.Inc()
 	}
 	return ttl, apiError(err)
 }
@@ -94,9 +113,22 @@ func (n *Node) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest
 	if err := n.linearizable(ctx); err != nil {
 		return nil, err
 	}
+	if err := n.permitKnown(ctx); err != nil {
+		return nil, err
+	}
+	var asked auth.Identity
+	if r.Keys { // which are a secret, unlike the time
+		var err error
+		if asked, err = n.permitLease(ctx, r.ID, n.permitKey); err != nil {
+			return nil, err
+		}
+	}
 	s, err := n.leases.TimeToLive(r.ID, r.Keys)
 	if err != nil {
 		return nil, apiError(err)
+	}
+	if err := n.unchanged(asked); err != nil {
+		return nil, err
 	}
 	return &pb.LeaseTimeToLiveResponse{Header: n.pbHeader(), ID: r.ID, TTL: s.Remaining, GrantedTTL: s.TTL, Keys: s.Keys}, nil
 }
@@ -106,7 +138,21 @@ func (n *Node) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.L
 	if err := n.linearizable(ctx); err != nil {
 		return nil, err
 	}
+	if err := n.permitKnown(ctx); err != nil {
+		return nil, err
+	}
 	ids := n.leases.Leases()
+	if n.auth.Enabled() {
+		for _, id := range ids {
+			asked, err := n.permitLease(ctx, id, n.permitKey)
+			if err == nil {
+				err = n.unchanged(asked)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
 	resp := &pb.LeaseLeasesResponse{Header: n.pbHeader(), Leases: make([]*pb.LeaseStatus, len(ids))}
 	for i, id := range ids {
 		resp.Leases[i] = &pb.LeaseStatus{ID: id}

@@ -10,40 +10,29 @@ import (
 	"go.etcd.io/etcd/api/v3/version"
 )
 
-// storageVersion is the version of etcd whose bucket layout the store has.
-const storageVersion = "3.7.0"
+// PermitKnown refuses who does not say who they are, while authentication is on. Any user will do.
+func (n *Node) PermitKnown(ctx context.Context) error { return n.permitKnown(ctx) }
 
-// MemberList lists the members of the cluster. A linearizable list waits as a linearizable read does.
-func (n *Node) MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.MemberListResponse, error) {
-	if r.Linearizable {
-		if err := n.linearizable(ctx); err != nil {
-			return nil, err
-		}
-	}
-	header := n.pbHeader()
-	header.Revision = 0 // etcd's Cluster service has none
-	return &pb.MemberListResponse{
-		Header: header,
-		Members: []*pb.Member{{
-			ID: n.member.ID, Name: n.cfg.Name, PeerURLs: n.peerURLs, ClientURLs: n.cfg.ClientURLs,
-		}},
-	}, nil
-}
+// leads tells whether this member takes itself for the leader.
+func (n *Node) leads() bool { return n.leader.Load() == n.member.ID }
 
 // Status is what this member says of itself. It answers without asking the leader.
 func (n *Node) Status(_ context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
+	current, downgrade := n.version.get()
+	self, _ := n.members.get(n.member.ID)
 	resp := &pb.StatusResponse{
 		Header:           n.pbHeader(),
 		Version:          version.Version,
-		StorageVersion:   storageVersion,
+		StorageVersion:   current.String(),
 		DbSize:           n.store.Size(),
 		DbSizeInUse:      n.store.SizeInUse(),
-		DbSizeQuota:      max(n.cfg.QuotaBytes, 0),
+		DbSizeQuota:      n.cfg.QuotaBytes,
 		Leader:           n.leader.Load(),
 		RaftIndex:        n.committed.Load(),
 		RaftTerm:         n.term.Load(),
 		RaftAppliedIndex: n.applied.Load(),
-		DowngradeInfo:    &pb.DowngradeInfo{},
+		IsLearner:        self.IsLearner,
+		DowngradeInfo:    &pb.DowngradeInfo{Enabled: downgrade.Enabled, TargetVersion: downgrade.TargetVersion},
 	}
 	if resp.Leader == 0 {
 		resp.Errors = append(resp.Errors, rpctypes.ErrorDesc(rpctypes.ErrGRPCNoLeader))
@@ -55,7 +44,10 @@ func (n *Node) Status(_ context.Context, _ *pb.StatusRequest) (*pb.StatusRespons
 }
 
 // Defragment rewrites the store's file without its free pages. Reads and writes wait meanwhile.
-func (n *Node) Defragment(_ context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+func (n *Node) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	if err := n.permitAdmin(ctx); err != nil {
+		return nil, err
+	}
 	if err := n.store.Defragment(); err != nil {
 		n.logger.Warn("could not defragment the store", "error", err)
 		return nil, apiError(err)
@@ -64,7 +56,10 @@ func (n *Node) Defragment(_ context.Context, _ *pb.DefragmentRequest) (*pb.Defra
 }
 
 // Hash is the checksum of the store's whole file, metadata included; it differs between members.
-func (n *Node) Hash(_ context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
+func (n *Node) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
+	if err := n.permitAdmin(ctx); err != nil {
+		return nil, err
+	}
 	hash, rev, err := n.store.Hash()
 	if err != nil {
 		return nil, apiError(err)
@@ -76,7 +71,10 @@ func (n *Node) Hash(_ context.Context, _ *pb.HashRequest) (*pb.HashResponse, err
 
 // HashKV is the checksum of all keys at a revision; 0 is the newest. It is the same on all members, and the same
 // as etcd's for the same history.
-func (n *Node) HashKV(_ context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+func (n *Node) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	if err := n.permitAdmin(ctx); err != nil {
+		return nil, err
+	}
 	hash, current, compacted, hashRev, err := n.store.HashKV(r.Revision)
 	if err != nil {
 		return nil, apiError(err)
@@ -86,18 +84,36 @@ func (n *Node) HashKV(_ context.Context, r *pb.HashKVRequest) (*pb.HashKVRespons
 	return &pb.HashKVResponse{Header: header, Hash: hash, CompactRevision: compacted, HashRevision: hashRev}, nil
 }
 
+// MoveLeader makes another member the leader. There is no other that could be: all but this one are learners.
+func (n *Node) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	if err := n.permitAdmin(ctx); err != nil {
+		return nil, err
+	}
+	switch {
+	case !n.leads():
+		return nil, rpctypes.ErrGRPCNotLeader
+	case r.TargetID != n.member.ID:
+		return nil, rpctypes.ErrGRPCBadLeaderTransferee
+	}
+	return &pb.MoveLeaderResponse{}, nil
+}
+
 // snapshotChunk is how much of the store's file goes into one message: etcd's size.
 const snapshotChunk = 32 << 10
 
 // Snapshot sends the store's file as of one moment, then its SHA-256, which `etcdctl snapshot save` keeps at the
 // end of the file and `etcdutl snapshot restore` checks.
 func (n *Node) Snapshot(ctx context.Context, send func(*pb.SnapshotResponse) error) error {
+	if err := n.permitAdmin(ctx); err != nil {
+		return err
+	}
+	current, _ := n.version.get()
 	snapshot, err := n.store.Snapshot()
 	if err != nil {
 		return apiError(fmt.Errorf("take a snapshot: %w", err))
 	}
 	defer snapshot.Close()
-	w := &snapshotWriter{ctx: ctx, send: send, remaining: snapshot.Size()}
+	w := &snapshotWriter{ctx: ctx, send: send, version: current.String(), remaining: snapshot.Size()}
 	n.logger.Info("sending a snapshot", "size", snapshot.Size())
 	sum := sha256.New()
 	w.sum = sum.Write
@@ -108,13 +124,14 @@ func (n *Node) Snapshot(ctx context.Context, send func(*pb.SnapshotResponse) err
 		return err
 	}
 	n.logger.Info("sent a snapshot", "size", snapshot.Size())
-	return send(&pb.SnapshotResponse{Blob: sum.Sum(nil), Version: storageVersion})
+	return send(&pb.SnapshotResponse{Blob: sum.Sum(nil), Version: w.version})
 }
 
 // snapshotWriter cuts what is written to it into messages.
 type snapshotWriter struct {
 	ctx       context.Context
 	send      func(*pb.SnapshotResponse) error
+	version   string // of the store's layout
 	sum       func([]byte) (int, error)
 	buf       []byte
 	remaining int64
@@ -148,7 +165,7 @@ func (w *snapshotWriter) flush() error {
 		return err
 	}
 	w.remaining -= int64(len(w.buf))
-	err := w.send(&pb.SnapshotResponse{RemainingBytes: uint64(max(w.remaining, 0)), Blob: w.buf, Version: storageVersion})
+	err := w.send(&pb.SnapshotResponse{RemainingBytes: uint64(max(w.remaining, 0)), Blob: w.buf, Version: w.version})
 	w.buf = nil
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -22,13 +21,19 @@ type member struct {
 const memberFormat = 1
 
 // newMember makes the identity of the first member of a new cluster. The ids are computed as etcd computes them
-// (a hash of peer URLs and token, a hash of member ids), so scripts that know them keep working.
+// (see memberID; the cluster's is a hash of those of its first members), so scripts that know them keep working.
 func newMember(peerURLs []string, token string) member {
-	sorted := slices.Sorted(slices.Values(peerURLs))
-	sum := sha1.Sum([]byte(strings.Join(sorted, "") + token))
-	id := binary.BigEndian.Uint64(sum[:8])
-	sum = sha1.Sum(binary.BigEndian.AppendUint64(nil, id))
+	id := memberID(peerURLs, token)
+	sum := sha1.Sum(binary.BigEndian.AppendUint64(nil, id))
 	return member{Format: memberFormat, ID: id, ClusterID: binary.BigEndian.Uint64(sum[:8]), Token: token}
+}
+
+// memberID is etcd's id of a member: a hash of its peer URLs and a salt, which is the cluster's token for a first
+// member, and for one that is added later the time in seconds.
+func memberID(peerURLs []string, salt string) uint64 {
+	sorted := slices.Sorted(slices.Values(peerURLs))
+	sum := sha1.Sum([]byte(strings.Join(sorted, "") + salt))
+	return binary.BigEndian.Uint64(sum[:8])
 }
 
 func (m member) encode() ([]byte, error) {
@@ -49,14 +54,3 @@ func decodeMember(b []byte) (member, error) {
 	}
 	return m, nil
 }
-
-// attributes is how the store keeps a member, in etcd's form, so that etcd's tools read it from a snapshot.
-type attributes struct {
-	ID         uint64   `json:"id"`
-	PeerURLs   []string `json:"peerURLs"`
-	Name       string   `json:"name,omitempty"`
-	ClientURLs []string `json:"clientURLs,omitempty"`
-}
-
-// idString is an id as etcd writes it.
-func idString(id uint64) string { return strconv.FormatUint(id, 16) }

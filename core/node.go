@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/coalesce"
+	"weir/core/auth"
 	"weir/core/lease"
 	"weir/core/mvcc"
 	"weir/core/wal"
@@ -24,16 +25,18 @@ import (
 
 // Node is one member. Its methods may be called concurrently; grpcapi.Backend says what they promise.
 type Node struct {
-	cfg      Config
-	logger   *slog.Logger
-	member   member
-	peerURLs []string // as the member was made with
+	cfg    Config
+	logger *slog.Logger
+	member member
 
 	lock    *os.File // held until the files are closed
 	store   *mvcc.Store
 	log     *wal.Log
 	leases  *lease.Lessor
 	alarms  *alarms
+	members *members
+	version *clusterVersion
+	auth    *auth.Store
 	hub     *coalesce.Hub
 	applier *applier
 
@@ -41,8 +44,13 @@ type Node struct {
 	queue   *requestQueue
 	reads   *readGate
 	toApply *mailbox[*raftpb.Message]
-	cutter  cutter
-	disk    diskGuard
+	// reconfigurations go to run, which takes one at a time, and appliedChanges from the applier to it.
+	reconfigurations chan *reconfiguration
+	appliedChanges   chan appliedChange
+	cutter           cutter
+	disk             diskGuard
+
+	metrics *metrics
 
 	term, leader, committed, applied atomic.Uint64
 
@@ -63,13 +71,21 @@ func Open(cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkAuth(cfg); err != nil {
+		return nil, err
+	}
 	n := &Node{
 		cfg:     cfg,
 		logger:  cfg.Logger,
 		queue:   newRequestQueue(rand.Uint64()),
 		toApply: newMailbox[*raftpb.Message](),
+
+		reconfigurations: make(chan *reconfiguration),
+		appliedChanges:   make(chan appliedChange),
+
 		cutter:  cutter{wake: make(chan struct{}, 1)},
 		disk:    diskGuard{dir: cfg.DataDir, free: cfg.DiskFree, logger: cfg.Logger},
+		metrics: newNodeMetrics(),
 		stopped: make(chan struct{}),
 		failed:  make(chan struct{}),
 	}
@@ -99,7 +115,13 @@ func Open(cfg Config) (_ *Node, err error) {
 	if n.alarms, err = loadAlarms(n.store); err != nil {
 		return nil, err
 	}
+	if n.version, err = loadClusterVersion(n.store); err != nil {
+		return nil, err
+	}
 	if n.leases, err = loadLeases(n.store, cfg); err != nil {
+		return nil, err
+	}
+	if n.auth, err = loadAuth(n.store, cfg); err != nil {
 		return nil, err
 	}
 	if n.raft, err = newConsensus(cfg, n.member, recovered.HardState, applied, entries, n.logger); err != nil {
@@ -111,10 +133,10 @@ func Open(cfg Config) (_ *Node, err error) {
 	n.reads = newReadGate(applied.Index)
 	var feed *coalesce.Feed
 	n.hub, feed = coalesce.NewStoreHub(history{n.store}, n.store.Revision, cfg.HistoryBytes)
-	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, hub: n.hub, feed: feed, header: n.headerAt}
+	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, auth: n.auth, guard: n.guard(), metrics: n.metrics, version: n.version, hub: n.hub, feed: feed, header: n.headerAt}
 	n.logger.Info("opened member", "name", cfg.Name, "member-id", idString(n.member.ID), "cluster-id", idString(n.member.ClusterID),
 		"data-dir", cfg.DataDir, "revision", n.store.Revision(), "applied-index", applied.Index, "entries-to-replay", len(entries))
-	for _, goroutine := range []func(){n.run, n.apply, n.expire, n.cut, n.watchStore} {
+	for _, goroutine := range []func(){n.run, n.apply, n.expire, n.cut, n.watchStore, n.tendVersion, n.autoCompact} {
 		n.goroutines.Add(1)
 		go goroutine()
 	}
@@ -210,6 +232,9 @@ func (n *Node) Close() error {
 
 func (n *Node) closeFiles() error {
 	var errs []error
+	if n.auth != nil {
+		n.auth.Close()
+	}
 	if n.log != nil {
 		errs = append(errs, n.log.Close())
 	}
@@ -237,11 +262,19 @@ func (n *Node) pbHeader() *pb.ResponseHeader {
 // Hub is the watch engine.
 func (n *Node) Hub() *coalesce.Hub { return n.hub }
 
-// proposeMessage proposes a request that is not on the hot path.
+// proposeMessage proposes a request that is not on the hot path, as whoever sends it.
 func (n *Node) proposeMessage(ctx context.Context, k kind, m proto.Message) (result, error) {
+	as, err := n.identify(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	return n.proposeAs(ctx, k, as, m)
+}
+
+func (n *Node) proposeAs(ctx context.Context, k kind, as auth.Identity, m proto.Message) (result, error) {
 	payload, err := proto.Marshal(m)
 	if err != nil {
 		return result{}, fmt.Errorf("encode %v request: %w", k, err)
 	}
-	return n.propose(ctx, k, payload, m)
+	return n.propose(ctx, k, as, payload, m)
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
+	"weir/core/auth"
 	"weir/grpcapi/wire"
 )
 
@@ -208,19 +210,30 @@ func TestConcurrentWritersShareEntries(t *testing.T) {
 	}
 }
 
+// waitCut waits until raft holds no entry before index.
+func waitCut(t *testing.T, n *Node, index uint64) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		first, err := n.raft.storage.FirstIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first >= index {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("raft still holds entries from %d on", first)
+		}
+	}
+}
+
 func TestTheLogIsCutAndTheMemberStartsFromWhatIsLeft(t *testing.T) {
 	dir := t.TempDir()
 	n := openNode(t, dir, func(c *Config) { c.SnapshotCount = 10 })
 	for range 200 {
 		mustPut(t, n, &pb.PutRequest{Key: []byte("k"), Value: make([]byte, 1024)})
 	}
-	if err := n.cutLog(); err != nil {
-		t.Fatal(err)
-	}
-	first, err := n.raft.storage.FirstIndex()
-	if err != nil || first < 200 {
-		t.Fatalf("raft still holds entries from %d on, %v", first, err)
-	}
+	waitCut(t, n, 190)
 	crashed := copyDataDir(t, dir)
 	closeNode(t, n)
 	n = openNode(t, crashed)
@@ -333,7 +346,7 @@ func TestStartIsRefusedInOneLine(t *testing.T) {
 		"etcd's data":     {Config{DataDir: etcds}, "is etcd's"},
 		"store missing":   {Config{DataDir: noStore}, "put member/store.db back"},
 		"existing":        {Config{DataDir: t.TempDir(), JoinExisting: true}, "--initial-cluster-state=existing"},
-		"no log":          {Config{DataDir: noLog}, "put member/wal back"},
+		"no log":          {Config{DataDir: noLog}, "its log is not in"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, err := Open(c.cfg)
@@ -359,5 +372,17 @@ func TestRequestsAfterTheEndSaySo(t *testing.T) {
 	}
 	if _, err := n.Range(t.Context(), &wire.RangeRequest{Key: []byte("k")}); !errors.Is(err, rpctypes.ErrGRPCStopped) {
 		t.Errorf("range: %v", err)
+	}
+}
+
+func TestAWrongTokenConfigurationMakesNoDataDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	n, err := Open(Config{DataDir: dir, Auth: auth.Config{Token: "jwt,sign-method=none"}})
+	if err == nil {
+		closeNode(t, n)
+		t.Fatal("it opened")
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Fatalf("the data directory: %v", err)
 	}
 }

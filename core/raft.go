@@ -35,6 +35,8 @@ type consensus struct {
 	// what was acknowledged under an earlier leader, or before a restart (Raft thesis, 6.4), and raft does not
 	// hold ReadIndex back when there is only one voter. Owned by run.
 	mayRead bool
+	// change is the change of the membership that is proposed and not applied yet, nil if there is none. Owned by run.
+	change *reconfiguration
 }
 
 // stored is the answer of a storage thread: messages for raft, once what they attest is durable (log) or done
@@ -135,12 +137,15 @@ func (n *Node) run() {
 	}
 	for {
 		n.handleReady()
-		requests, reads := n.queue.wake, n.reads.wake
+		requests, reads, changes := n.queue.wake, n.reads.wake, n.reconfigurations
 		if !c.isLeader || c.appends > 0 {
 			requests = nil // what arrives now shares the next entry
 		}
 		if !c.mayRead {
 			reads = nil
+		}
+		if !c.isLeader || c.change != nil {
+			changes = nil
 		}
 		select {
 		case <-requests:
@@ -152,6 +157,10 @@ func (n *Node) run() {
 			}
 		case <-reads:
 			c.raw.ReadIndex(n.reads.take())
+		case r := <-changes:
+			n.beginChange(r)
+		case a := <-n.appliedChanges:
+			n.carryOut(a)
 		case <-c.inbox.wake:
 			for _, done := range c.inbox.takeAll() {
 				if done.appended {
@@ -163,9 +172,11 @@ func (n *Node) run() {
 					}
 				}
 			}
+			n.retryChange()
 		case <-ticker.C:
 			c.raw.Tick()
 			for _, id := range n.reads.tick() {
+				n.metrics.slowReads.Inc()
 				if c.mayRead {
 					c.raw.ReadIndex(id)
 				}
@@ -184,7 +195,9 @@ func (n *Node) handleReady() {
 		if rd.SoftState != nil {
 			wasLeader := c.isLeader
 			c.isLeader = rd.RaftState == raft.StateLeader
-			n.leader.Store(rd.Lead)
+			if old := n.leader.Swap(rd.Lead); old != rd.Lead && rd.Lead != raft.None {
+				n.metrics.leaderChanges.Inc()
+			}
 			c.mayRead = c.mayRead && c.isLeader
 			switch {
 			case c.isLeader && !wasLeader:
@@ -193,6 +206,7 @@ func (n *Node) handleReady() {
 			case wasLeader && !c.isLeader:
 				n.leases.Demote()
 				n.queue.abandon(rpctypes.ErrGRPCLeaderChanged)
+				n.endChange(result{err: rpctypes.ErrGRPCLeaderChanged})
 			}
 		}
 		if !raft.IsEmptyHardState(rd.HardState) {
@@ -213,11 +227,22 @@ func (n *Node) handleReady() {
 				c.mayRead = c.mayRead || c.isLeader && entries[len(entries)-1].GetTerm() == n.term.Load()
 				n.toApply.put(m)
 			default:
-				// A cluster has one member until peers can be reached.
-				n.logger.Warn("no way to reach a peer", "member-id", idString(m.GetTo()))
+				if m.GetType() == raftpb.MsgHeartbeat {
+					n.metrics.lostHeartbeats.Inc()
+				}
+				c.cannotSend(m)
 			}
 		}
 	}
+}
+
+// cannotSend deals with a message to another member: there is no way to reach one yet.
+func (c *consensus) cannotSend(m *raftpb.Message) {
+	if m.GetType() == raftpb.MsgSnap {
+		c.raw.ReportSnapshot(m.GetTo(), raft.SnapshotFailure)
+		return
+	}
+	c.raw.ReportUnreachable(m.GetTo())
 }
 
 // appendToLog starts the log append that m asks for. Its answers go to the inbox when it is durable.

@@ -131,6 +131,7 @@ func (n *Node) linearizable(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timer.C:
+		n.metrics.failedReads.Inc()
 		return rpctypes.ErrGRPCTimeout
 	case <-n.stopped:
 		return rpctypes.ErrGRPCStopped

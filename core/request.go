@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"weir/core/auth"
 )
 
 // request is one write on its way through the log.
@@ -15,18 +17,20 @@ import (
 // request does not decode it again when it applies it; every other member decodes the payload.
 type request struct {
 	kind    kind
-	payload []byte // the encoded etcd request
-	decoded any    // the same, decoded; what applier.apply takes for this kind
+	as      auth.Identity // who asks, if authentication is on
+	payload []byte        // the encoded etcd request
+	decoded any           // the same, decoded; what applier.apply takes for this kind
 	done    chan result
 }
 
 // size is what the request costs in memory while it waits.
-func (r *request) size() int { return len(r.payload) + requestOverhead }
+func (r *request) size() int { return len(r.payload) + len(r.as.User) + requestOverhead }
 
 // result is the outcome of a request. A request that failed changed nothing.
 type result struct {
 	resp any // what the applier returns for this kind
 	err  error
+	lost bool // the request is not known to have been applied, nor not to be; err is why
 	// physical is closed when a compaction has removed its last revision; nil for everything else.
 	physical <-chan struct{}
 }
@@ -87,6 +91,17 @@ func (q *requestQueue) pending() int {
 	return q.bytes
 }
 
+// requests is how many requests wait or are in the log and not applied.
+func (q *requestQueue) requests() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(q.waiting)
+	for _, batch := range q.inLog {
+		n += len(batch)
+	}
+	return n
+}
+
 // signal leaves a token for the run goroutine. Called with mu held.
 func (q *requestQueue) signal() {
 	select {
@@ -102,7 +117,7 @@ func (q *requestQueue) take() (entry []byte, id uint64) {
 	defer q.mu.Unlock()
 	n, size := 0, entryHeaderSize
 	for n < len(q.waiting) {
-		s := entryRequestSize(q.waiting[n].payload)
+		s := entryRequestSize(q.waiting[n].as, q.waiting[n].payload)
 		if n > 0 && size+s > maxBatchBytes {
 			break
 		}
@@ -124,7 +139,7 @@ func (q *requestQueue) take() (entry []byte, id uint64) {
 	q.inLog[id] = batch
 	entry = appendEntryHeader(make([]byte, 0, size), id)
 	for _, r := range batch {
-		entry = appendEntryRequest(entry, r.kind, r.payload)
+		entry = appendEntryRequest(entry, r.kind, r.as, r.payload)
 	}
 	return entry, id
 }
@@ -151,7 +166,7 @@ func (q *requestQueue) settle(id uint64) []*request {
 // drop fails a batch that raft did not take. It is not in the log and never will be.
 func (q *requestQueue) drop(id uint64, err error) {
 	for _, r := range q.settle(id) {
-		r.done <- result{err: err}
+		r.done <- result{err: err, lost: true}
 	}
 }
 
@@ -168,7 +183,7 @@ func (q *requestQueue) abandon(err error) {
 	q.waiting, q.inLog, q.bytes = nil, map[uint64][]*request{}, 0
 	q.mu.Unlock()
 	for _, r := range lost {
-		r.done <- result{err: err}
+		r.done <- result{err: err, lost: true}
 	}
 }
 
@@ -179,12 +194,23 @@ func (q *requestQueue) close() {
 	q.closed = true
 }
 
-// propose sends one request through the log and waits for its result: until ctx ends, the request timeout
+// propose sends one request of an identity through the log and waits for its result: until ctx ends, the request timeout
 // passes (etcd's: 5 s and two election timeouts) or the node ends. An error of this function other than that of
 // the result leaves open whether the request will be applied, except ErrGRPCRequestTooManyRequests, which says that
 // it will not.
-func (n *Node) propose(ctx context.Context, k kind, payload []byte, decoded any) (result, error) {
-	r := &request{kind: k, payload: payload, decoded: decoded, done: make(chan result, 1)}
+func (n *Node) propose(ctx context.Context, k kind, as auth.Identity, payload []byte, decoded any) (result, error) {
+	start := n.metrics.clock.now()
+	res, err := n.proposeAndWait(ctx, &request{kind: k, as: as, payload: payload, decoded: decoded, done: make(chan result, 1)})
+	// As at etcd a request succeeds here when it has a result: one that is refused when it is applied too.
+	n.metrics.requests.observe(k.operation(), err == nil, n.metrics.clock.now()-start, 1)
+	if err == nil {
+		err = res.err
+	}
+	return res, err
+}
+
+// proposeAndWait returns the request's result, which may be an error, or why there is none.
+func (n *Node) proposeAndWait(ctx context.Context, r *request) (result, error) {
 	if err := n.queue.add(r); err != nil {
 		return result{}, err
 	}
@@ -192,13 +218,19 @@ func (n *Node) propose(ctx context.Context, k kind, payload []byte, decoded any)
 	defer timer.Stop()
 	select {
 	case res := <-r.done:
-		return res, res.err
+		if res.lost {
+			n.metrics.proposalsFailed.Inc()
+			return result{}, res.err
+		}
+		return res, nil
 	case <-ctx.Done():
+		n.metrics.proposalsFailed.Inc()
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return result{}, rpctypes.ErrGRPCTimeout // what etcd says of a write whose fate is open
 		}
 		return result{}, rpctypes.ErrGRPCCanceled
 	case <-timer.C:
+		n.metrics.proposalsFailed.Inc()
 		return result{}, rpctypes.ErrGRPCTimeout
 	case <-n.stopped:
 		return result{}, rpctypes.ErrGRPCStopped

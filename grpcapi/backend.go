@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"context"
+	"io"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -22,6 +23,7 @@ type Backend interface {
 	Lease
 	Cluster
 	Maintenance
+	Auth
 
 	// Header is the ResponseHeader as of now: the newest applied revision and the term of raft.
 	Header() wire.Header
@@ -53,9 +55,13 @@ type Lease interface {
 	LeaseLeases(ctx context.Context, r *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
 }
 
-// Cluster is the membership. Changes to it are not there yet and are answered with Unimplemented.
+// Cluster is the membership. The headers of its answers have no revision, as at etcd.
 type Cluster interface {
 	MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.MemberListResponse, error)
+	MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.MemberAddResponse, error)
+	MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error)
+	MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error)
+	MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error)
 }
 
 // Maintenance is what operators ask of one member.
@@ -67,6 +73,11 @@ type Maintenance interface {
 	HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error)
 	// Snapshot calls send with the parts of the store's file as of one moment, then with its SHA-256, as etcd does.
 	Snapshot(ctx context.Context, send func(*pb.SnapshotResponse) error) error
+	MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error)
+	Downgrade(ctx context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error)
+	// PermitKnown refuses who does not say who they are, while authentication is on. Status and reading alarms do not ask
+	// that by themselves, because the server needs them too.
+	PermitKnown(ctx context.Context) error
 }
 
 // Forwarder passes RPCs to another server without reading them. proxy.Proxy satisfies it.
@@ -126,4 +137,6 @@ type Upstream interface {
 	Forwarder
 	// Ready returns nil if some upstream endpoint is connected, else an error that names each and what is wrong.
 	Ready(ctx context.Context) error
+	// UpstreamMetrics returns the body of an upstream member's /metrics. It ends with ctx, and the caller closes it.
+	UpstreamMetrics(ctx context.Context) (io.ReadCloser, error)
 }

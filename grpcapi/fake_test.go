@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"testing"
@@ -11,13 +12,17 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/grpclog"
 	"google.golang.org/grpc/mem"
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) // the gateway's, of clients that have gone
+	goleak.VerifyTestMain(m)
+}
 
 // fakeBackend answers what its functions answer. What a test does not set, it must not call.
 type fakeBackend struct {
@@ -29,6 +34,7 @@ type fakeBackend struct {
 	snapshot    func(context.Context, func(*pb.SnapshotResponse) error) error
 	alarms      []*pb.AlarmMember
 	status      *pb.StatusResponse
+	unknown     error // of PermitKnown
 	hub         *coalesce.Hub
 }
 
@@ -37,6 +43,10 @@ func (b *fakeBackend) Header() wire.Header {
 }
 
 func (b *fakeBackend) Hub() *coalesce.Hub { return b.hub }
+
+func (b *fakeBackend) PermitKnown(context.Context) error { return b.unknown }
+
+func (b *fakeBackend) PermitWatch(context.Context, []byte, []byte) error { return nil }
 
 func (b *fakeBackend) Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
 	return b.rangeKeys(ctx, r)
@@ -77,15 +87,21 @@ func oneKey(t *testing.T) *fakeBackend {
 	}
 }
 
-// start serves s on a loopback port until the test ends.
-func start(t *testing.T, s *Server) (address string) {
+// start serves s on a loopback port in plaintext until the test ends.
+func start(t testing.TB, s *Server) (address string) {
+	t.Helper()
+	return startOn(t, s, Port{})
+}
+
+// startOn serves s on a loopback port until the test ends.
+func startOn(t testing.TB, s *Server, p Port) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	go func() { served <- s.Serve(l, p) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -98,7 +114,7 @@ func start(t *testing.T, s *Server) (address string) {
 }
 
 // dial connects to address; without options in plaintext.
-func dial(t *testing.T, address string, opts ...grpc.DialOption) *grpc.ClientConn {
+func dial(t testing.TB, address string, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	if len(opts) == 0 {
 		opts = append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))

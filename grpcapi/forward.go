@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"context"
+	"os"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -11,24 +12,34 @@ import (
 
 // registerForward gives every unary method of etcd a unary handler, because forwarding one call costs a third of
 // what forwarding a stream of one message costs. All else, streams and what etcd may grow, reaches forwardStream. Reads
-// are k's; nil forwards them too.
-func registerForward(s *grpc.Server, f Forwarder, k *sharedReads) {
+// are k's; nil forwards them too. A URL that is advertised is the answer to MemberList.
+func registerForward(s grpc.ServiceRegistrar, f Forwarder, k *sharedReads, advertised string) {
 	for _, d := range etcdServices() {
 		if len(d.Methods) == 0 {
 			continue // a service of streams may be registered by who serves them
 		}
 		fd := grpc.ServiceDesc{ServiceName: d.ServiceName}
 		for _, m := range d.Methods {
-			fd.Methods = append(fd.Methods, grpc.MethodDesc{
-				MethodName: m.MethodName,
-				Handler:    forwardUnary(f, "/"+d.ServiceName+"/"+m.MethodName),
-			})
+			full := "/" + d.ServiceName + "/" + m.MethodName
+			h := forwardUnary(f, full)
+			if full == pb.Cluster_MemberList_FullMethodName && advertised != "" {
+				h = advertise(advertised)
+			}
+			fd.Methods = append(fd.Methods, grpc.MethodDesc{MethodName: m.MethodName, Handler: h})
 		}
 		if k != nil && d.ServiceName == pb.KV_ServiceDesc.ServiceName {
 			k.takeOver(&fd)
 		}
 		s.RegisterService(&fd, nil)
 	}
+}
+
+// advertise answers MemberList with one member, which has this server's host for a name. It has no header, as at etcd.
+func advertise(url string) grpc.MethodHandler {
+	return handleRaw(func(context.Context, wire.Raw) (any, error) {
+		name, _ := os.Hostname() // without one the member has no name
+		return &pb.MemberListResponse{Members: []*pb.Member{{Name: name, ClientURLs: []string{url}}}}, nil
+	})
 }
 
 func forwardUnary(f Forwarder, method string) grpc.MethodHandler {

@@ -3,13 +3,17 @@ package grpcapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"weir/grpcapi/wire"
 )
@@ -17,23 +21,10 @@ import (
 // checkTimeout bounds a health check: etcd's request timeout, 5 s and two election timeouts.
 const checkTimeout = 7 * time.Second
 
-// BackendHTTP answers etcd's HTTP endpoints about b: /health, /livez, /readyz, the checks below the last two, and
-// /version (https://etcd.io/docs/v3.6/op-guide/monitoring/).
-func BackendHTTP(b Backend) http.Handler {
-	p := probe{b}
-	live := []check{{"serializable_read", p.serializableRead}}
-	ready := []check{
-		{"data_corruption", p.notCorrupt},
-		{"linearizable_read", p.linearizableRead},
-		{"non_learner", p.notLearner},
-		{"serializable_read", p.serializableRead},
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", p.health)
-	mux.HandleFunc("GET /version", p.version)
-	handleChecks(mux, "/livez", live)
-	handleChecks(mux, "/readyz", ready)
-	return mux
+// healthEndpoints answer /health, /livez and /readyz as etcd does (https://etcd.io/docs/v3.6/op-guide/monitoring/).
+type healthEndpoints struct {
+	metrics *Metrics // may be nil
+	log     *slog.Logger
 }
 
 // check is one named condition of health. run returns why it does not hold.
@@ -42,74 +33,105 @@ type check struct {
 	run  func(context.Context) error
 }
 
-// handleChecks serves all checks at path, less those that the query excludes, and each one below path.
-func handleChecks(mux *http.ServeMux, path string, checks []check) {
-	serve := func(checks []check) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-			defer cancel()
-			query := r.URL.Query()
-			var report strings.Builder
-			failed := false
-			for _, c := range checks {
-				if len(checks) > 1 && slices.Contains(query["exclude"], c.name) {
-					continue
-				}
-				if err := c.run(ctx); err != nil {
-					failed = true
-					fmt.Fprintf(&report, "[-]%s failed: %v\n", c.name, err)
-				} else {
-					fmt.Fprintf(&report, "[+]%s ok\n", c.name)
-				}
-			}
-			if failed {
-				http.Error(w, report.String(), http.StatusServiceUnavailable)
-				return
-			}
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			w.Header().Set("X-Content-Type-Options", "nosniff")
-			if query.Has("verbose") {
-				fmt.Fprint(w, report.String())
-			}
-			fmt.Fprintln(w, "ok")
+// add serves all checks at /kind, less those that the query excludes, and each one below it.
+func (h healthEndpoints) add(e endpoints, kind string, checks []check) {
+	path := "/" + kind
+	e[path] = onlyGet(func(w http.ResponseWriter, r *http.Request) {
+		excluded := r.URL.Query()["exclude"]
+		h.answer(w, r, kind, slices.DeleteFunc(slices.Clone(checks), func(c check) bool { return slices.Contains(excluded, c.name) }))
+	})
+	for _, c := range checks {
+		e[path+"/"+c.name] = onlyGet(func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, kind, []check{c}) })
+	}
+}
+
+func (h healthEndpoints) answer(w http.ResponseWriter, r *http.Request, kind string, checks []check) {
+	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	defer cancel()
+	var report strings.Builder
+	failed := false
+	for _, c := range checks {
+		err := c.run(ctx)
+		h.metrics.checkedHealth(kind, c.name, err)
+		if err != nil {
+			failed = true
+			fmt.Fprintf(&report, "[-]%s failed: %s\n", c.name, reason(err))
+		} else {
+			fmt.Fprintf(&report, "[+]%s ok\n", c.name)
 		}
 	}
-	mux.HandleFunc("GET "+path, serve(checks))
-	for _, c := range checks {
-		mux.HandleFunc("GET "+path+"/"+c.name, serve([]check{c}))
+	if failed {
+		h.log.Error("Health check error", "path", r.URL.Path, "reason", report.String())
+		http.Error(w, report.String(), http.StatusServiceUnavailable)
+		return
 	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.URL.Query().Has("verbose") {
+		fmt.Fprint(w, report.String())
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// reason is what etcd, which asks itself without gRPC, says of an error.
+func reason(err error) string {
+	if s, ok := status.FromError(err); ok {
+		return s.Message()
+	}
+	return err.Error()
+}
+
+// older answers /health, by which why returns the first thing that is wrong.
+func (h healthEndpoints) older(why func(ctx context.Context, excludedAlarms []string, serializable bool) string) http.Handler {
+	return onlyGet(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+		defer cancel()
+		query := r.URL.Query()
+		wrong := why(ctx, query["exclude"], query.Get("serializable") == "true")
+		h.metrics.answeredHealth(wrong == "")
+		// Encoding two strings cannot fail.
+		body, _ := json.Marshal(struct {
+			Health string `json:"health"`
+			Reason string `json:"reason"`
+		}{fmt.Sprint(wrong == ""), wrong})
+		if wrong != "" {
+			h.log.Warn("/health error", "output", string(body), "path", r.URL.Path)
+			http.Error(w, string(body), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write(body)
+	})
+}
+
+// backendEndpoints are those of a server that holds the data.
+func (s *Server) backendEndpoints(b Backend) endpoints {
+	p := probe{b}
+	h := healthEndpoints{metrics: s.cfg.Metrics, log: s.cfg.Logger}
+	e := endpoints{
+		"/health":     h.older(p.unhealthy),
+		"/version":    onlyGet(p.version),
+		"/debug/vars": onlyGet(p.vars),
+	}
+	h.add(e, "livez", []check{{"serializable_read", p.serializableRead}})
+	h.add(e, "readyz", []check{
+		{"data_corruption", p.notCorrupt},
+		{"linearizable_read", p.linearizableRead},
+		{"non_learner", p.notLearner},
+		{"serializable_read", p.serializableRead},
+	})
+	if s.cfg.Gatherer != nil {
+		e["/metrics"] = metrics(s.cfg.Gatherer)
+	}
+	return e
 }
 
 // probe asks a backend how it is.
 type probe struct{ b Backend }
 
-// health is etcd's older endpoint: alarms, a leader, a read; the first that is wrong is the reason.
-func (p probe) health(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-	defer cancel()
-	query := r.URL.Query()
-	reason := p.unhealthy(ctx, query["exclude"], query.Get("serializable") == "true")
-	writeHealth(w, reason)
-}
-
-// writeHealth answers GET /health as etcd does: healthy without a reason, 503 with one.
-func writeHealth(w http.ResponseWriter, reason string) {
-	// Encoding two strings cannot fail.
-	body, _ := json.Marshal(struct {
-		Health string `json:"health"`
-		Reason string `json:"reason"`
-	}{fmt.Sprint(reason == ""), reason})
-	if reason != "" {
-		http.Error(w, string(body), http.StatusServiceUnavailable)
-		return
-	}
-	_, _ = w.Write(body)
-}
-
-func (p probe) unhealthy(ctx context.Context, excludedAlarms []string, serializable bool) (reason string) {
+func (p probe) unhealthy(ctx context.Context, excludedAlarms []string, serializable bool) string {
 	alarms, err := p.b.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
 	if err != nil {
-		return "ALARM ERROR:" + err.Error()
+		return "ALARM ERROR:" + reason(err)
 	}
 	for _, a := range alarms.Alarms {
 		if !slices.Contains(excludedAlarms, a.Alarm.String()) {
@@ -123,14 +145,28 @@ func (p probe) unhealthy(ctx context.Context, excludedAlarms []string, serializa
 		}
 	}
 	if err := p.read(ctx, serializable); err != nil {
-		return "RANGE ERROR:" + err.Error()
+		return "RANGE ERROR:" + reason(err)
 	}
 	return ""
 }
 
+// read reads a key. Who is refused it for want of a user has been answered, and only then: a linearizable read is permitted when it
+// could be carried out.
 func (p probe) read(ctx context.Context, serializable bool) error {
 	_, err := p.b.Range(ctx, &wire.RangeRequest{Key: []byte{0}, Limit: 1, KeysOnly: true, Serializable: serializable})
-	return err
+	if refused(err) {
+		return nil
+	}
+	return toStatus(err)
+}
+
+// refused tells whether an error says that the one who asks may not, or does not say who they are.
+func refused(err error) bool {
+	switch status.Code(toStatus(err)) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated:
+		return true
+	}
+	return false
 }
 
 func (p probe) serializableRead(ctx context.Context) error { return p.read(ctx, true) }
@@ -156,7 +192,7 @@ func (p probe) notLearner(ctx context.Context) error {
 		return err
 	}
 	if status.IsLearner {
-		return fmt.Errorf("not supported for learner")
+		return errors.New("not supported for learner")
 	}
 	return nil
 }
@@ -172,14 +208,19 @@ func (p probe) version(w http.ResponseWriter, r *http.Request) {
 
 // writeVersion answers GET /version as etcd does, from what a member says of itself.
 func writeVersion(w http.ResponseWriter, s *pb.StatusResponse) {
-	cluster := s.Version
-	if i := strings.LastIndexByte(cluster, '.'); i > 0 {
-		cluster = cluster[:i] + ".0" // a cluster has the version of its oldest member, to the minor
+	cluster := s.StorageVersion // which follows that of the cluster; etcd has it since 3.6
+	if cluster == "" {
+		cluster = s.Version
+		if i := strings.LastIndexByte(cluster, '.'); i > 0 {
+			cluster = cluster[:i] + ".0" // a cluster has the version of its oldest member, to the minor
+		}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(struct {
+	// Encoding strings cannot fail.
+	body, _ := json.Marshal(struct {
 		Server  string `json:"etcdserver"`
 		Cluster string `json:"etcdcluster"`
 		Storage string `json:"storage,omitempty"`
 	}{s.Version, cluster, s.StorageVersion})
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body)
 }

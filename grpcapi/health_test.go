@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -23,6 +24,20 @@ func request(h http.Handler, method, path string) (code int, body string) {
 	return w.Code, w.Body.String()
 }
 
+// backendHTTP is what a server over b answers to HTTP.
+func backendHTTP(t *testing.T, b Backend) http.Handler {
+	s := NewBackendServer(Config{Logger: quiet()}, b)
+	t.Cleanup(func() { s.Stop(context.Background()) })
+	return s.rest
+}
+
+// forwardHTTP is what a server before u answers to HTTP.
+func forwardHTTP(t *testing.T, u Upstream) http.Handler {
+	s := NewForwardServer(Config{Logger: quiet()}, u, nil, nil)
+	t.Cleanup(func() { s.Stop(context.Background()) })
+	return s.rest
+}
+
 func TestHealthEndpointsOfABackend(t *testing.T) {
 	readFails := func(serializable bool) func(context.Context, *wire.RangeRequest) (mem.BufferSlice, error) {
 		return func(_ context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
@@ -40,7 +55,7 @@ func TestHealthEndpointsOfABackend(t *testing.T) {
 	noDisk := func(b *fakeBackend) { b.rangeKeys = readFails(true) }
 	learner := func(b *fakeBackend) { b.status = &pb.StatusResponse{Leader: 1, IsLearner: true} }
 
-	const timedOut = "rpc error: code = Unavailable desc = etcdserver: request timed out"
+	const timedOut = "etcdserver: request timed out"
 	cases := []struct {
 		path  string
 		state func(*fakeBackend)
@@ -60,6 +75,8 @@ func TestHealthEndpointsOfABackend(t *testing.T) {
 		{"/livez", noQuorum, 200, "ok\n"},
 		{"/livez?verbose", noQuorum, 200, "[+]serializable_read ok\nok\n"},
 		{"/livez/serializable_read", healthy, 200, "ok\n"},
+		{"/livez?exclude=serializable_read", noDisk, 200, "ok\n"},
+		{"/livez/serializable_read?exclude=serializable_read", noDisk, 503, "[-]serializable_read failed: " + timedOut + "\n\n"},
 		{"/livez", noDisk, 503, "[-]serializable_read failed: " + timedOut + "\n\n"},
 
 		{"/readyz", healthy, 200, "ok\n"},
@@ -70,18 +87,18 @@ func TestHealthEndpointsOfABackend(t *testing.T) {
 		{"/readyz", noQuorum, 503, "[+]data_corruption ok\n[-]linearizable_read failed: " + timedOut +
 			"\n[+]non_learner ok\n[+]serializable_read ok\n\n"},
 
-		{"/version", healthy, 200, `{"etcdserver":"3.7.3","etcdcluster":"3.7.0","storage":"3.7.0"}` + "\n"},
+		{"/version", healthy, 200, `{"etcdserver":"3.7.3","etcdcluster":"3.7.0","storage":"3.7.0"}`},
 		{"/nothing", healthy, 404, "404 page not found\n"},
 	}
 	for _, c := range cases {
 		b := oneKey(t)
 		c.state(b)
-		code, body := request(BackendHTTP(b), "GET", c.path)
+		code, body := request(backendHTTP(t, b), "GET", c.path)
 		if code != c.code || body != c.body {
 			t.Errorf("%s: got %d %q, want %d %q", c.path, code, body, c.code, c.body)
 		}
 	}
-	if code, _ := request(BackendHTTP(oneKey(t)), "POST", "/health"); code != http.StatusMethodNotAllowed {
+	if code, _ := request(backendHTTP(t, oneKey(t)), "POST", "/health"); code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: got %d", code)
 	}
 }
@@ -99,6 +116,10 @@ type fakeUpstream struct {
 }
 
 func (u *fakeUpstream) Ready(context.Context) error { return u.ready }
+
+func (u *fakeUpstream) UpstreamMetrics(context.Context) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("etcd_server_has_leader 1\n")), u.err
+}
 
 func (u *fakeUpstream) Unary(_ context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
 	u.called, u.request, u.session = method, req, s
@@ -126,20 +147,20 @@ func TestHealthEndpointsOfAnUpstream(t *testing.T) {
 		{"/readyz", fakeUpstream{}, 200, "ok\n"},
 		{"/readyz", fakeUpstream{ready: down}, 503, "[-]upstream failed: " + down.Error() + "\n\n"},
 		{"/health", fakeUpstream{}, 200, `{"health":"true","reason":""}`},
-		{"/health", fakeUpstream{ready: down}, 503, `{"health":"false","reason":"` + down.Error() + `"}` + "\n"},
+		{"/health", fakeUpstream{ready: down}, 503, `{"health":"false","reason":"GET ERROR:` + down.Error() + `"}` + "\n"},
 		{"/health", fakeUpstream{err: rpctypes.ErrGRPCUserEmpty}, 200, `{"health":"true","reason":""}`},
 		{"/health", fakeUpstream{err: rpctypes.ErrGRPCPermissionDenied}, 200, `{"health":"true","reason":""}`},
 		{"/health", fakeUpstream{err: rpctypes.ErrGRPCNoLeader}, 503,
-			`{"health":"false","reason":"` + rpctypes.ErrGRPCNoLeader.Error() + `"}` + "\n"},
-		{"/version", fakeUpstream{answer: status}, 200, `{"etcdserver":"3.5.21","etcdcluster":"3.5.0"}` + "\n"},
+			`{"health":"false","reason":"GET ERROR:etcdserver: no leader"}` + "\n"},
+		{"/version", fakeUpstream{answer: status}, 200, `{"etcdserver":"3.5.21","etcdcluster":"3.5.0"}`},
 	}
 	for _, c := range cases {
-		code, body := request(UpstreamHTTP(&c.u), "GET", c.path)
+		code, body := request(forwardHTTP(t, &c.u), "GET", c.path)
 		if code != c.code || body != c.body {
 			t.Errorf("%s: got %d %q, want %d %q", c.path, code, body, c.code, c.body)
 		}
 	}
-	if code, body := request(UpstreamHTTP(&fakeUpstream{err: down}), "GET", "/version"); code != 503 || !strings.Contains(body, "refused") {
+	if code, body := request(forwardHTTP(t, &fakeUpstream{err: down}), "GET", "/version"); code != 503 || !strings.Contains(body, "refused") {
 		t.Errorf("version of nothing: got %d %s", code, body)
 	}
 }

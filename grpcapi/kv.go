@@ -18,7 +18,7 @@ type kv struct {
 	maxTxnOps       int
 }
 
-func registerKV(s *grpc.Server, b Backend, cfg Config) {
+func registerKV(s grpc.ServiceRegistrar, b Backend, cfg Config) {
 	k := kv{b: b, maxRequestBytes: cfg.MaxRequestBytes, maxTxnOps: cfg.MaxTxnOps}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: pb.KV_ServiceDesc.ServiceName,

@@ -13,7 +13,7 @@ import (
 // lease is the Lease service over a Backend.
 type lease struct{ b Backend }
 
-func registerLease(s *grpc.Server, b Backend) {
+func registerLease(s grpc.ServiceRegistrar, b Backend) {
 	l := lease{b}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: pb.Lease_ServiceDesc.ServiceName,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -55,8 +56,13 @@ func post(t *testing.T, h http.Handler, method string, body io.Reader) <-chan st
 	return code
 }
 
-// streamHandler is a Forwarder of streams.
+// streamHandler is an Upstream of streams.
 type streamHandler func(grpc.ServerStream) error
+
+func (h streamHandler) Ready(context.Context) error { return nil }
+func (h streamHandler) UpstreamMetrics(context.Context) (io.ReadCloser, error) {
+	return nil, errors.New("not here")
+}
 
 func (h streamHandler) Stream(_ string, gs grpc.ServerStream, _ *cache.Session) error { return h(gs) }
 func (h streamHandler) Unary(context.Context, string, wire.Raw, *cache.Session) (wire.Raw, error) {
@@ -146,7 +152,7 @@ func TestRequestThatEndsWithinAMessageIsAnErrorThroughNetHTTP(t *testing.T) {
 // TestMessagesOfAnySizeGetThroughNetHTTP is over a real connection, of a client that offers http/1.1 too.
 func TestMessagesOfAnySizeGetThroughNetHTTP(t *testing.T) {
 	cert, ca := selfSigned(t, "server")
-	s := NewForwardServer(Config{Logger: quiet(), TLS: &tls.Config{Certificates: []tls.Certificate{cert}}},
+	s := NewForwardServer(Config{Logger: quiet()},
 		streamHandler(func(gs grpc.ServerStream) error {
 			for {
 				var raw wire.Raw
@@ -161,7 +167,7 @@ func TestMessagesOfAnySizeGetThroughNetHTTP(t *testing.T) {
 				}
 			}
 		}), nil, nil)
-	conn := dial(t, start(t, s), grpc.WithTransportCredentials(credentials.NewTLS(
+	conn := dial(t, startOn(t, s, Port{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}), grpc.WithTransportCredentials(credentials.NewTLS(
 		&tls.Config{RootCAs: ca, NextProtos: []string{"h2", "http/1.1"}})))
 	for _, opts := range [][]grpc.CallOption{nil, {grpc.UseCompressor(gzip.Name)}} {
 		c, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/some.Service/Method",
@@ -199,7 +205,7 @@ func TestMessagesOfAnySizeGetThroughNetHTTP(t *testing.T) {
 func TestStreamThatIsNotReceivedLeavesTheConnectionToOthers(t *testing.T) {
 	cert, ca := selfSigned(t, "server")
 	entered := make(chan struct{})
-	s := NewForwardServer(Config{Logger: quiet(), TLS: &tls.Config{Certificates: []tls.Certificate{cert}}},
+	s := NewForwardServer(Config{Logger: quiet()},
 		streamHandler(func(gs grpc.ServerStream) error {
 			if method, _ := grpc.MethodFromServerStream(gs); method == "/some.Service/Receives" {
 				var raw wire.Raw
@@ -212,7 +218,7 @@ func TestStreamThatIsNotReceivedLeavesTheConnectionToOthers(t *testing.T) {
 			<-gs.Context().Done()
 			return nil
 		}), nil, nil)
-	conn := dial(t, start(t, s), grpc.WithTransportCredentials(credentials.NewTLS(
+	conn := dial(t, startOn(t, s, Port{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}), grpc.WithTransportCredentials(credentials.NewTLS(
 		&tls.Config{RootCAs: ca, NextProtos: []string{"h2", "http/1.1"}})))
 	open := func(ctx context.Context, method string) grpc.ClientStream {
 		c, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.ForceCodecV2(wire.Codec{}))

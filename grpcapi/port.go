@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,21 +15,80 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// port divides the connections of one listener between gRPC and HTTP/1.
-type port struct {
-	grpc, http net.Listener
+// Port says what a listener of a Server carries. The zero value: gRPC and HTTP/1 in plaintext.
+type Port struct {
+	// TLS is how clients are met; nil is plaintext. NextProtos is set here; configurations that come from GetConfigForClient
+	// must have h2 and http/1.1 in it already.
+	TLS *tls.Config
+	// Plaintext lets clients in without TLS too, as etcd does at an address that has both an http and an https URL.
+	Plaintext bool
+	// Only leaves other traffic out. Its connections are closed, but for HTTP/2 over TLS, which does not show what it is for:
+	// there gRPC without a port for it is HTTP like any other.
+	Only Traffic
+}
+
+// Traffic is a kind of requests.
+type Traffic uint8
+
+// The kinds of traffic.
+const (
+	Both     Traffic = iota // gRPC and HTTP
+	OnlyGRPC                // as on etcd's --listen-client-urls beside --listen-client-http-urls
+	OnlyHTTP                // as on these
+	// OnlyMonitoring is HTTP for monitors: /metrics, /health and what is like them, as on etcd's --listen-metrics-urls.
+	// A browser's rules, see Config.CORS and Config.HostWhitelist, do not hold there.
+	OnlyMonitoring
+)
+
+func (t Traffic) hasGRPC() bool { return t == Both || t == OnlyGRPC }
+
+func (t Traffic) hasHTTP() bool { return t != OnlyGRPC }
+
+// divided is a listener whose connections are divided between gRPC and HTTP.
+type divided struct {
+	grpc, http []net.Listener
 	run        func() error // accepts until the listener fails; returns its error
 }
 
-// newPlainPort divides by the first bytes: the preface of HTTP/2 means gRPC, as at etcd. (Deciding by content-type
+func divide(l net.Listener, p Port, life lifetimes, log *slog.Logger) divided {
+	if p.TLS != nil && !p.Plaintext {
+		return divideTLS(l, p, life, log)
+	}
+	return divideSniffed(l, p, life, log)
+}
+
+func (d divided) close() {
+	for _, l := range slices.Concat(d.grpc, d.http) {
+		l.Close()
+	}
+}
+
+// divideSniffed divides by the first bytes: the preface of HTTP/2 means gRPC, as at etcd. (Deciding by content-type
 // would need the first headers, for which an idle gRPC client makes us wait.)
-func newPlainPort(l net.Listener, life lifetimes) port {
+func divideSniffed(l net.Listener, p Port, life lifetimes, log *slog.Logger) divided {
 	mux := cmux.New(&heldListener{l, life})
 	mux.SetReadTimeout(life.sniff) // a silent connection would hold its goroutine forever
-	return port{
-		grpc: grpcListener{mux.Match(cmux.HTTP2()), life},
-		http: httpListener{mux.Match(cmux.HTTP1Fast())},
-		run:  mux.Serve,
+	var d divided
+	if p.Only.hasGRPC() {
+		d.grpc = append(d.grpc, grpcListener{mux.Match(cmux.HTTP2()), life})
+	}
+	if p.Only.hasHTTP() {
+		d.http = append(d.http, httpListener{plainListener{mux.Match(cmux.HTTP1Fast())}, p.Only})
+	}
+	if p.TLS == nil {
+		d.run = mux.Serve
+		return d
+	}
+	secure := divideTLS(plainListener{mux.Match(cmux.TLS())}, p, life, log)
+	return divided{
+		grpc: append(d.grpc, secure.grpc...),
+		http: append(d.http, secure.http...),
+		run: func() error {
+			var shaking sync.WaitGroup
+			defer shaking.Wait()
+			shaking.Go(func() { _ = secure.run() }) // ends when mux.Serve does
+			return mux.Serve()
+		},
 	}
 }
 
@@ -108,10 +168,10 @@ func (l grpcListener) Accept() (net.Conn, error) {
 	return newPrefacedConn(sniffed, held)
 }
 
-// httpListener gives net/http cmux's connections.
-type httpListener struct{ net.Listener }
+// plainListener gives cmux's connections as they are, to those who read them in their own way.
+type plainListener struct{ net.Listener }
 
-func (l httpListener) Accept() (net.Conn, error) {
+func (l plainListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -120,11 +180,17 @@ func (l httpListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// newTLSPort does the handshakes and divides by what the client offered in ALPN: only h2 means gRPC; all others go
+// httpListener is what net/http accepts from. It tells what the port carries.
+type httpListener struct {
+	net.Listener
+	only Traffic
+}
+
+// divideTLS does the handshakes and divides by what the client offered in ALPN: only h2 means gRPC; all others go
 // to net/http, which speaks both. The finished connections keep their TLS state, so that gRPC sees client
-// certificates.
-func newTLSPort(l net.Listener, cfg *tls.Config, life lifetimes, log *slog.Logger) port {
-	cfg = cfg.Clone()
+// certificates. On a port of gRPC alone there is no net/http, and h2 means gRPC also for who offered more.
+func divideTLS(l net.Listener, p Port, life lifetimes, log *slog.Logger) divided {
+	cfg := p.TLS.Clone()
 	cfg.NextProtos = []string{"h2", "http/1.1"}
 	inner := cfg.GetConfigForClient
 	cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -145,9 +211,13 @@ func newTLSPort(l net.Listener, cfg *tls.Config, life lifetimes, log *slog.Logge
 			hello.Close()
 			return
 		}
-		if hello.onlyH2 {
+		switch {
+		case p.Only == OnlyGRPC && c.ConnectionState().NegotiatedProtocol != "h2":
+			log.Warn("rejected connection", "remote-addr", raw.RemoteAddr().String(), "error", "does not speak HTTP/2 on a port of gRPC")
+			c.Close()
+		case p.Only == OnlyGRPC || p.Only == Both && hello.onlyH2:
 			grpcl.push(c)
-		} else {
+		default:
 			httpl.push(c)
 		}
 	}
@@ -162,7 +232,7 @@ func newTLSPort(l net.Listener, cfg *tls.Config, life lifetimes, log *slog.Logge
 			shaking.Go(func() { shake(raw) })
 		}
 	}
-	return port{grpc: grpcl, http: httpl, run: run}
+	return divided{grpc: []net.Listener{grpcl}, http: []net.Listener{httpListener{httpl, p.Only}}, run: run}
 }
 
 // helloConn carries what a client offered from the handshake to the code that divides.

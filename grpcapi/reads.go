@@ -44,10 +44,11 @@ func (k *sharedReads) takeOver(kv *grpc.ServiceDesc) {
 
 // admit tells whether a request may be answered by Reads, as far as its metadata goes.
 func (k *sharedReads) admit(ctx context.Context) (bool, error) {
-	if carriesIdentity(ctx) || requiresLeader(ctx) || wantsUncached(ctx) {
+	md := incomingMetadata(ctx)
+	if carriesIdentity(ctx) || requiresLeader(md) || wantsUncached(ctx) {
 		return false, nil
 	}
-	if err := checkAPIVersion(ctx); err != nil { // which cannot be forwarded
+	if err := checkAPIVersion(md); err != nil { // which cannot be forwarded
 		return false, err
 	}
 	return true, nil

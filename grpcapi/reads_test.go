@@ -195,14 +195,11 @@ func TestReadsOfClientsWithACertificateAreForwarded(t *testing.T) {
 	serverCert, serverCA := selfSigned(t, "server")
 	clientCert, clientCA := selfSigned(t, "alice")
 	r, u := &fakeReads{}, &fakeUpstream{answer: []byte("upstream")}
-	address := start(t, NewForwardServer(Config{
-		TLS: &tls.Config{
-			Certificates: []tls.Certificate{serverCert},
-			ClientCAs:    clientCA,
-			ClientAuth:   tls.VerifyClientCertIfGiven,
-		},
-		Logger: quiet(),
-	}, u, nil, r))
+	address := startOn(t, NewForwardServer(Config{Logger: quiet()}, u, nil, r), Port{TLS: &tls.Config{
+		Certificates: []tls.Certificate{serverCert},
+		ClientCAs:    clientCA,
+		ClientAuth:   tls.VerifyClientCertIfGiven,
+	}})
 	for _, protos := range [][]string{{"h2"}, {"h2", "http/1.1"}} { // grpc's transport, and net/http's
 		connect := func(certs ...tls.Certificate) *grpc.ClientConn {
 			return dial(t, address, grpc.WithTransportCredentials(credentials.NewTLS(
@@ -323,7 +320,7 @@ func TestStreamGivenToReadsCanBeForwarded(t *testing.T) {
 				end <- gs.RecvMsg(new(wire.Raw))
 				return err
 			}
-			cc := dial(t, start(t, NewForwardServer(c.server, u, nil, r)), grpc.WithTransportCredentials(c.client))
+			cc := dial(t, startOn(t, NewForwardServer(Config{Logger: quiet()}, u, nil, r), c.port), grpc.WithTransportCredentials(c.client))
 			request := validRead(t, pb.KV_RangeStream_FullMethodName)
 			answer, err := invoke(t.Context(), cc, pb.KV_RangeStream_FullMethodName, request)
 			if err != nil || answer != string(request) || !bytes.Equal(u.request, request) {
@@ -340,7 +337,7 @@ func TestReadsAndWritesOfOneConnectionShareASession(t *testing.T) {
 	for name, c := range transports(t) {
 		t.Run(name, func(t *testing.T) {
 			r, u := &fakeReads{}, &fakeUpstream{answer: []byte("upstream")}
-			cc := dial(t, start(t, NewForwardServer(c.server, u, nil, r)), grpc.WithTransportCredentials(c.client))
+			cc := dial(t, startOn(t, NewForwardServer(Config{Logger: quiet()}, u, nil, r), c.port), grpc.WithTransportCredentials(c.client))
 			if _, err := invoke(t.Context(), cc, pb.KV_Put_FullMethodName, nil); err != nil || u.session == nil {
 				t.Fatalf("put: session %p, %v", u.session, err)
 			}

@@ -2,7 +2,6 @@ package grpcapi
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,13 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress, as with etcd's servers
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-
-	"weir/grpcapi/wire"
+	"google.golang.org/grpc/stats"
 )
 
 // Server serves gRPC and HTTP/1 on the same ports.
@@ -33,13 +31,20 @@ type Server struct {
 	grpc *grpc.Server
 	http *http.Server
 
-	watches *watchService // nil if there is none
+	// What is not gRPC: all of it, and what is for monitors.
+	rest, monitor http.Handler
+
+	loopback *loopback
+	watches  *watchService  // nil if there is none
+	health   *servingStatus // nil if others say how they are
+	slow     *slowRequests  // nil if nobody wants to know
 
 	life     lifetimes
 	stopping context.CancelFunc // of life.undivided, when Stop begins
 	cut      context.CancelFunc // of life.cut, when Stop may not wait any longer
 
 	mu        sync.Mutex // guards the fields below
+	begun     sync.Once  // to serve the loopback: no service can be registered after that
 	stopped   bool
 	listeners map[net.Listener]struct{}
 	serving   sync.WaitGroup // Serve calls; Add only under mu while not stopped
@@ -56,11 +61,16 @@ type Config struct {
 	// WatchProgressInterval is after how long without events a watcher that asked for it is told its progress: 10 min
 	// by default, at least 100 ms.
 	WatchProgressInterval time.Duration
+	// WarnUnary is after how long a unary RPC is logged as slow; 0 is never. NewForwardServer does not.
+	WarnUnary time.Duration
 	// SlowClientTimeout is after how long a watch stream is ended whose client has taken nothing although something waits
 	// for it, at least 1 s. 0 is never: a slow client costs only itself. Streams through net/http are not ended.
 	SlowClientTimeout time.Duration
 	// MaxConcurrentStreams bounds the RPCs in flight on one connection, 2^32-1 by default.
 	MaxConcurrentStreams uint32
+	// MaxHeaderBytes bounds the metadata of an RPC, and the header of an HTTP request, in bytes, with 32 more for each field:
+	// 1 MiB by default. At etcd it is that with TLS, and 16 MiB in plaintext.
+	MaxHeaderBytes uint32
 
 	// KeepAliveMinTime is the least time between a client's pings, 5 s by default: who pings more often is
 	// disconnected. Negative means grpc-go's default of 5 min, as etcd's flag does with 0.
@@ -70,11 +80,35 @@ type Config struct {
 	// KeepAliveTimeout is how long the server then waits for an answer, 20 s by default.
 	KeepAliveTimeout time.Duration
 
-	// TLS makes every port a TLS port. The Server sets NextProtos to h2 and http/1.1; configurations that come from
-	// GetConfigForClient must have them already.
-	TLS *tls.Config
-	// HTTP answers what is not gRPC; nil answers 404.
+	// Metrics count what the server does; nil counts nothing.
+	Metrics *Metrics
+
+	// Gateway serves the API as JSON over HTTP too, below /v3/.
+	Gateway bool
+	// ClientCertAuth says that the backend takes the common name of a client's certificate for a user. The gateway cannot, and
+	// refuses clients with such a name while authentication is on.
+	ClientCertAuth bool
+	// AdvertiseClientURL makes a server that forwards answer MemberList with itself, under this URL, as the only member, as etcd's
+	// grpc-proxy does; "" forwards. It need not be a URL.
+	AdvertiseClientURL string
+	// Gatherer is what is served as /metrics, by a server that forwards as /proxy/metrics; nil is not served.
+	Gatherer prometheus.Gatherer
+	// Reflection serves gRPC's reflection service, which tells clients what the server serves.
+	Reflection bool
+	// RestToDefragment has gRPC's health service say NOT_SERVING while the store is defragmented, so that balancers go
+	// elsewhere. It is etcd's feature StopGRPCServiceOnDefrag.
+	RestToDefragment bool
+	// Pprof serves profiles below /debug/pprof/.
+	Pprof bool
+	// CORS are the origins whose pages may use HTTP. Without any, or with "*", all may.
+	CORS []string
+	// HostWhitelist are the names by which a plaintext server may be called in HTTP, so that a page whose name is made to lead
+	// here cannot use it. Without any, or with "*", every name will do.
+	HostWhitelist []string
+	// HTTP answers the paths that the server does not; nil answers 404.
 	HTTP http.Handler
+	// Tracing is told of every RPC and message; nil costs nothing.
+	Tracing stats.Handler
 	// Logger is slog.Default() when nil.
 	Logger *slog.Logger
 }
@@ -109,6 +143,7 @@ func (c Config) withDefaults() Config {
 		c.SlowClientTimeout = max(c.SlowClientTimeout, minSlowClientTimeout)
 	}
 	defaultTo(&c.MaxConcurrentStreams, math.MaxUint32)
+	defaultTo(&c.MaxHeaderBytes, http.DefaultMaxHeaderBytes)
 	defaultTo(&c.KeepAliveMinTime, 5*time.Second)
 	defaultTo(&c.KeepAliveInterval, 2*time.Hour)
 	defaultTo(&c.KeepAliveTimeout, 20*time.Second)
@@ -117,9 +152,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.KeepAliveInterval < 0 {
 		c.KeepAliveInterval = math.MaxInt64
-	}
-	if c.HTTP == nil {
-		c.HTTP = http.NotFoundHandler()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -136,34 +168,68 @@ func defaultTo[T comparable](p *T, v T) {
 
 // NewBackendServer makes a server that answers from b. It has gRPC's health service too, as etcd has.
 func NewBackendServer(cfg Config, b Backend) *Server {
-	s := newServer(cfg, grpc.UnknownServiceHandler(notThere))
-	registerKV(s.grpc, b, s.cfg)
-	registerLease(s.grpc, b)
-	registerCluster(s.grpc, b)
-	registerMaintenance(s.grpc, b)
-	s.watches = newWatchService(b.Hub(), b.Header, s.watchConfig(false))
-	s.watches.register(s.grpc, b)
-	healthpb.RegisterHealthServer(s.grpc, health.NewServer())
+	s := newServer(cfg, grpc.UnknownServiceHandler(cfg.Metrics.unregistered(notThere)))
+	if cfg.WarnUnary > 0 {
+		s.slow = newSlowRequests(cfg.WarnUnary, s.cfg.Logger)
+	}
+	services := s.slow.registrar(s.cfg.Metrics.registrar(s.grpc, true))
+	registerKV(services, b, s.cfg)
+	registerLease(services, b)
+	registerCluster(services, b)
+	s.health = registerServingStatus(services)
+	defragment := b.Defragment
+	if cfg.RestToDefragment {
+		defragment = s.health.whileResting(b)
+	}
+	registerMaintenance(services, b, defragment)
+	registerAuth(services, b)
+	registerLocks(services, b, s.cfg)
+	watches := s.watchConfig(false)
+	watches.permit = b.PermitWatch
+	s.watches = newWatchService(b.Hub(), b.Header, watches)
+	s.watches.register(services, b)
+	s.reflect(services)
+	var names func(context.Context) bool
+	if cfg.ClientCertAuth {
+		names = func(ctx context.Context) bool {
+			status, err := b.AuthStatus(ctx, &pb.AuthStatusRequest{})
+			return err == nil && status.Enabled
+		}
+	}
+	s.serveHTTP(s.backendEndpoints(b), names)
 	return s
 }
 
 // NewForwardServer makes a server that passes every RPC to f, those of services it has never heard of included. Only what
 // carries no identity may be answered here: watch streams, from w's hub, as far as w lets them, and reads, by r. Each
 // of w and r may be nil.
-func NewForwardServer(cfg Config, f Forwarder, w WatchSharer, r Reads) *Server {
-	s := newServer(cfg, grpc.UnknownServiceHandler(forwardStream(f)))
+func NewForwardServer(cfg Config, f Upstream, w WatchSharer, r Reads) *Server {
+	s := newServer(cfg, grpc.UnknownServiceHandler(cfg.Metrics.unregistered(forwardStream(f))))
 	var reads *sharedReads
 	if r != nil {
 		reads = &sharedReads{reads: r, forward: f, maxTxnOps: s.cfg.MaxTxnOps}
 	}
-	registerForward(s.grpc, f, reads)
+	services := s.cfg.Metrics.registrar(s.grpc, false)
+	registerForward(services, f, reads, s.cfg.AdvertiseClientURL)
 	if w != nil {
 		cfg := s.watchConfig(true)
 		cfg.era = w.Era
 		s.watches = newWatchService(w.Hub(), w.Header, cfg)
-		(&sharedWatches{service: s.watches, sharer: w, forward: f}).register(s.grpc)
+		(&sharedWatches{service: s.watches, sharer: w, forward: f}).register(services)
 	}
+	s.reflect(services)
+	s.serveHTTP(s.upstreamEndpoints(f), nil)
 	return s
+}
+
+// reflect adds the reflection service, if it is wanted.
+func (s *Server) reflect(services grpc.ServiceRegistrar) {
+	if !s.cfg.Reflection {
+		return
+	}
+	if err := registerReflection(services, s.grpc); err != nil {
+		s.cfg.Logger.Error("there will be no reflection", "error", err)
+	}
 }
 
 func (s *Server) watchConfig(waits bool) watchConfig {
@@ -179,16 +245,20 @@ func (s *Server) watchConfig(waits bool) watchConfig {
 
 func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, listeners: map[net.Listener]struct{}{}}
+	s := &Server{cfg: cfg, loopback: newLoopback(), listeners: map[net.Listener]struct{}{}}
 	s.life.sniff = sniffTimeout
 	s.life.undivided, s.stopping = context.WithCancel(context.Background())
 	s.life.cut, s.cut = context.WithCancel(context.Background())
+	if cfg.Tracing != nil {
+		opts = append(opts, grpc.StatsHandler(cfg.Tracing))
+	}
 	s.grpc = grpc.NewServer(append(opts,
-		grpc.ForceServerCodecV2(wire.Codec{}),
+		grpc.ForceServerCodecV2(cfg.Metrics.codec()),
 		grpc.Creds(handshaken{}),
 		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes+frameOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
+		grpc.MaxHeaderListSize(cfg.MaxHeaderBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: cfg.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: cfg.KeepAliveInterval, Timeout: cfg.KeepAliveTimeout}),
 		grpc.ConnectionTimeout(sniffTimeout),
@@ -201,8 +271,10 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	)...)
 	s.http = &http.Server{
 		Handler:           s.route(),
+		BaseContext:       s.baseContext,
 		ConnContext:       withSession,
 		ReadHeaderTimeout: headerTimeout,
+		MaxHeaderBytes:    int(min(cfg.MaxHeaderBytes, math.MaxInt32)),
 		IdleTimeout:       idleTimeout,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          int(min(cfg.MaxConcurrentStreams, math.MaxInt32)),
@@ -214,7 +286,7 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	return s
 }
 
-// route gives net/http's HTTP/2 requests that are gRPC to grpc, and all others to the configured handler.
+// route gives net/http's HTTP/2 requests that are gRPC to grpc, where the port carries it, and all others to HTTP's handlers.
 func (s *Server) route() http.Handler {
 	single := sync.OnceValue(func() map[string]bool { return singleRequests(s.grpc) }) // all are registered by then
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -223,7 +295,8 @@ func (s *Server) route() http.Handler {
 			return
 		}
 		defer s.handling.Done()
-		if r.ProtoMajor == 2 && isGRPC(r.Header.Get("Content-Type")) {
+		only, _ := r.Context().Value(trafficKey{}).(Traffic)
+		if r.ProtoMajor == 2 && only.hasGRPC() && isGRPC(r.Header.Get("Content-Type")) {
 			unasked := 0 // messages
 			if single()[r.URL.Path] {
 				unasked = 2
@@ -231,31 +304,33 @@ func (s *Server) route() http.Handler {
 			s.grpc.ServeHTTP(w, pace(r, s.cfg.MaxRequestBytes+frameOverhead, unasked))
 			return
 		}
-		s.cfg.HTTP.ServeHTTP(w, r)
+		if only == OnlyMonitoring {
+			s.monitor.ServeHTTP(w, r)
+			return
+		}
+		s.rest.ServeHTTP(w, r)
 	})
 }
 
 // Serve answers what arrives on l until Stop, when it returns nil, or until l fails. It closes l. It may be called
 // for several listeners.
-func (s *Server) Serve(l net.Listener) error {
+func (s *Server) Serve(l net.Listener, p Port) error {
 	if !s.begin(l) {
 		l.Close()
 		return nil
 	}
 	defer s.end(l)
 
-	var p port
-	if s.cfg.TLS != nil {
-		p = newTLSPort(l, s.cfg.TLS, s.life, s.cfg.Logger)
-	} else {
-		p = newPlainPort(l, s.life)
-	}
+	d := divide(l, p, s.life, s.cfg.Logger)
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.grpc.Serve(p.grpc) }) // ends when p.run does, or by Stop
-	wg.Go(func() { _ = s.http.Serve(p.http) })
-	err := p.run()
-	p.grpc.Close()
-	p.http.Close()
+	for _, l := range d.grpc {
+		wg.Go(func() { _ = s.grpc.Serve(l) }) // ends when d.run does, or by Stop
+	}
+	for _, l := range d.http {
+		wg.Go(func() { _ = s.http.Serve(l) })
+	}
+	err := d.run()
+	d.close()
 	wg.Wait()
 	if s.isStopped() || errors.Is(err, net.ErrClosed) {
 		return nil
@@ -269,6 +344,7 @@ func (s *Server) begin(l net.Listener) bool {
 	if s.stopped {
 		return false
 	}
+	s.begun.Do(func() { s.serving.Go(func() { _ = s.grpc.Serve(s.loopback.pipes) }) })
 	s.listeners[l] = struct{}{}
 	s.serving.Add(1)
 	return true
@@ -309,6 +385,9 @@ func (s *Server) Stop(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	s.stopping()
+	if s.health != nil {
+		s.health.Shutdown()
+	}
 
 	done := make(chan struct{})
 	go func() {
@@ -326,6 +405,8 @@ func (s *Server) Stop(ctx context.Context) {
 	s.cut()
 	s.http.Close()
 	s.handling.Wait()
+	s.slow.close()
+	s.loopback.close()
 	s.serving.Wait()
 	if s.watches != nil {
 		s.watches.wait()

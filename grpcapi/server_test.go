@@ -36,7 +36,7 @@ func marshal(t *testing.T, m proto.Message) []byte {
 
 func TestOnePortHasGRPCAndHTTP(t *testing.T) {
 	b := oneKey(t)
-	address := start(t, NewBackendServer(Config{HTTP: BackendHTTP(b), Logger: quiet()}, b))
+	address := start(t, NewBackendServer(Config{Logger: quiet()}, b))
 
 	for range 2 { // the second on the same connection, past what was sniffed
 		resp, err := pb.NewKVClient(dial(t, address)).Range(t.Context(), &pb.RangeRequest{Key: []byte("k")})
@@ -114,7 +114,7 @@ func TestStopDoesNotWaitForSilentConnections(t *testing.T) {
 	}
 	accepted := make(chan struct{}, 1)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(noteAccept{l, accepted}) }()
+	go func() { served <- s.Serve(noteAccept{l, accepted}, Port{}) }()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestStopDoesNotWaitForSilentConnections(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
-	if err := s.Serve(l); err != nil {
+	if err := s.Serve(l, Port{}); err != nil {
 		t.Errorf("Serve after Stop: %v", err)
 	}
 }
@@ -139,7 +139,7 @@ func TestStopCutsConnectionsThatNeverBegan(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		cfg   Config
+		port  Port
 		begin func(net.Conn) error
 	}{
 		"gRPC": {begin: func(c net.Conn) error {
@@ -150,13 +150,12 @@ func TestStopCutsConnectionsThatNeverBegan(t *testing.T) {
 			return err
 		}},
 		"HTTP":          {begin: func(c net.Conn) error { _, err := io.WriteString(c, "GET / HTTP/1.1\r\n"); return err }},
-		"gRPC over TLS": {cfg: Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, begin: beginTLS("h2")},
-		"HTTP over TLS": {cfg: Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, begin: beginTLS("http/1.1")},
+		"gRPC over TLS": {port: Port{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, begin: beginTLS("h2")},
+		"HTTP over TLS": {port: Port{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}, begin: beginTLS("http/1.1")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.cfg.Logger = quiet()
-			s := NewBackendServer(c.cfg, oneKey(t))
-			conn, err := net.Dial("tcp", start(t, s))
+			s := NewBackendServer(Config{Logger: quiet()}, oneKey(t))
+			conn, err := net.Dial("tcp", startOn(t, s, c.port))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,7 +191,7 @@ func TestServeReturnsWhenItsListenerFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := s.Serve(&failing{Listener: l, errs: []error{passing{}, passing{}, io.ErrUnexpectedEOF}}); err == nil {
+	if err := s.Serve(&failing{Listener: l, errs: []error{passing{}, passing{}, io.ErrUnexpectedEOF}}, Port{}); err == nil {
 		t.Error("got no error")
 	}
 }
@@ -326,13 +325,8 @@ func TestCompressedRequestsAreTaken(t *testing.T) {
 func TestWhatIsNotThereIsUnimplemented(t *testing.T) {
 	conn := dial(t, start(t, NewBackendServer(Config{Logger: quiet()}, oneKey(t))))
 	for method, want := range map[string]string{
-		"/etcdserverpb.Auth/UserAdd":           "weir: etcdserverpb.Auth/UserAdd is not implemented",
-		"/etcdserverpb.Cluster/MemberAdd":      "weir: etcdserverpb.Cluster/MemberAdd is not implemented",
-		"/etcdserverpb.Maintenance/MoveLeader": "weir: etcdserverpb.Maintenance/MoveLeader is not implemented",
-		"/v3lockpb.Lock/Lock":                  "weir: v3lockpb.Lock/Lock is not implemented",
-		"/v3electionpb.Election/Observe":       "weir: v3electionpb.Election/Observe is not implemented",
-		"/etcdserverpb.KV/Frob":                "unknown method Frob for service etcdserverpb.KV",
-		"/a.B/C":                               "unknown service a.B",
+		"/etcdserverpb.KV/Frob": "unknown method Frob for service etcdserverpb.KV",
+		"/a.B/C":                "unknown service a.B",
 	} {
 		err := conn.Invoke(t.Context(), method, &pb.RangeRequest{}, &pb.RangeResponse{})
 		if s := status.Convert(err); s.Code() != codes.Unimplemented || s.Message() != want {
@@ -387,7 +381,7 @@ func TestSniffedConnectionsCanWaitWithoutABuffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPlainPort(l, lifetimes{time.Minute, t.Context(), t.Context()})
+	p := divide(l, Port{}, lifetimes{time.Minute, t.Context(), t.Context()}, quiet())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.run() })
 	defer wg.Wait()
@@ -402,7 +396,7 @@ func TestSniffedConnectionsCanWaitWithoutABuffer(t *testing.T) {
 	if _, err := io.WriteString(client, preface+"more\n"); err != nil {
 		t.Fatal(err)
 	}
-	c, err := p.grpc.Accept()
+	c, err := p.grpc[0].Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -454,7 +448,7 @@ func (p *countingPool) Put(b *[]byte)     { p.out--; p.BufferPool.Put(b) }
 
 func TestHTTPPipelineIsKept(t *testing.T) {
 	b := oneKey(t)
-	address := start(t, NewBackendServer(Config{HTTP: BackendHTTP(b), Logger: quiet()}, b))
+	address := start(t, NewBackendServer(Config{Logger: quiet()}, b))
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)

@@ -76,14 +76,10 @@ func stream(name string, clientStreams bool, b Maintenance, handle func(grpc.Ser
 	}
 }
 
-// notThere answers RPCs that a backend server does not have: those of etcd by saying so, all others as grpc would.
+// notThere answers RPCs that a backend server does not have, as grpc would.
 func notThere(_ any, s grpc.ServerStream) error {
 	full, _ := grpc.MethodFromServerStream(s)
-	full = strings.TrimPrefix(full, "/")
-	if isEtcdMethod(full) {
-		return status.Errorf(codes.Unimplemented, "weir: %s is not implemented", full)
-	}
-	service, method, _ := strings.Cut(full, "/")
+	service, method, _ := strings.Cut(strings.TrimPrefix(full, "/"), "/")
 	if isEtcdService(service) {
 		return status.Errorf(codes.Unimplemented, "unknown method %s for service %s", method, service)
 	}

@@ -39,6 +39,14 @@ func (c *connection) AuthType() string {
 	return c.tls.AuthType()
 }
 
+// ConnectionState is nil in plaintext. See wire.CredentialsOf.
+func (c *connection) ConnectionState() *tls.ConnectionState {
+	if c.tls == nil {
+		return nil
+	}
+	return &c.tls.State
+}
+
 // sessionKey is where the context of a net/http connection has its session: that transport makes its own AuthInfo.
 type sessionKey struct{}
 

@@ -15,18 +15,18 @@ import (
 	"weir/grpcapi/wire"
 )
 
-// transports are the ways on which gRPC reaches a server: each has a server's configuration and a client's credentials.
+// transports are the ways on which gRPC reaches a server: each has a server's port and a client's credentials.
 func transports(t *testing.T) map[string]struct {
-	server Config
+	port   Port
 	client credentials.TransportCredentials
 } {
 	cert, ca := selfSigned(t, "server")
-	plain, secure := Config{Logger: quiet()}, Config{Logger: quiet(), TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}
+	plain, secure := Port{}, Port{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}
 	offering := func(protos ...string) credentials.TransportCredentials {
 		return credentials.NewTLS(&tls.Config{RootCAs: ca, NextProtos: protos})
 	}
 	return map[string]struct {
-		server Config
+		port   Port
 		client credentials.TransportCredentials
 	}{
 		"plaintext": {plain, insecure.NewCredentials()},
@@ -39,7 +39,7 @@ func TestRPCsOfOneConnectionShareASession(t *testing.T) {
 	for name, c := range transports(t) {
 		t.Run(name, func(t *testing.T) {
 			u := &fakeUpstream{answer: []byte("answer")}
-			address := start(t, NewForwardServer(c.server, u, nil, nil))
+			address := startOn(t, NewForwardServer(Config{Logger: quiet()}, u, nil, nil), c.port)
 			raw := grpc.ForceCodecV2(wire.Codec{})
 			unary := func(cc *grpc.ClientConn) *cache.Session {
 				t.Helper()
@@ -79,7 +79,7 @@ func TestRPCsOfOneConnectionShareASession(t *testing.T) {
 
 func TestRequestsOfTheServerItselfHaveNoSession(t *testing.T) {
 	u := &fakeUpstream{session: new(cache.Session)}
-	request(UpstreamHTTP(u), "GET", "/health")
+	request(forwardHTTP(t, u), "GET", "/health")
 	if u.called == "" || u.session != nil {
 		t.Errorf("%q was called with the session %p", u.called, u.session)
 	}

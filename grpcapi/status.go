@@ -8,6 +8,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"weir/grpcapi/wire"
@@ -41,10 +42,11 @@ var errUndecodable = status.Error(codes.Internal,
 
 // admit checks what etcd checks of an RPC's metadata before it looks at the request.
 func admit(ctx context.Context, b Maintenance) error {
-	if err := checkAPIVersion(ctx); err != nil {
+	md := incomingMetadata(ctx)
+	if err := checkAPIVersion(md); err != nil {
 		return err
 	}
-	if requiresLeader(ctx) {
+	if requiresLeader(md) {
 		s, err := b.Status(ctx, &pb.StatusRequest{})
 		if err != nil {
 			return toStatus(err)
@@ -56,15 +58,15 @@ func admit(ctx context.Context, b Maintenance) error {
 	return nil
 }
 
-func checkAPIVersion(ctx context.Context) error {
-	if v := incomingMetadata(ctx)[rpctypes.MetadataClientAPIVersionKey]; len(v) > 0 && !utf8.ValidString(v[0]) {
+func checkAPIVersion(md metadata.MD) error {
+	if v := md[rpctypes.MetadataClientAPIVersionKey]; len(v) > 0 && !utf8.ValidString(v[0]) {
 		return rpctypes.ErrGRPCInvalidClientAPIVersion
 	}
 	return nil
 }
 
-func requiresLeader(ctx context.Context) bool {
-	v := incomingMetadata(ctx)[rpctypes.MetadataRequireLeaderKey]
+func requiresLeader(md metadata.MD) bool {
+	v := md[rpctypes.MetadataRequireLeaderKey]
 	return len(v) > 0 && v[0] == rpctypes.MetadataHasLeader
 }
 

@@ -67,17 +67,16 @@ func TestTLSPortHasGRPCAndHTTP(t *testing.T) {
 		}
 		return answer(ctx, r)
 	}
-	address := start(t, NewBackendServer(Config{
-		TLS: &tls.Config{
-			Certificates: []tls.Certificate{serverCert},
-			ClientCAs:    clientCA,
-			ClientAuth:   tls.VerifyClientCertIfGiven,
-		},
+	address := startOn(t, NewBackendServer(Config{
 		HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, r.Proto)
 		}),
 		Logger: quiet(),
-	}, b))
+	}, b), Port{TLS: &tls.Config{
+		Certificates: []tls.Certificate{serverCert},
+		ClientCAs:    clientCA,
+		ClientAuth:   tls.VerifyClientCertIfGiven,
+	}})
 	client := &tls.Config{RootCAs: serverCA, Certificates: []tls.Certificate{clientCert}}
 
 	callAs := func(t *testing.T, cfg *tls.Config) {
@@ -125,9 +124,9 @@ func TestTLSPortHasGRPCAndHTTP(t *testing.T) {
 
 func TestSilentTLSConnectionIsClosed(t *testing.T) {
 	cert, _ := selfSigned(t, "server")
-	s := NewBackendServer(Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, Logger: quiet()}, oneKey(t))
+	s := NewBackendServer(Config{Logger: quiet()}, oneKey(t))
 	s.life.sniff = 50 * time.Millisecond
-	c, err := net.Dial("tcp", start(t, s))
+	c, err := net.Dial("tcp", startOn(t, s, Port{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +146,7 @@ func TestTLSConfigCanChangeWhileServing(t *testing.T) {
 			return &tls.Config{Certificates: []tls.Certificate{second}, NextProtos: []string{"h2"}}, nil
 		},
 	}
-	address := start(t, NewBackendServer(Config{TLS: cfg, Logger: quiet()}, oneKey(t)))
+	address := startOn(t, NewBackendServer(Config{Logger: quiet()}, oneKey(t)), Port{TLS: cfg})
 	conn := dial(t, address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: secondCA})))
 	if _, err := pb.NewKVClient(conn).Range(t.Context(), &pb.RangeRequest{Key: []byte("k")}); err != nil {
 		t.Error(err)

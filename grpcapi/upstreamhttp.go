@@ -3,54 +3,114 @@ package grpcapi
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
-// UpstreamHTTP answers the HTTP endpoints of a server that forwards to u: /livez, which holds while the process
-// runs, /readyz, which needs a connected upstream, /health, which needs one that reads, and /version, upstream's.
-func UpstreamHTTP(u Upstream) http.Handler {
-	mux := http.NewServeMux()
-	handleChecks(mux, "/livez", nil)
-	handleChecks(mux, "/readyz", []check{{"upstream", u.Ready}})
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-		defer cancel()
-		reason := ""
-		if err := readThrough(ctx, u); err != nil {
-			reason = err.Error()
-		}
-		writeHealth(w, reason)
-	})
-	mux.HandleFunc("GET /version", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-		defer cancel()
-		var s pb.StatusResponse
-		if err := call(ctx, u, pb.Maintenance_Status_FullMethodName, &pb.StatusRequest{}, &s); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		writeVersion(w, &s)
-	})
-	return mux
+// How long the reads and watches may take by which a server that forwards is checked, as at etcd's grpc-proxy.
+const (
+	readCheckTimeout  = time.Second
+	watchCheckTimeout = 3 * time.Second
+)
+
+// upstreamEndpoints are those of a server that forwards to u: /livez, which holds while the process runs, /readyz, which
+// needs a connected upstream, /health, which needs one that reads, /version and /metrics, which are upstream's, and about the
+// server itself /proxy/health and /proxy/metrics.
+func (s *Server) upstreamEndpoints(u Upstream) endpoints {
+	h := healthEndpoints{metrics: s.cfg.Metrics, log: s.cfg.Logger}
+	p := forwardProbe{upstream: u, itself: s.loopback}
+	e := endpoints{
+		"/health":       h.older(p.upstreamReads),
+		"/proxy/health": h.older(p.itselfAnswers),
+		"/version":      onlyGet(p.version),
+		"/metrics":      onlyGet(p.metrics),
+	}
+	h.add(e, "livez", nil)
+	h.add(e, "readyz", []check{{"upstream", p.ready}})
+	if s.cfg.Gatherer != nil {
+		e["/proxy/metrics"] = metrics(s.cfg.Gatherer)
+	}
+	return e
 }
 
-// readThrough makes a linearizable read. To be refused it for lack of a user is as good: upstream answers.
-func readThrough(ctx context.Context, u Upstream) error {
-	if err := u.Ready(ctx); err != nil {
-		return err
+// forwardProbe asks a server that forwards, and its upstream, how they are.
+type forwardProbe struct {
+	upstream Upstream
+	itself   *loopback
+}
+
+func (p forwardProbe) ready(ctx context.Context) error { return p.upstream.Ready(ctx) }
+
+// upstreamReads makes a linearizable read. To be refused it for lack of a user is as good: upstream answers.
+func (p forwardProbe) upstreamReads(ctx context.Context, _ []string, _ bool) string {
+	ctx, cancel := context.WithTimeout(ctx, readCheckTimeout)
+	defer cancel()
+	if err := p.upstream.Ready(ctx); err != nil {
+		return "GET ERROR:" + err.Error()
 	}
 	r := &pb.RangeRequest{Key: []byte{0}, CountOnly: true}
-	err := call(ctx, u, pb.KV_Range_FullMethodName, r, &pb.RangeResponse{})
-	switch status.Code(err) {
-	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated:
-		return nil
+	err := call(ctx, p.upstream, pb.KV_Range_FullMethodName, r, &pb.RangeResponse{})
+	if err != nil && !refused(err) {
+		return "GET ERROR:" + reason(err)
 	}
-	return err
+	return ""
+}
+
+// itselfAnswers reads and watches as a client does.
+func (p forwardProbe) itselfAnswers(ctx context.Context, _ []string, _ bool) string {
+	ctx, cancel := context.WithTimeout(ctx, watchCheckTimeout)
+	defer cancel()
+	reading, cancelRead := context.WithTimeout(ctx, readCheckTimeout)
+	defer cancelRead()
+	_, err := pb.NewKVClient(p.itself.conn).Range(reading, &pb.RangeRequest{Key: []byte{0}, CountOnly: true})
+	if err != nil && !refused(err) {
+		return "GET ERROR:" + reason(err)
+	}
+	watch, err := pb.NewWatchClient(p.itself.conn).Watch(ctx)
+	if err == nil {
+		err = watch.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{
+			CreateRequest: &pb.WatchCreateRequest{Key: []byte{0}},
+		}})
+	}
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	switch {
+	case ctx.Err() != nil:
+		return "WATCH TIMEOUT"
+	case err != nil && !refused(err):
+		return "WATCH ERROR:" + reason(err)
+	}
+	return ""
+}
+
+func (p forwardProbe) version(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	defer cancel()
+	var s pb.StatusResponse
+	if err := call(ctx, p.upstream, pb.Maintenance_Status_FullMethodName, &pb.StatusRequest{}, &s); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	writeVersion(w, &s)
+}
+
+// metrics passes on what a member of upstream says at its own /metrics.
+func (p forwardProbe) metrics(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	defer cancel()
+	body, err := p.upstream.UpstreamMetrics(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer body.Close()
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	_, _ = io.Copy(w, body) // one of both has gone, and a monitor notices
 }
 
 func call(ctx context.Context, f Forwarder, method string, req, resp proto.Message) error {

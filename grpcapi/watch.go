@@ -48,6 +48,8 @@ type watchConfig struct {
 	slowTimeout time.Duration
 	// waits tells that it may take long to find out where a watch is served from, as it does when upstream is asked.
 	waits bool
+	// permit is Auth.PermitWatch. nil permits all.
+	permit func(ctx context.Context, key, end []byte) error
 	// era is WatchSharer.Era. nil for a server whose clients have no sessions: all that it says is of one store.
 	era func() uint64
 	// after calls f once after d, in a goroutine of its own, unless it is stopped before.
@@ -73,7 +75,7 @@ func newWatchService(hub *coalesce.Hub, header func() wire.Header, cfg watchConf
 }
 
 // register adds the service to gs.
-func (w *watchService) register(gs *grpc.Server, b Maintenance) {
+func (w *watchService) register(gs grpc.ServiceRegistrar, b Maintenance) {
 	gs.RegisterService(watchDesc(stream("Watch", true, b, func(gs grpc.ServerStream) error {
 		return newWatchStream(w, gs).serve(context.Background())
 	})), nil)

@@ -64,6 +64,11 @@ func (r *revisions) commit(changes ...change) {
 		}
 		b.Events = append(b.Events, e)
 	}
+	r.publish(b)
+}
+
+// publish makes b the next revision. Who calls it has r.write.
+func (r *revisions) publish(b coalesce.Batch) {
 	r.mu.Lock()
 	r.history = append(r.history, b)
 	r.mu.Unlock()

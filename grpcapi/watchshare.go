@@ -14,7 +14,7 @@ type sharedWatches struct {
 	forward Forwarder
 }
 
-func (w *sharedWatches) register(gs *grpc.Server) {
+func (w *sharedWatches) register(gs grpc.ServiceRegistrar) {
 	gs.RegisterService(watchDesc(grpc.StreamDesc{
 		StreamName:    "Watch",
 		ServerStreams: true,
@@ -55,10 +55,11 @@ func (w *sharedWatches) pass(gs grpc.ServerStream) error {
 // admit checks what etcd checks of an RPC's metadata. led is as WatchSharer.Leader's, and never ends for a client that
 // does not ask for a leader.
 func (w *sharedWatches) admit(ctx context.Context) (led context.Context, err error) {
-	if err := checkAPIVersion(ctx); err != nil {
+	md := incomingMetadata(ctx)
+	if err := checkAPIVersion(md); err != nil {
 		return nil, err
 	}
-	if !requiresLeader(ctx) {
+	if !requiresLeader(md) {
 		return context.Background(), nil
 	}
 	return w.sharer.Leader(ctx)

@@ -121,7 +121,7 @@ func (f *fakeSharer) Sync(_ context.Context, feed *coalesce.Feed, _ coalesce.Arr
 }
 
 // startSharing serves f's watches in front of u, which is never reached if it is nil.
-func startSharing(t *testing.T, f *fakeSharer, u Forwarder) (*Server, *grpc.ClientConn) {
+func startSharing(t *testing.T, f *fakeSharer, u Upstream) (*Server, *grpc.ClientConn) {
 	t.Helper()
 	s := NewForwardServer(Config{Logger: quiet()}, u, f, nil)
 	return s, dial(t, start(t, s))
@@ -219,14 +219,11 @@ func TestStreamsOfClientsWithACertificateAreForwarded(t *testing.T) {
 	serverCert, serverCA := selfSigned(t, "server")
 	clientCert, clientCA := selfSigned(t, "alice")
 	f, u := newFakeSharer(t), &fakeUpstream{}
-	address := start(t, NewForwardServer(Config{
-		TLS: &tls.Config{
-			Certificates: []tls.Certificate{serverCert},
-			ClientCAs:    clientCA,
-			ClientAuth:   tls.VerifyClientCertIfGiven,
-		},
-		Logger: quiet(),
-	}, u, f, nil))
+	address := startOn(t, NewForwardServer(Config{Logger: quiet()}, u, f, nil), Port{TLS: &tls.Config{
+		Certificates: []tls.Certificate{serverCert},
+		ClientCAs:    clientCA,
+		ClientAuth:   tls.VerifyClientCertIfGiven,
+	}})
 	for _, protos := range [][]string{{"h2"}, {"h2", "http/1.1"}} { // grpc's transport, and net/http's
 		for name, certs := range map[string][]tls.Certificate{"alice": {clientCert}, "nobody": nil} {
 			cc := dial(t, address, grpc.WithTransportCredentials(credentials.NewTLS(

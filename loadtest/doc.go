@@ -8,6 +8,6 @@
 // It builds what it starts, and must be run in this module's folder. Each takes flags; see -help.
 //
 // The packages below it hold everything that needs real processes: proc builds and runs them, target puts them
-// together, e2e, coalesce, reads, linearizable, differential and crash test them, bench loads them. The module is its own,
-// so that etcd's server, a tool dependency here, never is a dependency of the product.
+// together, e2e, coalesce, reads, linearizable, differential, crash and foreign test them, bench loads them. The module is
+// its own, so that etcd's server, a tool dependency here, never is a dependency of the product.
 package main

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -25,6 +26,8 @@ import (
 type member struct {
 	endpoint string // as configured
 	conn     *grpc.ClientConn
+	url      string // for http, without a path
+	http     *http.Client
 
 	// Guarded by upstream.mu.
 	state  connectivity.State
@@ -47,13 +50,19 @@ func newMember(endpoint string, cfg Config) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	creds := insecure.NewCredentials()
+	creds, scheme := insecure.NewCredentials(), "http://"
 	if t.tls || t.bare && cfg.TLS != nil {
-		c := cfg.TLS
-		if c == nil {
-			c = &tls.Config{}
+		scheme = "https://"
+		creds = credentials.NewTLS(nil)
+		if cfg.TLS != nil {
+			creds = freshTLS{creds, cfg.TLS}
 		}
-		creds = credentials.NewTLS(c)
+	}
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		if cfg.Dial != nil {
+			return cfg.Dial(ctx, endpoint)
+		}
+		return new(net.Dialer).DialContext(ctx, t.network, t.addr)
 	}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
@@ -68,12 +77,7 @@ func newMember(endpoint string, cfg Config) (*member, error) {
 			},
 			MinConnectTimeout: connectTimeout,
 		}),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			if cfg.Dial != nil {
-				return cfg.Dial(ctx, endpoint)
-			}
-			return new(net.Dialer).DialContext(ctx, t.network, t.addr)
-		}),
+		grpc.WithContextDialer(dial),
 		grpc.WithAuthority(t.authority),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0), // stay connected
@@ -92,7 +96,21 @@ func newMember(endpoint string, cfg Config) (*member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", endpoint, err)
 	}
-	return &member{endpoint: endpoint, conn: conn}, nil
+	return &member{endpoint: endpoint, conn: conn, url: scheme + t.authority, http: newHTTP(dial, cfg.TLS)}, nil
+}
+
+// freshTLS makes its configuration anew for every connection, since crypto/tls reads the authorities only once.
+type freshTLS struct {
+	credentials.TransportCredentials
+	config func() *tls.Config
+}
+
+func (f freshTLS) ClientHandshake(ctx context.Context, authority string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return credentials.NewTLS(f.config()).ClientHandshake(ctx, authority, c)
+}
+
+func (f freshTLS) Clone() credentials.TransportCredentials {
+	return freshTLS{f.TransportCredentials.Clone(), f.config}
 }
 
 // cause returns why the member is not connected, or nil if it is.

@@ -40,8 +40,9 @@ type Config struct {
 	// Endpoints are the members: http://host:port, https://host:port, unix://path, unixs://path or host:port,
 	// which is https if TLS is set.
 	Endpoints []string
-	// TLS is for endpoints that want it; nil means the system's roots and no client certificate.
-	TLS *tls.Config
+	// TLS makes the configuration of each new connection to an endpoint that wants it, and may be called concurrently; nil
+	// means the system's roots and no client certificate.
+	TLS func() *tls.Config
 	// KeepAliveTime is after how long without traffic a connection is pinged; 0 means never. gRPC makes it at least
 	// 10 s.
 	KeepAliveTime time.Duration

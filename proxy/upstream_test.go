@@ -314,14 +314,15 @@ func TestFirstConnectionIsWaitedForWithinTheDeadline(t *testing.T) {
 }
 
 func TestEndpointSaysWhetherThereIsTLS(t *testing.T) {
+	system := func() *tls.Config { return &tls.Config{} }
 	for _, c := range []struct {
 		endpoint string
-		tls      *tls.Config
+		tls      func() *tls.Config
 		want     bool
 	}{
-		{"https://a:1", nil, true}, {"https://a:1", &tls.Config{}, true},
-		{"http://a:1", nil, false}, {"http://a:1", &tls.Config{}, false},
-		{"a:1", nil, false}, {"a:1", &tls.Config{}, true},
+		{"https://a:1", nil, true}, {"https://a:1", system, true},
+		{"http://a:1", nil, false}, {"http://a:1", system, false},
+		{"a:1", nil, false}, {"a:1", system, true},
 	} {
 		first := make(chan byte, 1)
 		p := newProxy(t, Config{Endpoints: []string{c.endpoint}, TLS: c.tls, Dial: func(context.Context, string) (net.Conn, error) {
@@ -339,7 +340,7 @@ func TestEndpointSaysWhetherThereIsTLS(t *testing.T) {
 			return client, nil
 		}})
 		if b := <-first; (b == 0x16) != c.want { // a TLS handshake record
-			t.Errorf("%s with %v: the first byte was %#x", c.endpoint, c.tls, b)
+			t.Errorf("%s with TLS %v: the first byte was %#x", c.endpoint, c.tls != nil, b)
 		}
 		p.Close()
 	}

@@ -1,2 +1,6 @@
-// Command core runs one member of a weir cluster. It takes the flags and environment variables of an etcd server.
+// Command core runs one member of a weir cluster. It takes the flags, the environment variables and the configuration file
+// of an etcd server.
+//
+// The flags of one noun are one part, in a file of its own, which defines them, checks them, and puts what they ask for into
+// options. serve opens the listeners first, then the member, and serves when the member is ready.
 package main

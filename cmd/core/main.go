@@ -5,16 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"weir/cmd/internal/process"
+	"weir/cmd/internal/tracing"
 	"weir/core"
-	"weir/grpcapi"
 )
 
 func main() {
@@ -23,9 +23,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// stopTimeout is how long requests in progress may take after SIGTERM. Watches have no end of their own.
-const stopTimeout = 3 * time.Second
 
 func run(args, environ []string) (err error) {
 	o, err := parseOptions(args, environ)
@@ -39,12 +36,19 @@ func run(args, environ []string) (err error) {
 		fmt.Print(process.VersionText("core"))
 		return nil
 	}
-	logger, closeLog, err := process.NewLogger(o.logLevel, o.logOutputs)
+	logger, closeLog, err := process.NewLogger(o.log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeLog()) }()
+	process.LogGRPC(logger)
 	process.TuneMemory()
+	for _, flag := range slices.Sorted(maps.Keys(o.ineffective)) {
+		logger.Warn("flag has no effect", "flag", flag, "why", o.ineffective[flag])
+	}
+	for _, variable := range o.unknownVariables {
+		logger.Warn("unrecognized environment variable", "environment-variable", variable)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return serve(ctx, o, logger)
@@ -52,13 +56,25 @@ func run(args, environ []string) (err error) {
 
 // serve runs the member until ctx ends or the member fails.
 func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
-	listeners, err := listen(o.listenClientURLs)
+	l, err := o.listen.open()
 	if err != nil {
 		return err
 	}
-	defer closeAll(listeners) // a second close of what the server closed does nothing
+	defer l.close() // a second close of what a server closed does nothing
+	certificates, err := loadCertificates(o, logger)
+	if err != nil {
+		return err
+	}
+	if o.tracing != nil {
+		tracer, err := tracing.Start(ctx, *o.tracing, logger)
+		if err != nil {
+			return err
+		}
+		defer closeTracer(tracer, logger)
+		o.api.Tracing = tracer.Handler()
+	}
 
-	o.core.Logger = logger
+	o.core.Logger, o.api.Logger = logger, logger
 	node, err := core.Open(o.core)
 	if err != nil {
 		return err
@@ -68,52 +84,41 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 			err = closeErr
 		}
 	}()
-
 	logger.Info("weir core", "version", process.Version, "name", o.core.Name, "data-dir", o.core.DataDir,
-		"quota", o.core.QuotaBytes, "max-request-bytes", o.maxRequestBytes)
+		"advertise-client-urls", o.core.ClientURLs, "quota", o.core.QuotaBytes, "max-request-bytes", o.api.MaxRequestBytes)
 	if err := node.WaitReady(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop
 		}
 		return err
 	}
-	return serveAPI(ctx, o, node, listeners, logger)
-}
 
-func serveAPI(ctx context.Context, o options, node *core.Node, listeners []net.Listener, logger *slog.Logger) error {
-	server := grpcapi.NewBackendServer(grpcapi.Config{
-		MaxRequestBytes:       o.maxRequestBytes,
-		MaxTxnOps:             o.maxTxnOps,
-		WatchProgressInterval: o.progressInterval,
-		HTTP:                  grpcapi.BackendHTTP(node),
-		Logger:                logger,
-	}, node)
-	failed := make(chan error, len(listeners))
-	for _, l := range listeners {
-		logger.Info("serving client traffic insecurely", "address", l.Addr().String())
-		go func() {
-			if err := server.Serve(l); err != nil {
-				failed <- err
-			}
-		}()
+	s, err := newServers(o, node, certificates)
+	if err != nil {
+		return err
 	}
+	defer s.stop()
+	s.start(l, logger)
 	logger.Info("ready to serve client requests")
-	var err error
+	if err := process.NotifyReady(); err != nil {
+		logger.Error(err.Error())
+	}
 	select {
 	case <-ctx.Done():
 		logger.Info("told to stop")
-	case err = <-failed:
+		return nil
+	case err := <-s.failed:
+		return err
 	case <-node.Failed():
-		err = node.Err()
+		return node.Err()
 	}
-	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	server.Stop(stopping)
-	return err
 }
 
-func closeAll(listeners []net.Listener) {
-	for _, l := range listeners {
-		l.Close()
+// closeTracer sends what has been traced, unless the collector is away.
+func closeTracer(t *tracing.Tracer, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := t.Close(ctx); err != nil {
+		logger.Warn("some traces are lost", "error", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/test/bufconn"
 
+	"weir/cmd/internal/process"
 	"weir/core"
 	"weir/grpcapi"
 )
@@ -40,15 +41,21 @@ func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slo
 		_ = node.Close() // what ended the node is also why its files do not close
 		return nil, err
 	}
+	metrics := grpcapi.NewMetrics()
+	registry, err := process.NewRegistry(node, metrics)
+	if err != nil {
+		return nil, errors.Join(err, node.Close())
+	}
 	e := &embedded{
 		node: node,
 		server: grpcapi.NewBackendServer(grpcapi.Config{
-			MaxRequestBytes: o.maxSendBytes, WatchProgressInterval: o.progressInterval, Logger: logger,
+			MaxRequestBytes: o.maxSendBytes, WatchProgressInterval: o.progressInterval,
+			Metrics: metrics, Gatherer: registry, Logger: logger,
 		}, node),
 		pipes:  bufconn.Listen(64 << 10),
 		served: make(chan error, 1),
 	}
-	go func() { e.served <- e.server.Serve(e.pipes) }()
+	go func() { e.served <- e.server.Serve(e.pipes, grpcapi.Port{}) }()
 	return e, nil
 }
 
@@ -58,7 +65,7 @@ func advertised(o options, address net.Addr) string {
 		return o.advertiseClientURL
 	}
 	scheme := "http://"
-	if o.listenTLS != nil {
+	if o.listen.HasCertificate() {
 		scheme = "https://"
 	}
 	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {

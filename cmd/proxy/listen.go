@@ -1,23 +1,17 @@
 package main
 
 import (
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"time"
 
 	"weir/cmd/internal/process"
 	"weir/grpcapi"
 	"weir/proxy"
 )
-
-// headerTimeout bounds the reading of one HTTP request's header on --metrics-addr.
-const headerTimeout = time.Minute
 
 // listeners are open from before anything else starts, so that a taken port costs nothing.
 type listeners struct {
@@ -38,9 +32,6 @@ func listen(o options) (l listeners, err error) {
 		m, err := listenTCP(u.Host, "metrics-addr")
 		if err != nil {
 			return l, err
-		}
-		if u.Scheme == "https" {
-			m = tls.NewListener(m, o.listenTLS)
 		}
 		l.metrics = append(l.metrics, m)
 	}
@@ -64,25 +55,16 @@ func (l listeners) close() {
 	}
 }
 
-// httpHandler answers HTTP/1 on the clients' port and all requests on --metrics-addr.
-func httpHandler(o options, p *proxy.Proxy) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", grpcapi.UpstreamHTTP(p))
-	mux.HandleFunc("GET /weir/status", statusHandler(p))
-	if o.enablePprof {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+// newServer makes the server of all ports.
+func newServer(o options, p *proxy.Proxy, logger *slog.Logger) (*grpcapi.Server, error) {
+	metrics := grpcapi.NewMetrics()
+	registry, err := process.NewRegistry(metrics, p)
+	if err != nil {
+		return nil, err
 	}
-	return mux
-}
-
-// newServers makes the server for clients and the one for --metrics-addr.
-func newServers(o options, p *proxy.Proxy, logger *slog.Logger) (*grpcapi.Server, *http.Server) {
-	handler := httpHandler(o, p)
-	clients := grpcapi.NewForwardServer(grpcapi.Config{
+	status := http.NewServeMux()
+	status.HandleFunc("GET /weir/status", statusHandler(p))
+	return grpcapi.NewForwardServer(grpcapi.Config{
 		MaxRequestBytes:       o.maxSendBytes,
 		WatchProgressInterval: o.progressInterval,
 		SlowClientTimeout:     o.slowClientTimeout,
@@ -90,11 +72,14 @@ func newServers(o options, p *proxy.Proxy, logger *slog.Logger) (*grpcapi.Server
 		KeepAliveMinTime:      offIfZero(o.keepAliveMinTime),
 		KeepAliveInterval:     offIfZero(o.keepAliveInterval),
 		KeepAliveTimeout:      o.keepAliveTimeout,
-		TLS:                   o.listenTLS,
-		HTTP:                  handler,
+		AdvertiseClientURL:    o.memberListURL(),
+		Gateway:               true,
+		Metrics:               metrics,
+		Gatherer:              registry,
+		Pprof:                 o.enablePprof,
+		HTTP:                  status,
 		Logger:                logger,
-	}, p, p, p)
-	return clients, &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout}
+	}, p, p, p), nil
 }
 
 // offIfZero is how grpcapi.Config says off: its zero is a default.
@@ -106,17 +91,15 @@ func offIfZero(d time.Duration) time.Duration {
 }
 
 // start serves on every listener. Each sends its end to the channel, nil when it was told to.
-func (l listeners) start(clients *grpcapi.Server, metrics *http.Server) <-chan error {
+func (l listeners) start(o options, c certificates, server *grpcapi.Server) <-chan error {
 	ended := make(chan error, 1+len(l.metrics))
-	go func() { ended <- clients.Serve(l.clients) }()
-	for _, m := range l.metrics {
-		go func() {
-			err := metrics.Serve(m)
-			if errors.Is(err, http.ErrServerClosed) {
-				err = nil
-			}
-			ended <- err
-		}()
+	go func() { ended <- server.Serve(l.clients, grpcapi.Port{TLS: c.clients}) }()
+	for i, m := range l.metrics {
+		port := grpcapi.Port{Only: grpcapi.OnlyMonitoring}
+		if isSecure(o.metricsURLs[i]) {
+			port.TLS = c.metrics
+		}
+		go func() { ended <- server.Serve(m, port) }()
 	}
 	return ended
 }
@@ -124,7 +107,7 @@ func (l listeners) start(clients *grpcapi.Server, metrics *http.Server) <-chan e
 // greet tells who started this without flags what they have.
 func greet(w io.Writer, o options, address net.Addr) {
 	etcdctl := "etcdctl --endpoints=" + address.String()
-	if o.listenTLS != nil {
+	if o.listen.HasCertificate() {
 		etcdctl = "etcdctl --endpoints=https://" + address.String() + " --cacert=..."
 	}
 	fmt.Fprintf(w, "weir: a proxy with an embedded core\n  listens on  %s\n  data in     %s\n  try         %s put hello world\n",

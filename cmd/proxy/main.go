@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -42,11 +41,12 @@ func run(args, environ []string, stdout io.Writer) error {
 		fmt.Fprint(stdout, process.VersionText("proxy"))
 		return nil
 	}
-	logger, closeLog, err := process.NewLogger(o.logLevel, []string{"default"})
+	logger, closeLog, err := process.NewLogger(process.LogConfig{Level: o.logLevel})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = closeLog() }() // nothing is left to tell it to
+	process.LogGRPC(logger)
 	process.TuneMemory()
 	if o.memoryLimit > 0 {
 		debug.SetMemoryLimit(o.memoryLimit)
@@ -61,6 +61,10 @@ func run(args, environ []string, stdout io.Writer) error {
 
 // serve runs the proxy until ctx ends or something that it needs fails.
 func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer) (err error) {
+	certs, err := o.loadCertificates(logger)
+	if err != nil {
+		return err
+	}
 	l, err := listen(o)
 	if err != nil {
 		return err
@@ -69,7 +73,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 
 	cfg := proxy.Config{
 		Endpoints:           o.endpoints,
-		TLS:                 o.upstreamTLS,
+		TLS:                 certs.upstream,
 		KeepAliveTime:       o.dialKeepAliveTime,
 		KeepAliveTimeout:    o.dialKeepAliveTimeout,
 		PermitWithoutStream: o.permitWithoutStream,
@@ -117,12 +121,15 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes, "cache-prefixes", o.cachePrefixes, "cache-bytes", o.cacheBytes,
 		"max-staleness", o.maxStaleness.String(), "read-check-interval", o.readCheckInterval.String(),
 		"max-range-keys", o.maxRangeKeys, "max-range-bytes", o.maxRangeBytes)
-	if len(o.cachePrefixes) > 0 && o.listenTLS != nil && o.listenTLS.ClientAuth == tls.RequireAndVerifyClientCert {
+	if len(o.cachePrefixes) > 0 && o.listen.AsksClients() {
 		logger.Warn("--trusted-ca-file has every client show a certificate, and reads of those are forwarded: --cache-prefix is of no use")
 	}
-	clients, metrics := newServers(o, p, logger)
-	ended := l.start(clients, metrics)
-	logger.Info("serving client traffic", "address", l.clients.Addr().String(), "tls", o.listenTLS != nil)
+	server, err := newServer(o, p, logger)
+	if err != nil {
+		return err
+	}
+	ended := l.start(o, certs, server)
+	logger.Info("started gRPC proxy", "address", l.clients.Addr().String(), "tls", o.listen.HasCertificate())
 	if o.embedded {
 		greet(stdout, o, l.clients.Addr())
 	}
@@ -135,13 +142,6 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	var metricsEnd sync.WaitGroup // beside the clients' end: a profile that is being taken must not eat their time
-	metricsEnd.Go(func() {
-		if metrics.Shutdown(stopping) != nil {
-			metrics.Close()
-		}
-	})
-	clients.Stop(stopping)
-	metricsEnd.Wait()
+	server.Stop(stopping)
 	return err
 }

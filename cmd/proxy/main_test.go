@@ -164,7 +164,8 @@ func TestProxyOverAProxyWithTLS(t *testing.T) {
 	for url, want := range map[string]string{
 		"http://" + upper + "/health":                       `{"health":"true","reason":""}`,
 		"http://" + metrics + "/readyz":                     "ok\n",
-		"http://" + metrics + "/debug/pprof/cmdline":        os.Args[0],
+		"http://" + metrics + "/weir/status":                "{",
+		"http://" + upper + "/debug/pprof/cmdline":          os.Args[0],
 		"http://" + upper + "/debug/pprof/symbol?nothing=1": "num_symbols: 1\n",
 	} {
 		resp, err := http.Get(url)
@@ -195,6 +196,51 @@ func TestProxyOverAProxyWithTLS(t *testing.T) {
 		t.Error("a client without a certificate got an answer")
 	}
 	for _, stop := range []func() error{stopUpper, stopLower} {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestProxyTellsOfUpstreamAndOfItself(t *testing.T) {
+	lower, upper, other, metrics := freeAddress(t), freeAddress(t), freeAddress(t), freeAddress(t)
+	stdout, stopLower := start(t, "--embedded", "--listen-addr="+lower, "--data-dir="+filepath.Join(t.TempDir(), "data"))
+	if _, err := stdout.ReadString('\n'); err != nil {
+		t.Fatal(err, stopLower())
+	}
+	_, stopUpper := start(t, "--endpoints="+lower, "--listen-addr="+upper, "--metrics-addr=http://"+metrics, "--advertise-client-url", "")
+	_, stopOther := start(t, "--endpoints="+lower, "--listen-addr="+other, "--advertise-client-url=10.0.0.1:23790")
+	for address, want := range map[string]string{upper: "http://" + lower, other: "10.0.0.1:23790"} {
+		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := pb.NewClusterClient(conn).MemberList(t.Context(), &pb.MemberListRequest{}, grpc.WaitForReady(true))
+		if err != nil || len(r.Members) != 1 || strings.Join(r.Members[0].ClientURLs, " ") != want {
+			t.Errorf("got %v, %v, want %s", r, err, want)
+		}
+		conn.Close()
+	}
+	for url, want := range map[string]string{
+		"http://" + lower + "/metrics":         "etcd_server_has_leader 1",
+		"http://" + upper + "/metrics":         "etcd_server_has_leader 1",
+		"http://" + metrics + "/metrics":       "etcd_server_has_leader 1",
+		"http://" + metrics + "/proxy/metrics": "go_goroutines",
+		"http://" + metrics + "/proxy/health":  `{"health":"true","reason":""}`,
+		"http://" + upper + "/v3/kv/range":     "Method Not Allowed", // the gateway's answer to GET
+	} {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || !strings.Contains(string(body), want) {
+			t.Errorf("%s: got %d, %v, without %s", url, resp.StatusCode, err, want)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	for _, stop := range []func() error{stopUpper, stopOther, stopLower} {
 		if err := stop(); err != nil {
 			t.Error(err)
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"weir/cmd/internal/process"
+	"weir/cmd/internal/tlsfiles"
 )
 
 // envPrefix is that of the environment variables, without the last underscore.
@@ -21,11 +21,11 @@ const envPrefix = "WEIR_PROXY"
 // options is the command line, checked.
 type options struct {
 	embedded           bool
-	dataDir            string // of the embedded core
-	advertiseClientURL string // by the embedded core
+	dataDir            string // of the embedded core, and of a generated certificate
+	advertiseClientURL string // by the embedded core, or instead of the cluster's members
 
 	endpoints            []string
-	upstreamTLS          *tls.Config // nil without any of its flags
+	upstream             tlsfiles.Client
 	dialKeepAliveTime    time.Duration
 	dialKeepAliveTimeout time.Duration
 	permitWithoutStream  bool
@@ -44,7 +44,7 @@ type options struct {
 
 	listenAddr           string
 	metricsURLs          []*url.URL
-	listenTLS            *tls.Config // nil without any of its flags
+	listen               tlsfiles.Server
 	maxConcurrentStreams uint
 	keepAliveMinTime     time.Duration
 	keepAliveInterval    time.Duration
@@ -67,8 +67,6 @@ type options struct {
 // notThereYet are the flags of `etcd grpc-proxy start` whose work is not done. They are refused, because ignoring
 // them would be to serve something else than was asked for. A value that asks for nothing is accepted.
 var notThereYet = []struct{ name, nothing, usage string }{
-	{"auto-tls", "false", "TLS using generated certificates."},
-	{"client-crl-file", "", "Client certificate revocation list file."},
 	{"discovery-srv", "", "Domain name to query for SRV records describing cluster endpoints."},
 	{"discovery-srv-name", "", "Service name to query when using DNS discovery."},
 	{"endpoints-auto-sync-interval", "0s", "Interval of endpoints auto sync."},
@@ -79,7 +77,6 @@ var notThereYet = []struct{ name, nothing, usage string }{
 	{"namespace", "", "Prefix to all keys."},
 	{"resolver-prefix", "", "Prefix to use for registering the proxy."},
 	{"resolver-ttl", "0", "TTL, in seconds, when registering proxy endpoints."},
-	{"self-signed-cert-validity", "1", "Validity period of generated certificates in years."},
 }
 
 // upstreamOnly are the flags that only mean something with --endpoints.
@@ -105,20 +102,21 @@ func parseOptions(args, environ []string) (options, error) {
 		o         options
 		endpoints string
 		metrics   string
+		suites    string
+		autoTLS   bool
+		validity  uint
 		debug     bool
-		upstream  clientFiles
-		listen    serverFiles
 	)
 	f := process.NewFlags("proxy", envPrefix)
 	o.usage = f.Usage
 	f.BoolVar(&o.embedded, "embedded", false, "Start a core of one member in this process and serve that. The default when there is no other flag.")
-	f.StringVar(&o.dataDir, "data-dir", "default.weir", "Data directory of the embedded core. A proxy before --endpoints keeps no data.")
+	f.StringVar(&o.dataDir, "data-dir", "default.weir", "Data directory of the embedded core. A proxy before --endpoints keeps no data but the certificate of --auto-tls, by default in default.proxy.")
 
 	f.StringVar(&endpoints, "endpoints", "", "Comma separated endpoints of the cluster: http://, https://, unix:// or host:port.")
-	f.StringVar(&upstream.cert, "cert", "", "Identify secure connections with the cluster using this TLS certificate file.")
-	f.StringVar(&upstream.key, "key", "", "Identify secure connections with the cluster using this TLS key file.")
-	f.StringVar(&upstream.ca, "cacert", "", "Verify certificates of the cluster using this CA bundle.")
-	f.BoolVar(&upstream.skipVerify, "insecure-skip-tls-verify", false, "Skip authentication of the cluster's certificates (CAUTION: for testing only).")
+	f.StringVar(&o.upstream.CertFile, "cert", "", "Identify secure connections with the cluster using this TLS certificate file.")
+	f.StringVar(&o.upstream.KeyFile, "key", "", "Identify secure connections with the cluster using this TLS key file.")
+	f.StringVar(&o.upstream.CAFile, "cacert", "", "Verify certificates of the cluster using this CA bundle.")
+	f.BoolVar(&o.upstream.SkipVerify, "insecure-skip-tls-verify", false, "Skip authentication of the cluster's certificates (CAUTION: for testing only).")
 	f.DurationVar(&o.dialKeepAliveTime, "dial-keepalive-time", 10*time.Second, "Time without traffic after which a connection to the cluster is pinged (0 to disable).")
 	f.DurationVar(&o.dialKeepAliveTimeout, "dial-keepalive-timeout", 5*time.Second, "Time to wait for the answer to such a ping.")
 	f.BoolVar(&o.permitWithoutStream, "permit-without-stream", false, "Ping connections to the cluster without active RPCs too.")
@@ -138,13 +136,16 @@ func parseOptions(args, environ []string) (options, error) {
 
 	f.StringVar(&o.listenAddr, "listen-addr", "127.0.0.1:23790", "Address to listen on. With an embedded core the default is 127.0.0.1:2379.")
 	f.StringVar(&metrics, "metrics-addr", "", "Comma separated URLs to serve the HTTP endpoints on additionally: http://host:port, https://host:port.")
-	f.StringVar(&o.advertiseClientURL, "advertise-client-url", "", "URL under which clients reach the embedded core. Default is where it listens.")
-	f.StringVar(&listen.cert, "cert-file", "", "Identify secure connections to the proxy using this TLS certificate file.")
-	f.StringVar(&listen.key, "key-file", "", "Identify secure connections to the proxy using this TLS key file.")
-	f.StringVar(&listen.ca, "trusted-ca-file", "", "Demand client certificates and verify them using this CA bundle.")
-	f.StringVar(&listen.cipherSuites, "listen-cipher-suites", "", "Comma separated TLS cipher suites (empty leaves it to Go).")
-	f.StringVar(&listen.minVersion, "tls-min-version", "TLS1.2", "Minimum TLS version: TLS1.2, TLS1.3.")
-	f.StringVar(&listen.maxVersion, "tls-max-version", "", "Maximum TLS version: TLS1.2, TLS1.3 (empty leaves it to Go).")
+	f.StringVar(&o.advertiseClientURL, "advertise-client-url", "", "URL under which clients reach the embedded core; default is where it listens. With --endpoints it is what clients who ask for the members are answered with; by default they are told the cluster's.")
+	f.StringVar(&o.listen.CertFile, "cert-file", "", "Identify secure connections to the proxy using this TLS certificate file.")
+	f.StringVar(&o.listen.KeyFile, "key-file", "", "Identify secure connections to the proxy using this TLS key file.")
+	f.StringVar(&o.listen.TrustedCAFile, "trusted-ca-file", "", "Demand client certificates and verify them using this CA bundle.")
+	f.StringVar(&o.listen.CRLFile, "client-crl-file", "", "Refuse the client certificates in this certificate revocation list, PEM or DER.")
+	f.BoolVar(&autoTLS, "auto-tls", false, "Identify secure connections to the proxy using a generated certificate, if there is no --cert-file.")
+	f.UintVar(&validity, "self-signed-cert-validity", 1, "Validity of a generated certificate in years.")
+	f.StringVar(&suites, "listen-cipher-suites", "", "Comma separated TLS cipher suites (empty leaves it to Go).")
+	f.StringVar(&o.listen.MinVersion, "tls-min-version", "TLS1.2", "Minimum TLS version: TLS1.2, TLS1.3.")
+	f.StringVar(&o.listen.MaxVersion, "tls-max-version", "", "Maximum TLS version: TLS1.2, TLS1.3 (empty leaves it to Go).")
 	f.UintVar(&o.maxConcurrentStreams, "max-concurrent-streams", math.MaxUint32, "Maximum concurrent RPCs on one client connection.")
 	f.DurationVar(&o.keepAliveMinTime, "grpc-keepalive-min-time", 5*time.Second, "Minimum time between a client's pings.")
 	f.DurationVar(&o.keepAliveInterval, "grpc-keepalive-interval", 2*time.Hour, "Time without traffic after which a client is pinged (0 to disable).")
@@ -188,22 +189,33 @@ func parseOptions(args, environ []string) (options, error) {
 		}
 	} else if endpoints == "" {
 		return o, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --embedded for a store in this process")
-	} else {
-		for _, name := range []string{"advertise-client-url", "data-dir"} {
-			if f.Given(name) {
-				o.unused = append(o.unused, name)
-			}
+	} else if f.Given("data-dir") && !autoTLS {
+		o.unused = append(o.unused, "data-dir")
+	}
+	o.listen.Side, o.listen.CipherSuites = tlsfiles.ProxySide, splitList(suites)
+	if autoTLS {
+		if !o.embedded && !f.Given("data-dir") {
+			o.dataDir = "default.proxy"
 		}
+		o.listen.SelfSigned = &tlsfiles.SelfSigned{Dir: o.selfSignedDir(), Hosts: []string{o.listenAddr}, Years: validity}
 	}
 	o.endpoints = splitList(endpoints)
 	if debug {
 		o.logLevel = "debug"
 	}
-	return o, o.check(metrics, upstream, listen)
+	return o, o.check(metrics)
+}
+
+// memberListURL is what the proxy answers MemberList with; "" is what upstream says, which an embedded core is told the URL for.
+func (o *options) memberListURL() string {
+	if o.embedded {
+		return ""
+	}
+	return o.advertiseClientURL
 }
 
 // check does what is more than reading single flags.
-func (o *options) check(metrics string, upstream clientFiles, listen serverFiles) (err error) {
+func (o *options) check(metrics string) (err error) {
 	if _, _, err := net.SplitHostPort(o.listenAddr); err != nil {
 		return fmt.Errorf("malformed --listen-addr %q: give it as host:port", o.listenAddr)
 	}
@@ -257,14 +269,14 @@ func (o *options) check(metrics string, upstream clientFiles, listen serverFiles
 	if o.maxConcurrentStreams == 0 || o.maxConcurrentStreams > math.MaxUint32 {
 		return fmt.Errorf("--max-concurrent-streams=%d is not possible: it must be positive and fit into 32 bits", o.maxConcurrentStreams)
 	}
-	if o.upstreamTLS, err = upstream.load(); err != nil {
+	if err := o.upstream.Check(); err != nil {
 		return err
 	}
-	if o.listenTLS, err = listen.load(); err != nil {
+	if err := o.listen.Check(); err != nil {
 		return err
 	}
 	for _, u := range o.metricsURLs {
-		if u.Scheme == "https" && o.listenTLS == nil {
+		if isSecure(u) && !o.listen.HasCertificate() {
 			return fmt.Errorf("--metrics-addr=%s needs --cert-file and --key-file", u)
 		}
 	}

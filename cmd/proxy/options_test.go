@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weir/cmd/internal/tlsfiles"
 )
 
 func TestNothingAtAllMeansAnEmbeddedCore(t *testing.T) {
@@ -76,7 +78,7 @@ func TestDefaultsAreThoseOfEtcdsProxy(t *testing.T) {
 		o.keepAliveMinTime != 5*time.Second || o.keepAliveInterval != 2*time.Hour || o.keepAliveTimeout != 20*time.Second ||
 		o.progressInterval != 10*time.Minute || o.slowClientTimeout != 0 || o.feeds != nil || o.watchHistoryBytes != 64<<20 ||
 		o.cachePrefixes != nil || o.cacheBytes != 256<<20 || o.maxStaleness != 2*time.Second || o.readCheckInterval != 0 || o.maxRangeKeys != 0 || o.maxRangeBytes != 0 ||
-		o.upstreamTLS != nil || o.listenTLS != nil || o.metricsURLs != nil || o.enablePprof || o.logLevel != "info" || o.unused != nil {
+		o.upstream != (tlsfiles.Client{}) || o.listen.HasCertificate() || o.listen.AsksClients() || o.metricsURLs != nil || o.enablePprof || o.logLevel != "info" || o.unused != nil {
 		t.Errorf("got %+v", o)
 	}
 }
@@ -141,18 +143,28 @@ func TestFlagsThatAreNotThereYetAreRefused(t *testing.T) {
 			t.Errorf("--%s=%s asks for nothing: got %v", f.name, f.nothing, err)
 		}
 	}
-	if _, err := parseOptions([]string{"--endpoints=a:1", "--auto-tls"}, nil); err == nil {
-		t.Error("--auto-tls: no error")
-	}
 	if _, err := parseOptions([]string{"--endpoints=a:1"}, []string{"WEIR_PROXY_NAMESPACE=/x"}); err == nil {
 		t.Error("WEIR_PROXY_NAMESPACE: no error")
 	}
 }
 
 func TestFlagsThatDoNothingAreNamed(t *testing.T) {
-	o, err := parseOptions([]string{"--endpoints=a:1", "--data-dir=d", "--advertise-client-url=x"}, nil)
-	if err != nil || !slices.Equal(o.unused, []string{"advertise-client-url", "data-dir"}) {
+	o, err := parseOptions([]string{"--endpoints=a:1", "--data-dir=d"}, nil)
+	if err != nil || !slices.Equal(o.unused, []string{"data-dir"}) {
 		t.Errorf("got %v, %v", o.unused, err)
+	}
+}
+
+func TestGeneratedCertificateIsInTheDataDirectory(t *testing.T) {
+	for want, args := range map[string][]string{
+		"default.proxy/fixtures/proxy": {"--endpoints=a:1", "--auto-tls"},
+		"d/fixtures/proxy":             {"--endpoints=a:1", "--auto-tls", "--data-dir=d"},
+		"default.weir/fixtures/proxy":  {"--embedded", "--auto-tls"},
+	} {
+		o, err := parseOptions(args, nil)
+		if err != nil || o.unused != nil || !o.listen.HasCertificate() || o.listen.SelfSigned.Dir != filepath.FromSlash(want) {
+			t.Errorf("%v: got %+v, unused %v, %v", args, o.listen.SelfSigned, o.unused, err)
+		}
 	}
 }
 
@@ -186,8 +198,10 @@ func TestBadValuesAreOneLine(t *testing.T) {
 		"--cert and --key go together":    {"--cert=" + garbage},
 		"--cert-file and --key-file go":   {"--key-file=" + garbage},
 		"load --cert=" + garbage:          {"--cert=" + garbage, "--key=" + garbage},
-		"read --cacert":                   {"--cacert=" + dir + "/none"},
+		"load --cacert":                   {"--cacert=" + dir + "/none"},
 		"has no certificate":              {"--cacert=" + garbage},
+		"load --client-crl-file=":         {"--cert-file=" + named.cert, "--key-file=" + named.key, "--trusted-ca-file=" + named.cert, "--client-crl-file=" + garbage},
+		"--self-signed-cert-validity=0":   {"--auto-tls", "--self-signed-cert-validity=0"},
 		"common name \"root\"":            {"--cert=" + named.cert, "--key=" + named.key},
 		"--trusted-ca-file needs":         {"--trusted-ca-file=" + named.cert},
 		"unknown --tls-min-version=TLS1":  {"--tls-min-version=TLS1"},
@@ -199,7 +213,10 @@ func TestBadValuesAreOneLine(t *testing.T) {
 		if args[0] != "--embedded" {
 			args = append(args, "--endpoints=a:1")
 		}
-		_, err := parseOptions(args, nil)
+		o, err := parseOptions(args, nil)
+		if err == nil {
+			_, err = o.loadCertificates(quiet())
+		}
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v: got %v, want %s", args, err, want)
 		}

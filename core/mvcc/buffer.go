@@ -43,6 +43,11 @@ func (b *batch) addOp(o bucketOp) {
 	b.dirty = true
 }
 
+// isFull tells whether the batch should be committed without waiting for more.
+func (b *batch) isFull(o Options) bool {
+	return b.bytes >= o.BatchBytes || o.BatchChanges > 0 && len(b.changes)+len(b.ops) >= o.BatchChanges
+}
+
 // valueIn returns the value of r if it is in changes.
 func valueIn(changes []change, r revision) ([]byte, bool) {
 	if len(changes) == 0 || r.before(changes[0].rev) {

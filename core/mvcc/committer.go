@@ -111,12 +111,19 @@ func (c *committer) write(b *batch, extra func(*bolt.Tx) error) error {
 		gate := c.shutOut()
 		defer close(gate) // by then there is a transaction again, or none will be
 	}
+	var committing *bolt.Tx
+	var start time.Time
 	err := c.db.Update(func(tx *bolt.Tx) error {
-		if err := writeBatch(tx, b); err != nil || extra == nil {
-			return err
+		err := writeBatch(tx, b)
+		if err == nil && extra != nil {
+			err = extra(tx)
 		}
-		return extra(tx)
+		committing, start = tx, time.Now()
+		return err
 	})
+	if err == nil {
+		s.metrics.committed(start, committing.Stats())
+	}
 	tx, txErr := openReadTx(c.db)
 	if err = errors.Join(err, txErr); err != nil {
 		// What is in the file can still be read, and the batch stays where readers find it.

@@ -131,6 +131,7 @@ func (c *compactor) compactIndex(rev int64) error {
 		}
 		s.writing.Lock()
 		defer s.writing.Unlock()
+		defer func(start time.Time) { s.metrics.indexPause.Observe(milliseconds(start)) }(time.Now())
 		for _, key := range step {
 			k, ok := s.tree.Get(key)
 			if !ok {
@@ -165,6 +166,7 @@ func (c *compactor) compactIndex(rev int64) error {
 // that there were, as HashKV at what.rev would have, and how many it deleted.
 func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err error) {
 	s := c.s
+	start := time.Now()
 	var hash *hasher
 	from := revision{}
 	for done := false; !done; {
@@ -183,10 +185,17 @@ func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err err
 		}
 		deleted += len(doomed)
 		err = s.committer.do(func() error {
+			defer func(start time.Time) { s.metrics.compactionPause.Observe(milliseconds(start)) }(time.Now())
 			return s.committer.commit(func(tx *bolt.Tx) error { return deleteRevisions(tx, doomed, what.rev, done) })
 		})
-		if err != nil || done {
-			return hash.sum(), deleted, err
+		if err != nil {
+			return kvHash{}, 0, err
+		}
+		s.metrics.compacted.Add(float64(len(doomed)))
+		if done {
+			s.metrics.compaction.Observe(milliseconds(start))
+			s.metrics.lastCompaction.SetToCurrentTime()
+			return hash.sum(), deleted, nil
 		}
 		select {
 		case <-time.After(s.options.CompactionSleep):

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -25,7 +26,9 @@ func (c *committer) defragment() error {
 	if err := c.commit(nil); err != nil {
 		return err
 	}
-	before := s.Size()
+	s.metrics.defragmenting.Set(1)
+	defer s.metrics.defragmenting.Set(0)
+	before, start := s.Size(), time.Now()
 	fresh, mapped, err := c.rewrite()
 	if err != nil {
 		return fmt.Errorf("defragment: %w", err)
@@ -50,6 +53,7 @@ func (c *committer) defragment() error {
 			s.log.Warn("close the file that a defragmentation replaced", "err", err)
 		}
 	})
+	s.metrics.defrag.Observe(time.Since(start).Seconds())
 	s.log.Info("defragmented", "size-before", before, "size", s.Size())
 	if err := syncDir(filepath.Dir(s.path)); err != nil {
 		// A crash might bring the old file back, without what is committed from now on.

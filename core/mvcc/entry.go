@@ -16,7 +16,7 @@ type Entry struct {
 	index, term uint64
 }
 
-// Begin starts to apply the entry at index of the log, and End must be called. It waits while Options.BatchBytes are
+// Begin starts to apply the entry at index of the log, and End or Fail must be called. It waits while Options.BatchBytes are
 // gathered and the committer, still busy with as much, has not taken them. An index of 0 is not recorded: for what is
 // written before there is a log.
 func (s *Store) Begin(index, term uint64) *Entry {
@@ -27,6 +27,9 @@ func (s *Store) Begin(index, term uint64) *Entry {
 	return &Entry{s: s, index: index, term: term}
 }
 
+// Index is the entry's index in the log.
+func (e *Entry) Index() uint64 { return e.index }
+
 // End ends the entry. Its changes may be committed from now on.
 func (e *Entry) End() {
 	b := e.s.batch
@@ -34,12 +37,24 @@ func (e *Entry) End() {
 		b.index, b.term = e.index, e.term
 		b.dirty = true
 	}
-	dirty, full := b.dirty, b.bytes >= e.s.options.BatchBytes
+	dirty, full := b.dirty, b.isFull(e.s.options)
 	e.s.writing.Unlock()
 	if dirty {
 		e.s.committer.wake(full)
 	}
 	e.s = nil // a second End is a mistake, and shows
+}
+
+// Fail ends, instead of End, an entry that could not be applied as a whole. Nothing is committed any more: what of it is
+// in the batch must not be, and the log has what else is there.
+func (e *Entry) Fail(err error) {
+	s := e.s
+	if s.failure == nil {
+		s.failure = fmt.Errorf("entry %d was not applied: %w", e.index, err)
+	}
+	s.room.Broadcast()
+	s.writing.Unlock()
+	e.s = nil
 }
 
 // Put stores value under key in a bucket.
@@ -59,6 +74,11 @@ func (e *Entry) SetConfState(cs *raftpb.ConfState) {
 		panic(fmt.Sprintf("mvcc: encode ConfState: %v", err))
 	}
 	e.Put(bucketMeta, []byte(metaConfState), value)
+}
+
+// SetStorageVersion stores which version of etcd the layout is of.
+func (e *Entry) SetStorageVersion(version string) {
+	e.Put(bucketMeta, []byte(metaStorageVersion), []byte(version))
 }
 
 // Compact gives up the history before rev. Reads below rev fail from now on, the memory and the file are cleaned in

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"sync"
+	"time"
 )
 
 // kvHash is the hash of the revisions up to rev, without those that were gone at compact.
@@ -88,6 +89,8 @@ func (c *hashCache) get(rev int64) (kvHash, bool) {
 // and revision that the hash is for. It equals etcd's for the same history. It fails with ErrCompacted or
 // ErrFutureRev.
 func (s *Store) HashKV(rev int64) (hash uint32, current, compact, hashRev int64, err error) {
+	start := time.Now()
+	defer func() { s.metrics.hashRev.Observe(time.Since(start).Seconds()) }()
 	if h, ok := s.hashes.get(rev); ok {
 		return h.hash, s.Revision(), h.compact, h.rev, nil
 	}
@@ -130,6 +133,8 @@ func (s *Store) HashKV(rev int64) (hash uint32, current, compact, hashRev int64,
 // Hash returns etcd's Maintenance.Hash, CRC-32C of everything in the file but the applied index, its term and the
 // storage version, and the newest revision.
 func (s *Store) Hash() (hash uint32, rev int64, err error) {
+	start := time.Now()
+	defer func() { s.metrics.hash.Observe(time.Since(start).Seconds()) }()
 	if err := s.Commit(); err != nil {
 		return 0, 0, fmt.Errorf("hash: %w", err)
 	}

@@ -39,6 +39,18 @@ func loadIndex(t *keyTree, keys *bolt.Bucket) (newest int64, err error) {
 	return newest, nil
 }
 
+// countKeys tells the metrics how many keys there are. It runs before anything else knows the tree.
+func (s *Store) countKeys() {
+	n := 0
+	s.tree.Scan(func(_ string, k *keyIndex) bool {
+		if !k.last.deleted() {
+			n++
+		}
+		return true
+	})
+	s.metrics.keys.Set(float64(n))
+}
+
 // LeasedKeys calls fn with every key that has a lease, in key order.
 func (s *Store) LeasedKeys(fn func(key []byte, lease int64)) error {
 	v := s.View()

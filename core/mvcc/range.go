@@ -35,6 +35,7 @@ type RangeResult struct {
 // Range reads [key, end): key alone when end is empty, everything from key on when it is "\x00". It fails with
 // ErrCompacted or ErrFutureRev, or when the file cannot be read.
 func (s *Store) Range(key, end []byte, o RangeOptions) (RangeResult, error) {
+	s.metrics.ranges.Inc()
 	st, err := s.acquire()
 	if err != nil {
 		return RangeResult{}, err

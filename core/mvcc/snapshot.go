@@ -3,10 +3,14 @@ package mvcc
 import (
 	"fmt"
 	"io"
+	"time"
 )
 
 // Snapshot is the file as of one moment. It keeps pages from being used again until it is closed.
-type Snapshot struct{ tx *readTx }
+type Snapshot struct {
+	tx      *readTx
+	metrics *metrics
+}
 
 // Snapshot commits what is pending and returns the file as it is then. It must be closed.
 func (s *Store) Snapshot() (*Snapshot, error) {
@@ -17,7 +21,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Snapshot{st.tx}, nil
+	return &Snapshot{st.tx, s.metrics}, nil
 }
 
 // Applied is how far the raft log is in the snapshot.
@@ -27,7 +31,14 @@ func (s *Snapshot) Applied() Applied { return s.tx.applied }
 func (s *Snapshot) Size() int64 { return s.tx.tx.Size() }
 
 // WriteTo writes the file, a bbolt file that etcd can open too.
-func (s *Snapshot) WriteTo(w io.Writer) (int64, error) { return s.tx.tx.WriteTo(w) }
+func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
+	start := time.Now()
+	n, err := s.tx.tx.WriteTo(w)
+	if err == nil {
+		s.metrics.snapshot.Observe(time.Since(start).Seconds())
+	}
+	return n, err
+}
 
 // Close ends the use of the snapshot. It may be called once.
 func (s *Snapshot) Close() error {

@@ -27,6 +27,8 @@ type Options struct {
 	// BatchBytes is how much is gathered before it is committed without waiting for BatchInterval. Applied
 	// entries take at most twice as much memory, plus one entry; then Begin waits. Default 16 MiB.
 	BatchBytes int
+	// BatchChanges is the same in changes: revisions, and keys of other buckets. Default: no such bound.
+	BatchChanges int
 	// CompactionBatch is how many revisions a compaction deletes in one transaction. Default 1000.
 	CompactionBatch int
 	// CompactionSleep is the pause between these transactions. Default 10 ms.
@@ -76,7 +78,7 @@ type Store struct {
 	writing sync.Mutex
 	tree    *keyTree
 	batch   *batch
-	failure error // of the committer; nothing is committed after it
+	failure error // of the committer, or of Entry.Fail; nothing is committed after it
 	room    *sync.Cond
 
 	state      atomic.Pointer[state] // what readers see
@@ -87,6 +89,7 @@ type Store struct {
 	hashes    hashCache
 
 	size, sizeInUse atomic.Int64
+	metrics         *metrics
 
 	failed chan error
 	ctx    context.Context // ends when Close is called
@@ -105,6 +108,7 @@ func Open(path string, o Options) (*Store, error) {
 	}
 	s := &Store{path: path, options: o, log: o.Logger, tree: newTree(), batch: &batch{}, failed: make(chan error, 1)}
 	s.state.Store(&state{tree: newTree()})
+	s.metrics = newMetrics(s)
 	s.room = sync.NewCond(&s.writing)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.committer = newCommitter(s, db, mapped)
@@ -149,6 +153,7 @@ func (s *Store) load(db *bolt.DB) error {
 		return err
 	}
 	st.tree = s.tree.Copy()
+	s.countKeys()
 	// The newest revisions may have been tombstones that the compaction deleted.
 	st.rev = max(last, finished, scheduled)
 	st.compact = max(finished, scheduled)

@@ -43,6 +43,7 @@ func TestMetaIsInEtcdsFormat(t *testing.T) {
 	e := s.Begin(0x1234, 5)
 	auto := true
 	e.SetConfState(&raftpb.ConfState{Voters: []uint64{1, 2}, AutoLeave: &auto})
+	e.SetStorageVersion("3.6.0")
 	if _, err := e.Compact(1); err != nil {
 		t.Fatal(err)
 	}
@@ -55,6 +56,7 @@ func TestMetaIsInEtcdsFormat(t *testing.T) {
 			"consistent_index":    "\x00\x00\x00\x00\x00\x00\x12\x34",
 			"term":                "\x00\x00\x00\x00\x00\x00\x00\x05",
 			"confState":           `{"voters":[1,2],"auto_leave":true}`,
+			"storageVersion":      "3.6.0",
 			"scheduledCompactRev": "\x00\x00\x00\x00\x00\x00\x00\x01_\x00\x00\x00\x00\x00\x00\x00\x00",
 		} {
 			if got := tx.Bucket([]byte("meta")).Get([]byte(key)); string(got) != want {
@@ -208,6 +210,24 @@ func TestWriterWaitsWhenBatchIsFull(t *testing.T) {
 	}
 	if s.Applied().Index == 0 {
 		t.Error("nothing was committed")
+	}
+}
+
+func TestBatchIsCommittedWhenItHasAsManyChangesAsConfigured(t *testing.T) {
+	s := openTemp(t, Options{BatchInterval: time.Hour, BatchChanges: 3, NoSync: true})
+	for i := range 2 { // 2 revisions, 2 keys of a bucket
+		e := s.Begin(uint64(i+1), 1)
+		txn := e.Txn()
+		txn.Put([]byte("a"), nil, 0)
+		txn.Commit()
+		e.Put(BucketAlarm, []byte{byte(i)}, nil)
+		e.End()
+	}
+	for deadline := time.Now().Add(10 * time.Second); s.Applied().Index != 2; {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was committed")
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -14,6 +14,8 @@ type Txn struct {
 	before int64 // the revision that the transaction started from
 	events []wire.Event
 	leases []LeaseChange
+
+	ranges, puts, deletes, putBytes int // done, for the metrics
 }
 
 // LeaseChange says that a key was moved from one lease to another; 0 is no lease.
@@ -32,6 +34,7 @@ func (t *Txn) Revision() int64 {
 
 // Range is as Store.Range, but sees the transaction's changes. Its Revision is that of the transaction.
 func (t *Txn) Range(key, end []byte, o RangeOptions) (RangeResult, error) {
+	t.ranges++
 	st, err := t.acquire()
 	if err != nil {
 		return RangeResult{}, err
@@ -75,12 +78,18 @@ func (t *Txn) Put(key, value []byte, lease int64) (rev int64) {
 	s.tree.Set(string(key), old.with(r, o))
 	s.batch.addChange(change{r, encoded})
 	t.events = append(t.events, event)
+	t.puts++
+	t.putBytes += len(key) + len(value)
+	if old == nil || old.last.deleted() {
+		s.metrics.keys.Inc()
+	}
 	return rev
 }
 
 // DeleteRange deletes the keys in [key, end), end being as in Range. rev is that of the transaction, with the
 // deletions.
 func (t *Txn) DeleteRange(key, end []byte) (deleted, rev int64) {
+	t.deletes++
 	if len(end) == 0 {
 		if k := lookup(t.e.s.tree, key); k != nil && !k.last.deleted() {
 			t.delete(string(key), k)
@@ -114,6 +123,7 @@ func (t *Txn) delete(key string, old *keyIndex) {
 	s.tree.Set(key, old.with(r, old.next(r.main)))
 	s.batch.addChange(change{r, kv.Append(make([]byte, 0, kv.Size()))})
 	t.events = append(t.events, event)
+	s.metrics.keys.Dec()
 }
 
 // moveLease notes that key, which has the index old, is changed to have a lease, or none.
@@ -151,6 +161,7 @@ func (t *Txn) LeaseChanges() []LeaseChange { return t.leases }
 // Commit makes the changes visible to all readers at once. It returns the newest revision, and the events of the
 // changes, which have no previous values (Store.Prev has).
 func (t *Txn) Commit() (rev int64, events []wire.Event) {
+	t.e.s.metrics.transaction(t.ranges, t.puts, t.deletes, t.putBytes)
 	if len(t.events) == 0 {
 		return t.before, nil
 	}

@@ -1,11 +1,15 @@
 package mvcc
 
+import "sync/atomic"
+
 // View is one state of the store, for as many reads as one likes; writes, compaction and defragmentation go on and
 // do not change it. It keeps pages of the file from being used again, so it should be closed soon. Several goroutines
 // may read from it.
 type View struct {
-	state *state
-	err   error // ErrClosed
+	state   *state
+	err     error // ErrClosed
+	metrics *metrics
+	ranges  atomic.Int64 // read
 }
 
 // View returns the newest state. It must be closed.
@@ -14,7 +18,7 @@ func (s *Store) View() *View {
 	if err != nil {
 		st = s.state.Load() // empty
 	}
-	return &View{st, err}
+	return &View{state: st, err: err, metrics: s.metrics}
 }
 
 // Close ends the use of the view. It may be called once.
@@ -22,6 +26,7 @@ func (v *View) Close() {
 	if v.err == nil {
 		v.state.tx.release()
 		v.err = ErrClosed
+		v.metrics.transaction(int(v.ranges.Load()), 0, 0, 0)
 	}
 }
 
@@ -36,5 +41,6 @@ func (v *View) Range(key, end []byte, o RangeOptions) (RangeResult, error) {
 	if v.err != nil {
 		return RangeResult{}, v.err
 	}
+	v.ranges.Add(1)
 	return v.state.rangeKeys(key, end, o)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 )
 
 // appender writes batches at the end of the log, one segment after another. It belongs to the writer goroutine.
@@ -19,6 +20,7 @@ type appender struct {
 	fs           FS
 	logger       *slog.Logger
 	segmentBytes int64
+	metrics      metrics
 
 	logID     uint64
 	metadata  []byte
@@ -89,13 +91,16 @@ func (a *appender) begin(file File, number uint64) error {
 }
 
 func (a *appender) write(p []byte, off int64) error {
+	start := time.Now()
 	_, err := a.file.WriteAt(p, off)
+	written := time.Now()
 	if err == nil {
 		err = a.file.Sync()
 	}
 	if err != nil {
 		return fmt.Errorf("write batch %d at offset %d of WAL segment %s: %w", a.seq, off, segmentPath(a.dir, a.number), err)
 	}
+	a.metrics.wrote(len(p), written.Sub(start), time.Since(written))
 	return nil
 }
 

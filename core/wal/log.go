@@ -58,6 +58,7 @@ type Log struct {
 	dir     string
 	fs      FS
 	stopped chan struct{} // closed when the writer goroutine has ended
+	metrics metrics
 
 	mu       sync.Mutex // guards all below; never held while the disk works
 	work     sync.Cond  // signalled when there is something for the writer
@@ -273,7 +274,7 @@ func (l *Log) Close() error {
 // start makes a Log of an appender. last and cut are what the segments say.
 func start(a *appender, segments []segment, last, cut uint64) *Log {
 	l := &Log{
-		dir: a.dir, fs: a.fs, stopped: make(chan struct{}),
+		dir: a.dir, fs: a.fs, metrics: a.metrics, stopped: make(chan struct{}),
 		queue: newBatch(), last: last, cut: cut, segments: segments,
 	}
 	l.work.L, l.space.L = &l.mu, &l.mu

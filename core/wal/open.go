@@ -78,7 +78,7 @@ func create(dir string, metadata []byte, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	a := appender{dir: dir, logID: newLogID(), metadata: metadata, seq: 1}
+	a := appender{dir: dir, logID: newLogID(), metadata: metadata, seq: 1, metrics: newMetrics()}
 	if err := errors.Join(a.begin(file, 1), file.Close()); err != nil {
 		return errors.Join(err, o.FS.Remove(unfinished))
 	}
@@ -109,7 +109,7 @@ func Open(dir string, o Options) (*Log, *Recovered, error) {
 		return nil, nil, fmt.Errorf("open the WAL in %s: %w", dir, err)
 	}
 	a := &appender{
-		dir: dir, fs: o.FS, logger: o.Logger, segmentBytes: o.SegmentBytes,
+		dir: dir, fs: o.FS, logger: o.Logger, segmentBytes: o.SegmentBytes, metrics: newMetrics(),
 		logID: r.logID, metadata: r.metadata, hardState: r.encodedHardState, cut: r.cut, seq: r.seq, prev: r.prev,
 		file: r.active.file, number: r.active.number, pos: r.pos, size: r.active.size, bare: r.bare,
 	}

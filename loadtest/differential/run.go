@@ -9,8 +9,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/prototext"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
 	"google.golang.org/protobuf/proto"
 
 	"weir/loadtest/target"
@@ -22,17 +21,22 @@ const stepTimeout = 15 * time.Second
 // runner is one run. Only its own goroutine uses it; each side's streams have receivers of their own.
 type runner struct {
 	rng    *rand.Rand
-	seed   uint64
 	number int // of the step
 	report Report
 	sides  [2]*side
+	who    *identity // that asks in this step
 
 	// What the answers so far said, from which requests are made that are likely to meet something.
 	rev         int64   // the newest revision
 	compact     int64   // the compact revision
 	compactDone bool    // the compaction was waited for
 	leases      []int64 // that exist, in ascending order
-	streams     []*streamPair
+	auth        auth
+	leaders     []*v3electionpb.LeaderKey // won at some time
+
+	streams   []*streamPair
+	waiters   []*waiter
+	observers []*observer
 }
 
 // Report counts what was compared: answers by request and status, and events. A sequence that meets nothing but errors
@@ -51,7 +55,7 @@ func (c Report) String() string {
 // Run sends steps requests, made from seed, to both servers, which must be empty and alike in version. The error is the
 // first difference: the seed, the step, the request, and both answers.
 func Run(ctx context.Context, want, got *target.Target, seed uint64, steps int) (Report, error) {
-	r := &runner{rng: rand.New(rand.NewPCG(seed, 0)), seed: seed, rev: 1, report: Report{}}
+	r := &runner{rng: rand.New(rand.NewPCG(seed, 0)), rev: 1, report: Report{}, auth: auth{passwords: map[string]string{}}}
 	if err := r.run(ctx, want, got, steps); err != nil {
 		return r.report, fmt.Errorf("seed %d, step %d: %w", seed, r.number, err)
 	}
@@ -68,7 +72,7 @@ func (r *runner) run(ctx context.Context, want, got *target.Target, steps int) e
 			return err
 		}
 	}
-	if err := r.barrier(ctx, r.streams...); err != nil {
+	if err := r.endStreams(ctx); err != nil {
 		return err
 	}
 	if err := r.compareStores(ctx); err != nil {
@@ -89,13 +93,22 @@ func (r *runner) run(ctx context.Context, want, got *target.Target, steps int) e
 
 func (r *runner) connect(ctx context.Context, targets ...*target.Target) error {
 	for i, tg := range targets {
-		s, err := newSide(ctx, tg)
+		s, err := newSide(i, tg)
 		if err != nil {
 			return err
 		}
+		if r.sides[i] != nil { // members keep their ids
+			s.self, s.learner = r.sides[i].self, r.sides[i].learner
+		}
 		r.sides[i] = s
 	}
-	return nil
+	if err := r.login(ctx); err != nil {
+		return err
+	}
+	if err := r.refresh(ctx); err != nil {
+		return err
+	}
+	return r.openPings(ctx)
 }
 
 func (r *runner) disconnect() {
@@ -126,25 +139,40 @@ func restart(ctx context.Context, targets ...*target.Target) error {
 
 // kinds is every kind of step with its weight.
 func (r *runner) kinds() []kind {
-	return []kind{
-		{170, r.stepRange},
-		{50, r.stepRangeStream},
-		{200, r.stepPut},
-		{80, r.stepDelete},
-		{170, r.stepTxn},
+	return append([]kind{
+		{30, r.stepRangeStream},
 		{8, r.stepCompact},
-		{40, r.stepGrant},
-		{15, r.stepRevoke},
-		{30, r.stepTimeToLive},
-		{10, r.stepLeases},
-		{30, r.stepKeepAlive},
 		{70, r.stepWatch},
 		{30, r.stepCancelWatch},
 		{20, r.stepProgress},
 		{8, r.stepOpenStream},
 		{4, r.stepCloseStream},
-		{30, r.stepHashKV},
-		{10, r.stepMaintenance},
+		{20, r.stepHashKV},
+		{12, r.stepMaintenance},
+		{3, r.stepAlarm},
+		{20, r.stepCluster},
+		{140, r.stepAuth},
+		{60, r.stepLock},
+		{10, r.stepWithdraw},
+		{4, r.stepObserve},
+		{20, r.stepMalformed},
+		{4, r.stepWatchJSON},
+		{8, r.stepKeepAliveJSON},
+	}, r.plainKinds()...)
+}
+
+// plainKinds are the steps that are one request and one answer, and for which nothing need be writable.
+func (r *runner) plainKinds() []kind {
+	return []kind{
+		{170, r.stepRange},
+		{200, r.stepPut},
+		{80, r.stepDelete},
+		{170, r.stepTxn},
+		{40, r.stepGrant},
+		{15, r.stepRevoke},
+		{30, r.stepTimeToLive},
+		{10, r.stepLeases},
+		{30, r.stepKeepAlive},
 	}
 }
 
@@ -153,9 +181,16 @@ type kind struct {
 	run    func(context.Context) error
 }
 
-// step makes and sends one random request.
+// step makes and sends one random request, and waits for what it sets off.
 func (r *runner) step(ctx context.Context) error {
-	kinds := r.kinds()
+	r.who = r.anyone()
+	if err := r.oneOf(r.kinds()).run(ctx); err != nil {
+		return err
+	}
+	return r.settle(ctx)
+}
+
+func (r *runner) oneOf(kinds []kind) kind {
 	sum := 0
 	for _, k := range kinds {
 		sum += k.weight
@@ -163,34 +198,61 @@ func (r *runner) step(ctx context.Context) error {
 	n := r.rng.IntN(sum)
 	for _, k := range kinds {
 		if n -= k.weight; n < 0 {
-			return k.run(ctx)
+			return k
 		}
 	}
 	panic("unreachable: n is below the sum of the weights")
 }
 
-// compareStores compares what is stored: all keys, the history that is left of them, hashes of it, and leases.
-func (r *runner) compareStores(ctx context.Context) error {
-	everything := &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}
-	if err := r.both(ctx, everything, func(ctx context.Context, s *side) (proto.Message, error) {
-		return s.kv.Range(ctx, everything)
-	}); err != nil {
+// asRoot makes who asks one that may everything, until the returned function is called.
+func (r *runner) asRoot() (end func()) {
+	before := r.who
+	r.who = r.auth.root
+	return func() { r.who = before }
+}
+
+// refresh reads the newest revision. It does so over the connection, which thereby learns of writes over the gateway.
+func (r *runner) refresh(ctx context.Context) error {
+	defer r.asRoot()()
+	newest := &pb.RangeRequest{Key: []byte(keys[0]), CountOnly: true}
+	answers, err := r.exchange(ctx, nameOf(newest), show(newest), func(ctx context.Context, s *side) answer { return s.call(ctx, r.who, newest) })
+	if err != nil {
 		return err
 	}
+	if answers[0].err != nil {
+		return fmt.Errorf("read the revision: %w", answers[0].err)
+	}
+	r.rev = headerOf(answers[0].resp).Revision
+	return nil
+}
+
+// compareStores compares what is stored: all keys, the history that is left of them, hashes of it, leases, members, alarms,
+// users and roles.
+func (r *runner) compareStores(ctx context.Context) error {
+	defer r.asRoot()()
 	revs := []int64{0}
 	for rev := r.rev; rev > r.compact && len(revs) < 50; rev-- {
 		revs = append(revs, rev)
 	}
-	for _, rev := range revs {
-		if err := r.hashKV(ctx, rev); err != nil {
-			return err
-		}
+	requests := []proto.Message{
+		&pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}},
+		&pb.LeaseLeasesRequest{}, &pb.MemberListRequest{Linearizable: true},
+		&pb.AlarmRequest{}, &pb.StatusRequest{}, &pb.AuthStatusRequest{}, &pb.AuthUserListRequest{}, &pb.AuthRoleListRequest{},
 	}
-	if err := r.stepLeases(ctx); err != nil {
-		return err
+	for _, rev := range revs {
+		requests = append(requests, &pb.HashKVRequest{Revision: rev})
 	}
 	for _, id := range r.leases {
-		if err := r.timeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id, Keys: true}); err != nil {
+		requests = append(requests, &pb.LeaseTimeToLiveRequest{ID: id, Keys: true})
+	}
+	for _, name := range users {
+		requests = append(requests, &pb.AuthUserGetRequest{Name: name})
+	}
+	for _, name := range roles {
+		requests = append(requests, &pb.AuthRoleGetRequest{Role: name})
+	}
+	for _, req := range requests {
+		if err := r.both(ctx, req); err != nil {
 			return err
 		}
 	}
@@ -202,64 +264,6 @@ func (r *runner) compareStores(ctx context.Context) error {
 		return err
 	}
 	return r.barrier(ctx, history)
-}
-
-// call sends a request to one side.
-type call func(context.Context, *side) (proto.Message, error)
-
-// answer is what one side said.
-type answer struct {
-	resp proto.Message
-	err  error
-}
-
-// ask sends a request to both sides and returns their answers. It is an error only if they differ.
-func (r *runner) ask(ctx context.Context, req proto.Message, send call) (want answer, err error) {
-	return r.askAs(ctx, string(req.ProtoReflect().Descriptor().Name()), req, send)
-}
-
-// askAs is ask for an RPC whose request does not tell its name.
-func (r *runner) askAs(ctx context.Context, name string, req proto.Message, send call) (want answer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	var answers [2]answer
-	done := make(chan struct{})
-	go func() {
-		answers[1].resp, answers[1].err = send(ctx, r.sides[1])
-		close(done)
-	}()
-	answers[0].resp, answers[0].err = send(ctx, r.sides[0])
-	<-done
-	texts := [2]string{}
-	for i := range answers {
-		texts[i] = answers[i].text()
-	}
-	r.report[name+" "+status.Code(answers[0].err).String()]++
-	if texts[0] != texts[1] {
-		return answers[0], fmt.Errorf("answers differ\nrequest %s:\n%s\n%s answers:\n%s\n%s answers:\n%s", name, show(req), r.sides[0].name, texts[0], r.sides[1].name, texts[1])
-	}
-	return answers[0], nil
-}
-
-// both is ask for requests whose answers teach nothing but the revision.
-func (r *runner) both(ctx context.Context, req proto.Message, send call) error {
-	_, err := r.ask(ctx, req, send)
-	return err
-}
-
-// text is an answer in a form to be compared and shown.
-func (a answer) text() string {
-	if a.err != nil {
-		return statusText(a.err)
-	}
-	m := proto.Clone(a.resp)
-	normalize(m)
-	return show(m)
-}
-
-func show(m proto.Message) string {
-	// prototext adds spaces at random so that nobody compares its output with a file; within a process it is stable.
-	return prototext.MarshalOptions{Multiline: true, Indent: "  "}.Format(m)
 }
 
 // chance is true once in n.

@@ -45,7 +45,7 @@ type watchStream struct {
 
 	mu       sync.Mutex          // guards all below
 	live     map[int64]*watch    // by id
-	control  []*pb.WatchResponse // created and canceled, not yet taken
+	controls []*pb.WatchResponse // created and canceled, not yet taken
 	progress int64               // the newest revision of a progress for the whole stream
 	err      error               // of Recv
 	changed  chan struct{}       // closed and renewed at each response
@@ -59,9 +59,9 @@ type watch struct {
 	problem   string            // the first breach of the protocol
 }
 
-func (s *side) openWatchStream(ctx context.Context) (*watchStream, error) {
+func (s *side) openWatchStream(ctx context.Context, who *identity) (*watchStream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	stream, err := s.watch.Watch(ctx)
+	stream, err := s.watch.Watch(s.as(ctx, who))
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("open a watch stream of %s: %w", s.name, err)
@@ -97,7 +97,7 @@ func (w *watchStream) take(resp *pb.WatchResponse) {
 		if !resp.Canceled {
 			w.live[resp.WatchId] = &watch{}
 		}
-		w.control = append(w.control, resp)
+		w.controls = append(w.controls, resp)
 	case resp.Canceled && resp.CompactRevision != 0:
 		if current != nil {
 			current.canceled = resp
@@ -105,7 +105,7 @@ func (w *watchStream) take(resp *pb.WatchResponse) {
 	case resp.Canceled:
 		// The answer to the cancel of a watch that the server had cancelled already is left to it.
 		if current != nil && current.canceled == nil {
-			w.control = append(w.control, resp)
+			w.controls = append(w.controls, resp)
 		}
 		delete(w.live, resp.WatchId)
 	case len(resp.Events) == 0:
@@ -163,20 +163,23 @@ func (w *watchStream) wait(ctx context.Context, ready func() bool) error {
 	return nil
 }
 
-// nextControl is the next answer to a create or cancel request.
-func (w *watchStream) nextControl(ctx context.Context) (*pb.WatchResponse, error) {
+// control sends a request to create or to cancel a watch, and returns the answer.
+func (w *watchStream) control(ctx context.Context, req *pb.WatchRequest) answer {
+	if err := w.stream.Send(req); err != nil {
+		return answer{err: err}
+	}
 	var resp *pb.WatchResponse
 	err := w.wait(ctx, func() bool {
-		if len(w.control) == 0 {
+		if len(w.controls) == 0 {
 			return false
 		}
-		resp, w.control = w.control[0], w.control[1:]
+		resp, w.controls = w.controls[0], w.controls[1:]
 		return true
 	})
 	if err != nil {
-		return nil, fmt.Errorf("no answer on the watch stream: %w", err)
+		return answer{err: fmt.Errorf("no answer on the watch stream: %w", err)}
 	}
-	return resp, nil
+	return answer{resp: resp}
 }
 
 // watchOf is the live watch of an id, as long as the request that follows has not changed it.
@@ -197,7 +200,7 @@ func (r *runner) stepOpenStream(ctx context.Context) error {
 func (r *runner) openStream(ctx context.Context) (*streamPair, error) {
 	p := &streamPair{}
 	for i, s := range r.sides {
-		w, err := s.openWatchStream(ctx)
+		w, err := s.openWatchStream(ctx, r.who)
 		if err != nil {
 			return nil, err
 		}
@@ -266,20 +269,16 @@ func (r *runner) stepWatch(ctx context.Context) error {
 
 // watch creates a watch on both sides of a stream.
 func (r *runner) watch(ctx context.Context, p *streamPair, req *pb.WatchCreateRequest) error {
-	got, err := r.ask(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) {
-		w := p.sides[r.index(s)]
-		if err := w.stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: req}}); err != nil {
-			return nil, err
-		}
-		return w.nextControl(ctx)
+	answers, err := r.exchange(ctx, nameOf(req), show(req), func(ctx context.Context, s *side) answer {
+		return p.sides[s.index].control(ctx, &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: req}})
 	})
 	if err != nil {
 		return err
 	}
-	if got.err != nil {
-		return got.err // watches are refused by an answer, not by an error
+	if answers[0].err != nil {
+		return answers[0].err // watches are refused by an answer, not by an error
 	}
-	created := got.resp.(*pb.WatchResponse)
+	created := answers[0].resp.(*pb.WatchResponse)
 	if created.Canceled {
 		return nil
 	}
@@ -306,13 +305,8 @@ func (r *runner) stepCancelWatch(ctx context.Context) error {
 	i := r.rng.IntN(len(p.watches))
 	req := cancelRequest(p.watches[i].id)
 	p.watches = slices.Delete(p.watches, i, i+1)
-	return r.both(ctx, req, func(ctx context.Context, s *side) (proto.Message, error) {
-		w := p.sides[r.index(s)]
-		if err := w.stream.Send(req); err != nil {
-			return nil, err
-		}
-		return w.nextControl(ctx)
-	})
+	_, err = r.exchange(ctx, nameOf(req), show(req), func(ctx context.Context, s *side) answer { return p.sides[s.index].control(ctx, req) })
+	return err
 }
 
 func cancelRequest(id int64) *pb.WatchRequest {
@@ -337,8 +331,21 @@ func (r *runner) stepProgress(ctx context.Context) error {
 	return r.barrier(ctx, p)
 }
 
+// endStreams ends all streams, once what they have to deliver is compared, and all that wait for something.
+func (r *runner) endStreams(ctx context.Context) error {
+	if err := r.barrier(ctx, r.streams...); err != nil {
+		return err
+	}
+	for _, p := range r.streams {
+		p.close()
+	}
+	r.streams = nil
+	return r.endWaiters(ctx)
+}
+
 // barrier waits until streams have delivered all events, and compares them.
 func (r *runner) barrier(ctx context.Context, streams ...*streamPair) error {
+	defer r.asRoot()()
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	if len(streams) == 0 {
@@ -352,7 +359,7 @@ func (r *runner) barrier(ctx context.Context, streams ...*streamPair) error {
 		}
 	}
 	for r.rev < until {
-		if err := r.put(ctx, &pb.PutRequest{Key: []byte(keys[0]), Value: []byte("barrier")}); err != nil {
+		if err := r.write(ctx, &pb.PutRequest{Key: []byte(keys[0]), Value: []byte("barrier")}); err != nil {
 			return err
 		}
 	}
@@ -450,7 +457,7 @@ func (r *runner) compareWatch(pair *watchPair) error {
 		if own.canceled != nil {
 			r.report["watches cancelled by "+r.sides[i].name]++
 			resp := proto.Clone(own.canceled)
-			normalize(resp)
+			r.sides[i].normalize(resp)
 			got[i] = append(got[i], show(resp))
 		}
 		if own.problem != "" {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,106 +20,52 @@ import (
 	"weir/loadtest/target/targettest"
 )
 
-// ctlStep is one run of etcdctl. In args, {lease} stands for the lease granted last, {dir} for a folder.
+// ctlStep is one run of etcdctl. In args, {lease} stands for the lease granted last, {learner} for the member added last,
+// {member} for the first one, {dir} for a folder.
 type ctlStep struct {
-	args  string
-	stdin string
+	args   string
+	stdin  string
+	before func(*ctl) // if not nil, is done first
+	sorted bool       // the order of what is printed is that of ids
 	// lines, if not 0, is how many lines to wait for before the command, which does not end by itself, is ended.
 	lines   int
 	program proc.Program // etcdctl if empty
 }
 
-// The steps run in this order against one empty store.
-var ctlSteps = []ctlStep{
-	{args: "put a 1"},
-	{args: "put a 2 --prev-kv"},
-	{args: "put a --ignore-value", stdin: ""},
-	{args: "put b", stdin: "from stdin"},
-	{args: "put c 3 -w json"},
-	{args: "get a"},
-	{args: "get nothing"},
-	{args: "get a -w fields"},
-	{args: "get a -w json"},
-	{args: "get '' --prefix --keys-only"},
-	{args: "get '' --prefix --count-only -w fields"},
-	{args: "get a c --print-value-only --order=DESCEND --sort-by=KEY"},
-	{args: "get b --from-key --limit 1"},
-	{args: "get a --rev 2"},
-	{args: "get a --rev 1000"},
-	{args: "get a --consistency=s"},
-	{args: "del b --prev-kv"},
-	{args: "del nothing"},
-	{args: "del c d"},
-	{args: "txn -i", stdin: "value(\"a\") = \"2\"\n\nput x then\nget a\n\nput x else\n\n"},
-	{args: "txn -i", stdin: "mod(\"a\") > \"1000\"\n\nput x then\n\nput x else\ndel a\n\n"},
-	{args: "txn", stdin: "version(\"x\") = \"2\"\ncreate(\"x\") > \"0\"\n\nget x\n\n\n"},
-	{args: "txn", stdin: "\nput d 1\nput d 2\n\n\n"},
-	{args: "watch '' --prefix --rev 1", lines: 27},
-	{args: "watch a --rev 2 --prev-kv", lines: 16},
-	{args: "watch -i", stdin: "watch a --rev 2\n", lines: 11},
-	{args: "watch a --rev 2 -w json", lines: 1},
-	{args: "lease grant 1000"},
-	{args: "put leased 1 --lease={lease}"},
-	{args: "lease keep-alive --once {lease}"},
-	{args: "lease keep-alive {lease}", lines: 1},
-	{args: "lease timetolive {lease}"},
-	{args: "lease timetolive {lease} --keys"},
-	{args: "lease timetolive {lease} --keys -w json"},
-	{args: "lease list"},
-	{args: "get leased -w fields"},
-	{args: "lease revoke {lease}"},
-	{args: "lease revoke {lease}"},
-	{args: "lease timetolive {lease}"},
-	{args: "lease list"},
-	{args: "get leased"},
-	{args: "put a 1 --lease={lease}"},
-	{args: "lease grant 99999999999"},
-	{args: "compaction 5"},
-	{args: "compaction 5"},
-	{args: "compaction 6 --physical"},
-	{args: "compaction 1000"},
-	{args: "get a --rev 4"},
-	{args: "watch a --rev 2", lines: 1},
-	{args: "member list"},
-	{args: "member list -w table"},
-	{args: "member list -w json"},
-	{args: "endpoint health"},
-	{args: "endpoint health -w json"},
-	{args: "endpoint status"},
-	{args: "endpoint status -w table"},
-	{args: "endpoint status -w fields"},
-	{args: "endpoint hashkv"},
-	{args: "endpoint hashkv --rev 7 -w json"},
-	{args: "alarm list"},
-	{args: "defrag"},
-	{args: "snapshot save {dir}/snapshot.db"},
-	{args: "snapshot status {dir}/snapshot.db -w fields", program: proc.Etcdutl},
-	{args: "get '' --prefix -w json"},
-	{args: "check perf --load=nonsense"},
-}
-
 // What etcdctl prints must be the same, ids, sizes and times aside.
 func TestEtcdctlPrintsWhatItPrintsWithEtcd(t *testing.T) {
-	wanted := ctlTranscript(t, target.Etcd37)
-	for _, kind := range []target.Kind{target.Core, target.ProxyCore, target.ProxyEtcd37} {
-		t.Run(string(kind), func(t *testing.T) {
+	for name, steps := range map[string][]ctlStep{"keys": keySteps, "members": memberSteps, "locks": lockSteps, "users": userSteps} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for i, got := range ctlTranscript(t, kind) {
-				if got != wanted[i] {
-					t.Errorf("etcdctl %s\nprints:\n%s\nwith etcd it prints:\n%s", ctlSteps[i].args, got, wanted[i])
-				}
+			wanted := ctlTranscript(t, target.Etcd37, steps)
+			for _, kind := range []target.Kind{target.Core, target.ProxyCore, target.ProxyEtcd37} {
+				t.Run(string(kind), func(t *testing.T) {
+					t.Parallel()
+					for i, got := range ctlTranscript(t, kind, steps) {
+						if got != wanted[i] {
+							t.Errorf("etcdctl %s\nprints:\n%s\nwith etcd it prints:\n%s", steps[i].args, got, wanted[i])
+						}
+					}
+				})
 			}
 		})
 	}
 }
 
-// ctlTranscript is what each of ctlSteps prints with a target, without what differs from run to run.
-func ctlTranscript(t *testing.T, kind target.Kind) []string {
-	tg := targettest.Start(t, bin, kind)
-	c := &ctl{T: t, endpoint: tg.Endpoint, dir: t.TempDir(), ids: map[string]string{}}
+// ctlTranscript is what each step prints with a target, without what differs from run to run.
+func ctlTranscript(t *testing.T, kind target.Kind, steps []ctlStep) []string {
+	tg := targettest.Start(t, bin, kind, "--bcrypt-cost=4") // how long a password takes is not what is tested
+	c := &ctl{T: t, target: tg, endpoint: tg.Endpoint, dir: t.TempDir(), ids: map[string]string{}}
 	var all []string
-	for _, step := range ctlSteps {
-		all = append(all, c.normal(c.run(step)))
+	for _, step := range steps {
+		if step.before != nil {
+			step.before(c)
+		}
+		text := c.normal(c.run(step))
+		if step.sorted {
+			text = sortedWords(text)
+		}
+		all = append(all, text)
 	}
 	return all
 }
@@ -126,13 +73,20 @@ func ctlTranscript(t *testing.T, kind target.Kind) []string {
 // ctl runs etcdctl against one target.
 type ctl struct {
 	*testing.T
+	target   *target.Target // nil if only endpoint is known
 	endpoint string
 	dir      string
 	lease    string
+	member   string
+	learner  string
 	ids      map[string]string // ids, and the names they have in transcripts
 }
 
-var granted = regexp.MustCompile(`^lease ([0-9a-f]+) granted`)
+var (
+	granted = regexp.MustCompile(`^lease ([0-9a-f]+) granted`)
+	added   = regexp.MustCompile(`^Member ([0-9a-f]+) added`)
+	first   = regexp.MustCompile(`^([0-9a-f]+), started`)
+)
 
 func (c *ctl) run(step ctlStep) string {
 	c.Helper()
@@ -144,7 +98,7 @@ func (c *ctl) run(step ctlStep) string {
 	if err != nil {
 		c.Fatal(err)
 	}
-	line := strings.NewReplacer("{lease}", c.lease, "{dir}", c.dir).Replace(step.args)
+	line := strings.NewReplacer("{lease}", c.lease, "{learner}", c.learner, "{member}", c.member, "{dir}", c.dir).Replace(step.args)
 	var args []string
 	for _, a := range strings.Fields(line) {
 		args = append(args, strings.Trim(a, "'"))
@@ -163,8 +117,10 @@ func (c *ctl) run(step ctlStep) string {
 	if ctx.Err() != nil {
 		c.Errorf("etcdctl %s does not end", line)
 	}
-	if m := granted.FindStringSubmatch(stdout.String()); m != nil {
-		c.lease = m[1]
+	for id, in := range map[*string]*regexp.Regexp{&c.lease: granted, &c.learner: added, &c.member: first} {
+		if m := in.FindStringSubmatch(stdout.String()); m != nil {
+			*id = m[1]
+		}
 	}
 	out := stdout.String() + stderr.String()
 	if err != nil {
@@ -228,6 +184,9 @@ var (
 		{regexp.MustCompile(`"ttl":\d+`), `"ttl":N`},
 		{regexp.MustCompile(`\d+(\.\d+)? [kM]B`), `SIZE`},
 		{regexp.MustCompile(`127\.0\.0\.1:\d+`), `ADDR`},
+		{regexp.MustCompile(`memberID:\d+`), `memberID:N`},
+		{regexp.MustCompile(`"memberID":\d+`), `"memberID":N`},
+		{regexp.MustCompile(`"(ID|MemberID|AlarmMemberID)" : \d+`), `"$1" : N`},
 	}
 	logLine = regexp.MustCompile(`(?m)^\{"level":.*\n`)
 	filling = regexp.MustCompile(`(─+)|( +)`)
@@ -249,6 +208,13 @@ func (c *ctl) normal(text string) string {
 		return c.ids[id]
 	})
 	return text
+}
+
+// sortedWords brings into one order what is listed in another.
+func sortedWords(text string) string {
+	words := strings.FieldsFunc(text, func(c rune) bool { return strings.ContainsRune("\n ,\"[]{}", c) })
+	slices.Sort(words)
+	return strings.Join(words, "\n")
 }
 
 // A snapshot of weir must be one of etcd's: etcdutl restores it, and an etcd starts from it.

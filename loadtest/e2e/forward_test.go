@@ -17,9 +17,9 @@ import (
 	"weir/loadtest/target/targettest"
 )
 
-// A proxy passes on what only an etcd answers: the lock and election services, membership, and auth with its tokens.
-func TestProxyForwardsWhatEtcdHasMore(t *testing.T) {
-	for _, kind := range []target.Kind{target.Etcd37, target.ProxyEtcd37, target.ProxyEtcd36, target.ProxyEtcd35} {
+// The lock and election services, membership, and auth with its tokens: a proxy passes all of them on.
+func TestLocksMembersAndUsers(t *testing.T) {
+	for _, kind := range []target.Kind{target.Etcd37, target.Core, target.ProxyCore, target.ProxyEtcd37, target.ProxyEtcd36, target.ProxyEtcd35} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			tg := targettest.Start(t, bin, kind)

@@ -8,10 +8,12 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"weir/loadtest/proc"
 )
@@ -135,7 +137,7 @@ func Start(ctx context.Context, bin *proc.Bin, kind Kind, data string, memberArg
 type Options struct {
 	MemberArgs []string // added to the command line of the process that holds the data
 	ProxyArgs  []string // added to the command line of the proxy before it, if there is one
-	TLS        *TLS     // for clients; between proxy and member there is none. A core serves without only
+	TLS        *TLS     // for clients; between proxy and member there is none
 }
 
 // StartWith is Start with options.
@@ -235,7 +237,8 @@ func MemberArgs(name, dataDir, clientAddr, peerAddr string) []string {
 	}
 }
 
-// Serves asks for a linearizable read at addr, which is answered only when the whole path to a leader works.
+// Serves asks for a linearizable read at addr, which is answered, or refused for want of an identity, only when the whole
+// path to a leader works.
 func Serves(addr string) func(context.Context) error { return serves(addr, nil) }
 
 func serves(addr string, tls *TLS) func(context.Context) error {
@@ -248,6 +251,9 @@ func serves(addr string, tls *TLS) func(context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		_, err = pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("ready"), CountOnly: true})
+		if status.Convert(err).Message() == status.Convert(rpctypes.ErrGRPCUserEmpty).Message() {
+			return nil
+		}
 		return err
 	}
 }

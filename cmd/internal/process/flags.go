@@ -13,24 +13,48 @@ import (
 
 // Flags is a flag set whose flags may also be given as environment variables: --data-dir as PREFIX_DATA_DIR. The
 // command line wins. What is misspelt is refused, since a flag that is silently not there may mean an empty
-// store; so are variables with the prefix that name no flag.
+// store; so are variables with the prefix that name no flag, unless TolerateUnknown was called.
 type Flags struct {
 	*flag.FlagSet
 	command  string
 	prefix   string
-	notThere []string
-	suspect  string
+	foreign  []string          // variables
+	suspect  string            // how variables begin
+	noEffect map[string]string // by flag, why
+
+	tolerant bool
+	unknown  []string // variables that were tolerated
 }
 
 // NewFlags makes an empty set. prefix is that of the variables, without the last underscore.
 func NewFlags(name, prefix string) *Flags {
 	set := flag.NewFlagSet(name, flag.ContinueOnError)
 	set.SetOutput(io.Discard) // the caller prints the one line
-	return &Flags{FlagSet: set, command: name, prefix: prefix}
+	return &Flags{FlagSet: set, command: name, prefix: prefix, noEffect: map[string]string{}}
 }
 
-// NotThere names flags of etcd's that weir does not have yet. They are refused, but not as misspelt.
-func (f *Flags) NotThere(names ...string) { f.notThere = append(f.notThere, names...) }
+// Foreign names variables that have the prefix and are of somebody else: they are neither refused nor taken for a flag's.
+func (f *Flags) Foreign(variables ...string) { f.foreign = append(f.foreign, variables...) }
+
+// TolerateUnknown has variables with the prefix that name no flag told by Unknown, and not refused.
+func (f *Flags) TolerateUnknown() { f.tolerant = true }
+
+// Unknown returns, after Parse, the variables with the prefix that name no flag.
+func (f *Flags) Unknown() []string { return f.unknown }
+
+// NoEffect says of a flag why it changes nothing here. It is accepted, and Ineffective tells of it.
+func (f *Flags) NoEffect(name, why string) { f.noEffect[name] = why }
+
+// Ineffective returns why for each flag that was given and has no effect.
+func (f *Flags) Ineffective() map[string]string {
+	given := map[string]string{}
+	f.Visit(func(fl *flag.Flag) {
+		if why, ok := f.noEffect[fl.Name]; ok {
+			given[fl.Name] = why
+		}
+	})
+	return given
+}
 
 // Suspect refuses variables that begin with start, although they do not have the prefix: they are probably misspelt.
 func (f *Flags) Suspect(start string) { f.suspect = start }
@@ -53,6 +77,9 @@ func (f *Flags) Parse(args, environ []string) error {
 	f.VisitAll(func(fl *flag.Flag) { byVariable[f.Variable(fl.Name)] = fl })
 	for _, pair := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(pair, "=")
+		if slices.Contains(f.foreign, name) {
+			continue
+		}
 		fl := byVariable[name]
 		if fl == nil {
 			if err := f.checkUnknown(name); err != nil {
@@ -70,17 +97,15 @@ func (f *Flags) Parse(args, environ []string) error {
 	return nil
 }
 
-// checkUnknown refuses a variable that names no flag, if it was meant to. A flag that is not there yet is one, though
-// it may look like a service link (ETCD_SOCKET_REUSE_PORT).
+// checkUnknown refuses, or remembers, a variable that names no flag, if it was meant to.
 func (f *Flags) checkUnknown(variable string) error {
-	ours := strings.HasPrefix(variable, f.prefix+"_")
-	flagName := f.flagOf(variable)
 	switch {
-	case ours && slices.Contains(f.notThere, flagName):
-		return fmt.Errorf("environment variable %s: weir does not have --%s yet, leave it out", variable, flagName)
 	case serviceLink.MatchString(variable):
 		return nil
-	case ours:
+	case strings.HasPrefix(variable, f.prefix+"_") && f.tolerant:
+		f.unknown = append(f.unknown, variable)
+		return nil
+	case strings.HasPrefix(variable, f.prefix+"_"):
 		return fmt.Errorf("environment variable %s names no flag: unset it, or see --help", variable)
 	case f.suspect != "" && strings.HasPrefix(variable, f.suspect):
 		return fmt.Errorf("environment variable %s looks like one of %s_…, and names no flag: unset it", variable, f.prefix)
@@ -95,8 +120,8 @@ func (f *Flags) explain(err error) error {
 	}
 	text := strings.Replace(err.Error(), " -", " --", 1) // as etcd's users write flags
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: --"); ok {
-		if slices.Contains(f.notThere, name) {
-			return fmt.Errorf("weir does not have --%s yet, leave it out", name)
+		if stable, ok := strings.CutPrefix(name, "experimental-"); ok && f.Lookup(stable) != nil {
+			return fmt.Errorf("unknown flag --%s: since etcd 3.7 it is --%s", name, stable)
 		}
 		return fmt.Errorf("unknown flag --%s: see --help", name)
 	}
@@ -139,11 +164,6 @@ var serviceLink = regexp.MustCompile(`^[A-Z0-9_]+_(SERVICE_(HOST|PORT)(_[A-Z0-9_
 // Variable is the environment variable of a flag.
 func (f *Flags) Variable(flagName string) string {
 	return f.prefix + "_" + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
-}
-
-// flagOf is the flag that a variable would be of.
-func (f *Flags) flagOf(variable string) string {
-	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, f.prefix+"_"), "_", "-"))
 }
 
 // Given tells whether a flag was set, on the command line or by its variable.

@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -11,7 +12,8 @@ func parse(args, environ []string) (*Flags, string, error) {
 	f := NewFlags("test", "ETCD")
 	dir := f.String("data-dir", "default", "")
 	f.Bool("debug", false, "")
-	f.NotThere("socket-reuse-port")
+	f.Bool("socket-reuse-port", false, "") // its variable looks like a service link
+	f.Foreign("ETCD_VERSION")
 	err := f.Parse(args, environ)
 	return f, *dir, err
 }
@@ -27,7 +29,7 @@ func TestTheCommandLineWinsOverTheEnvironment(t *testing.T) {
 		{[]string{"--data-dir=arg"}, []string{"ETCD_DATA_DIR=env"}, "arg", true},
 		{[]string{"-data-dir", "arg"}, nil, "arg", true},
 		{nil, []string{"ETCD_DATA_DIR="}, "default", false},
-		{nil, []string{"DATA_DIR=x", "ETCDCTL_API=3", "PATH=/bin"}, "default", false},
+		{nil, []string{"DATA_DIR=x", "ETCDCTL_API=3", "PATH=/bin", "ETCD_VERSION=3.7"}, "default", false},
 		{nil, []string{"ETCD_SERVICE_HOST=10.0.0.1", "ETCD_PORT_2379_TCP_ADDR=10.0.0.1", "ETCD_PORT=tcp://10.0.0.1", "ETCD_CLIENT_SERVICE_HOST=10.0.0.1"}, "default", false},
 	} {
 		f, dir, err := parse(c.args, c.environ)
@@ -46,8 +48,8 @@ func TestWhatIsMisspeltIsRefusedInOneLine(t *testing.T) {
 		{[]string{"data"}, nil, `"data"`},
 		{nil, []string{"ETCD_DATA_DRI=x"}, "ETCD_DATA_DRI"},
 		{nil, []string{"ETCD_DEBUG=maybe"}, "ETCD_DEBUG"},
-		{nil, []string{"ETCD_SOCKET_REUSE_PORT=true"}, "does not have --socket-reuse-port yet"},
-		{[]string{"--socket-reuse-port"}, nil, "does not have --socket-reuse-port yet"},
+		{nil, []string{"ETCD_SOCKET_REUSE_PORT=maybe"}, "ETCD_SOCKET_REUSE_PORT"},
+		{[]string{"--experimental-data-dir=x"}, nil, "it is --data-dir"},
 		{[]string{"--debug=maybe"}, nil, "--debug"},
 	} {
 		_, _, err := parse(c.args, c.environ)
@@ -90,5 +92,42 @@ func TestErrorOfAnUnreadableValueSaysHowToWriteIt(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, by.want)
 			}
 		}
+	}
+}
+
+func TestFlagsWithoutEffectAreAcceptedAndTold(t *testing.T) {
+	f := NewFlags("test", "ETCD")
+	f.Uint("max-wals", 5, "")
+	f.Bool("pre-vote", true, "")
+	f.String("data-dir", "", "")
+	f.NoEffect("max-wals", "there are none")
+	f.NoEffect("pre-vote", "always on")
+	if err := f.Parse([]string{"--data-dir=x"}, []string{"ETCD_MAX_WALS=7"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.Ineffective(); len(got) != 1 || got["max-wals"] != "there are none" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestVersionTextBeginsAsEtcds(t *testing.T) {
+	lines := strings.Split(VersionText("core"), "\n")
+	for i, want := range []string{"etcd Version: 3.7.", "Git SHA: ", "Go Version: go1.", "Go OS/Arch: ", "weir core Version: "} {
+		if !strings.HasPrefix(lines[i], want) {
+			t.Errorf("line %d is %q, want %q…", i, lines[i], want)
+		}
+	}
+}
+
+func TestUnknownVariablesAreToldOfWhereTheyAreTolerated(t *testing.T) {
+	f := NewFlags("core", "ETCD")
+	f.Foreign("ETCD_VERSION")
+	f.TolerateUnknown()
+	f.String("data-dir", "", "")
+	if err := f.Parse(nil, []string{"ETCD_VERSION=3.7", "ETCD_ON_K8S=true", "ETCD_DATA_DIR=x", "ETCD_PORT=tcp://10.0.0.1"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.Unknown(); !slices.Equal(got, []string{"ETCD_ON_K8S"}) {
+		t.Fatalf("unknown are %q", got)
 	}
 }

@@ -6,57 +6,144 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"slices"
+
+	"gopkg.in/natefinch/lumberjack.v2"
 )
 
-// NewLogger makes a logger that writes JSON lines with etcd's keys (level, ts, caller, msg) to outputs: "default"
-// and "stderr", "stdout", or files, which are appended to. level is debug, info, warn, error, panic or fatal.
-// Close the logger's files with the returned function.
-func NewLogger(level string, outputs []string) (*slog.Logger, func() error, error) {
-	threshold, err := parseLevel(level)
+// LogConfig says which log lines are written, how, and where to. The zero value: JSON from info on to stderr.
+type LogConfig struct {
+	Level  string // debug, info, warn, error, panic or fatal; default info
+	Format string // json or console; default json
+	// Outputs are "default" or "stderr", "stdout", "systemd/journal" alone, or files, which are appended to.
+	Outputs []string
+	// Rotation is of the one file among Outputs; nil lets it grow.
+	Rotation *Rotation
+}
+
+// NewLogger makes a logger that writes lines with etcd's keys. Close its files with the returned function.
+func NewLogger(c LogConfig) (*slog.Logger, func() error, error) {
+	level, err := parseLevel(c.Level)
 	if err != nil {
 		return nil, nil, err
 	}
-	var (
-		writers []io.Writer
-		files   []*os.File
-	)
-	closeFiles := func() error {
-		var errs []error
-		for _, f := range files {
-			errs = append(errs, f.Close())
-		}
-		return errors.Join(errs...)
+	format, err := parseFormat(c.Format)
+	if err != nil {
+		return nil, nil, err
 	}
-	for _, output := range outputs {
+	if err := c.checkOutputs(); err != nil {
+		return nil, nil, err
+	}
+	out, err := c.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	return slog.New(newLineHandler(level, format, out)), out.close, nil
+}
+
+const journal = "systemd/journal"
+
+func (c LogConfig) checkOutputs() error {
+	files := 0
+	for _, output := range c.Outputs {
+		switch output {
+		case "default", journal:
+			if len(c.Outputs) > 1 {
+				return fmt.Errorf("--log-outputs has %q among others: give it alone, or use stderr, stdout and files", output)
+			}
+		case "stderr", "stdout":
+		case "":
+			return errors.New("--log-outputs has an empty output: use stdout, stderr or a file")
+		default:
+			files++
+		}
+	}
+	if c.Rotation != nil && files != 1 {
+		return fmt.Errorf("--enable-log-rotation needs one file in --log-outputs, which has %d: name one, or leave rotation out", files)
+	}
+	return nil
+}
+
+// outputs are where each line goes.
+type outputs struct {
+	writers []io.Writer
+	journal *journalWriter // nil without
+	closers []io.Closer
+}
+
+func (c LogConfig) open() (o *outputs, err error) {
+	o = &outputs{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.close())
+		}
+	}()
+	for i, output := range c.Outputs {
+		if slices.Contains(c.Outputs[:i], output) {
+			continue
+		}
 		switch output {
 		case "default", "stderr":
-			writers = append(writers, os.Stderr)
+			o.writers = append(o.writers, os.Stderr)
 		case "stdout":
-			writers = append(writers, os.Stdout)
-		default:
-			f, err := os.OpenFile(output, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-			if err != nil {
-				return nil, nil, errors.Join(fmt.Errorf("open log output: %w: give a file that can be written, or stderr", err), closeFiles())
+			o.writers = append(o.writers, os.Stdout)
+		case journal:
+			if o.journal, err = dialJournal(journalSocket); err != nil {
+				return o, err
 			}
-			files, writers = append(files, f), append(writers, f)
+			o.closers = append(o.closers, o.journal)
+		default:
+			f, err := openLogFile(output, c.Rotation)
+			if err != nil {
+				return o, err
+			}
+			o.writers, o.closers = append(o.writers, f), append(o.closers, f)
 		}
 	}
-	handler := slog.NewJSONHandler(io.MultiWriter(writers...), &slog.HandlerOptions{
-		AddSource:   true,
-		Level:       threshold,
-		ReplaceAttr: etcdKeys,
-	})
-	return slog.New(handler), closeFiles, nil
+	if len(c.Outputs) == 0 {
+		o.writers = append(o.writers, os.Stderr)
+	}
+	return o, nil
+}
+
+func openLogFile(path string, r *Rotation) (io.WriteCloser, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log output: %w: give a file that can be written, or stderr", err)
+	}
+	if r == nil {
+		return f, nil
+	}
+	f.Close() // it was there to see whether it can be written
+	return &lumberjack.Logger{
+		Filename: path, MaxSize: r.MaxSize, MaxAge: r.MaxAge, MaxBackups: r.MaxBackups, LocalTime: r.LocalTime, Compress: r.Compress,
+	}, nil
+}
+
+// write gives a line to every output. One that fails (a full disk) keeps none of the others from having it, and there is
+// nobody to tell.
+func (o *outputs) write(level slog.Level, line []byte) {
+	for _, w := range o.writers {
+		_, _ = w.Write(line)
+	}
+	if o.journal != nil {
+		o.journal.write(level, line)
+	}
+}
+
+func (o *outputs) close() error {
+	var errs []error
+	for _, c := range o.closers {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func parseLevel(level string) (slog.Level, error) {
 	switch level {
 	case "debug":
 		return slog.LevelDebug, nil
-	case "info":
+	case "", "info":
 		return slog.LevelInfo, nil
 	case "warn":
 		return slog.LevelWarn, nil
@@ -66,26 +153,4 @@ func parseLevel(level string) (slog.Level, error) {
 		return slog.LevelError + 4, nil
 	}
 	return 0, fmt.Errorf("unknown log level %q: use debug, info, warn, error, panic or fatal", level)
-}
-
-// etcdKeys renames slog's own attributes to etcd's.
-func etcdKeys(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) > 0 {
-		return a
-	}
-	if a.Value.Kind() == slog.KindDuration {
-		return slog.String(a.Key, a.Value.Duration().String())
-	}
-	switch a.Key {
-	case slog.TimeKey:
-		return slog.String("ts", a.Value.Time().UTC().Format("2006-01-02T15:04:05.000000Z0700"))
-	case slog.LevelKey:
-		return slog.String("level", strings.ToLower(a.Value.String()))
-	case slog.SourceKey:
-		if src, ok := a.Value.Any().(*slog.Source); ok {
-			dir, file := filepath.Split(src.File)
-			return slog.String("caller", filepath.Join(filepath.Base(dir), file)+":"+strconv.Itoa(src.Line))
-		}
-	}
-	return a
 }

@@ -11,10 +11,10 @@ import (
 // Version is of weir itself. What it says of etcd is the version whose API it speaks.
 const Version = "0.1.0-dev"
 
-// VersionText is what --version prints, with the line that scripts around etcd look for.
+// VersionText is what --version prints: the four lines that etcd prints, as scripts around it read them, then weir's own.
 func VersionText(command string) string {
-	return fmt.Sprintf("weir %s Version: %s\nGit SHA: %s\netcd Version: %s\nGo Version: %s\nGo OS/Arch: %s/%s\n",
-		command, Version, revision(), version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("etcd Version: %s\nGit SHA: %s\nGo Version: %s\nGo OS/Arch: %s/%s\nweir %s Version: %s\n",
+		version.Version, revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH, command, Version)
 }
 
 // revision is the commit that the binary was built from, if the build recorded it (-buildvcs).

@@ -45,13 +45,19 @@ func Start(t testing.TB, bin *proc.Bin, kind target.Kind, memberArgs ...string) 
 // StartFrom is Start with the store that is in the directory data.
 func StartFrom(t testing.TB, bin *proc.Bin, kind target.Kind, data string, memberArgs ...string) *target.Target {
 	t.Helper()
+	return StartWith(t, bin, kind, data, target.Options{MemberArgs: memberArgs})
+}
+
+// StartWith is StartFrom with options.
+func StartWith(t testing.TB, bin *proc.Bin, kind target.Kind, data string, o target.Options) *target.Target {
+	t.Helper()
 	// A program that does not build fails the test; it does not skip it.
 	if err := target.Build(t.Context(), bin, kind); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	tg, err := target.Start(ctx, bin, kind, data, memberArgs...)
+	tg, err := target.StartWith(ctx, bin, kind, data, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"weir/cmd/internal/process"
+)
+
+// ineffectiveFlags are flags of etcd that cannot change anything here. They are accepted, so that a command line of etcd's
+// goes on working, checked as etcd checks them, and each that is given is logged with the reason.
+type ineffectiveFlags struct {
+	texts map[string]*string
+}
+
+// ineffective is one such flag. Those with values have only these.
+var ineffective = []struct {
+	name      string
+	byDefault any
+	why       string
+	values    []string
+}{
+	{name: "initial-election-tick-advance", byDefault: true, why: "a voter without others begins its first election at once"},
+	{name: "pre-vote", byDefault: true, why: "it is always on"},
+	{name: "raft-read-timeout", byDefault: 5 * time.Second, why: noPeers},
+	{name: "raft-write-timeout", byDefault: 5 * time.Second, why: noPeers},
+	{name: "corrupt-check-time", byDefault: time.Duration(0), why: noPeers},
+	{name: "compact-hash-check-time", byDefault: time.Minute, why: noPeers},
+	{name: "downgrade-check-time", byDefault: 5 * time.Second, why: noPeers},
+	{name: "force-new-cluster", byDefault: false, why: noPeers},
+
+	{name: "max-snapshots", byDefault: uint(5), why: "there are no snapshot files"},
+	{name: "max-wals", byDefault: uint(5), why: "what the log does not need any more is removed at once"},
+	{name: "memory-mlock", byDefault: false, why: "weir cannot keep its memory from being swapped out: turn swap off"},
+	{name: "backend-bbolt-freelist-type", byDefault: "map", why: "weir chooses it", values: []string{"map", "array"}},
+	{name: "v2-deprecation", byDefault: "write-only", why: "there is no v2 store; etcd ignores it too",
+		values: []string{"write-only", "write-only-skip-check", "write-only-drop-data", "gone"}},
+
+	{name: "discovery-fallback", byDefault: "exit", why: noDiscovery, values: []string{"exit"}},
+	{name: "discovery-dial-timeout", byDefault: 2 * time.Second, why: noDiscovery},
+	{name: "discovery-request-timeout", byDefault: 5 * time.Second, why: noDiscovery},
+	{name: "discovery-keepalive-time", byDefault: 2 * time.Second, why: noDiscovery},
+	{name: "discovery-keepalive-timeout", byDefault: 6 * time.Second, why: noDiscovery},
+	{name: "discovery-insecure-transport", byDefault: true, why: noDiscovery},
+	{name: "discovery-insecure-skip-tls-verify", byDefault: false, why: noDiscovery},
+	{name: "discovery-cert", byDefault: "", why: noDiscovery},
+	{name: "discovery-key", byDefault: "", why: noDiscovery},
+	{name: "discovery-cacert", byDefault: "", why: noDiscovery},
+	{name: "discovery-user", byDefault: "", why: noDiscovery},
+	{name: "discovery-password", byDefault: "", why: noDiscovery},
+}
+
+const (
+	noPeers     = "a cluster has one voting member so far"
+	noDiscovery = "without --discovery-endpoints nothing is looked for"
+)
+
+// leftovers are flags that etcd itself takes only to ignore them.
+var leftovers = []string{
+	"cluster-active-size", "cluster-remove-delay", "cluster-sync-interval", "config", "force", "max-result-buffer", "max-retry-attempts",
+	"peer-election-timeout", "peer-heartbeat-interval", "retry-interval", "snapshot", "v", "vv",
+}
+
+func (i *ineffectiveFlags) define(f *process.Flags) {
+	i.texts = map[string]*string{}
+	for _, flag := range ineffective {
+		usage := "No effect: " + flag.why + "."
+		switch d := flag.byDefault.(type) {
+		case bool:
+			f.Bool(flag.name, d, usage)
+		case uint:
+			f.Uint(flag.name, d, usage)
+		case time.Duration:
+			f.Duration(flag.name, d, usage)
+		case string:
+			i.texts[flag.name] = f.String(flag.name, d, usage)
+		}
+		f.NoEffect(flag.name, flag.why)
+	}
+	for _, name := range leftovers {
+		f.BoolFunc(name, "No effect, at etcd neither.", func(string) error { return nil })
+		f.NoEffect(name, "etcd ignores it too")
+	}
+}
+
+func (i *ineffectiveFlags) apply(f *process.Flags, _ *options) error {
+	for _, flag := range ineffective {
+		if flag.values == nil {
+			continue
+		}
+		if err := oneOf(flag.name, *i.texts[flag.name], flag.values...); err != nil {
+			return err
+		}
+	}
+	if d := f.Lookup("compact-hash-check-time").Value; d.(interface{ Get() any }).Get().(time.Duration) <= 0 {
+		return fmt.Errorf("--compact-hash-check-time=%s is not possible: it must be positive", d)
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package tlsfiles
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+// parsePair reads a PEM certificate with its chain, and its key.
+func parsePair(contents [][]byte) (*tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(contents[0], contents[1])
+	if err != nil {
+		return nil, fmt.Errorf("%w: give a PEM certificate and its key", err)
+	}
+	return &pair, nil
+}
+
+// parseNameless is parsePair without common names.
+//
+// With --client-cert-auth a cluster takes the common name for the user of every request without a token, so that all
+// clients of the proxy would become that user. etcd's own proxy refuses such a certificate at its start.
+func parseNameless(contents [][]byte) (*tls.Certificate, error) {
+	pair, err := parsePair(contents)
+	if err != nil {
+		return nil, err
+	}
+	if name := pair.Leaf.Subject.CommonName; name != "" {
+		return nil, fmt.Errorf("it has the common name %q, and the cluster would take all clients for that user: use a certificate without a common name", name)
+	}
+	return pair, nil
+}
+
+// parseAuthorities reads a PEM bundle. As at etcd everything in it must be a certificate: an authority that was left out
+// silently would be missed only when its first client comes.
+func parseAuthorities(contents [][]byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	rest, n := contents[0], 0
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("block %d of it, %s: %w: give a PEM file of certificates", n+1, block.Type, err)
+		}
+		pool.AddCert(cert)
+		n++
+	}
+	if n == 0 {
+		return nil, errors.New("it has no certificate: give a PEM file of certificates")
+	}
+	return pool, nil
+}
+
+// serials are those of revoked certificates, as big-endian bytes.
+type serials map[string]struct{}
+
+func (s serials) has(c *x509.Certificate) bool {
+	_, revoked := s[string(c.SerialNumber.Bytes())]
+	return revoked
+}
+
+// parseRevoked reads a certificate revocation list: one in DER, the only form that etcd takes, or any number in PEM, as
+// openssl writes them. As at etcd neither their signatures nor their dates count: who can write the file is trusted.
+func parseRevoked(contents [][]byte) (serials, error) {
+	revoked := serials{}
+	add := func(der []byte) error {
+		list, err := x509.ParseRevocationList(der)
+		if err != nil {
+			return fmt.Errorf("%w: give a certificate revocation list in DER or PEM", err)
+		}
+		for _, entry := range list.RevokedCertificateEntries {
+			revoked[string(entry.SerialNumber.Bytes())] = struct{}{}
+		}
+		return nil
+	}
+	block, rest := pem.Decode(contents[0])
+	if block == nil {
+		return revoked, add(contents[0])
+	}
+	for ; block != nil; block, rest = pem.Decode(rest) {
+		if err := add(block.Bytes); err != nil {
+			return nil, err
+		}
+	}
+	return revoked, nil
+}

@@ -1,0 +1,74 @@
+package auth
+
+import "go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+// PermitRange refuses who may not read all of a range: key alone when end is empty, everything from key on when end is
+// one zero byte, else key to end, end excluded. (A watch of "everything from key on" must be asked for like that too.)
+// The permissions that cover the range may be several, of several roles. A range that holds nothing, because end is not
+// above key, is permitted to who may read key.
+//
+// Nothing is refused while authentication is off. Errors: ErrGRPCUserEmpty for nobody, ErrGRPCAuthOldRevision for an
+// identity from before the last change of users and roles, ErrGRPCPermissionDenied for who is not a user any more and for
+// who lacks a permission.
+func (s *Store) PermitRange(id Identity, key, end []byte) error {
+	u, err := s.userOf(id)
+	if u == nil || u.mayRead(key, end) {
+		return err
+	}
+	return rpctypes.ErrGRPCPermissionDenied
+}
+
+// PermitPut refuses who may not write key. Errors as of PermitRange.
+func (s *Store) PermitPut(id Identity, key []byte) error { return s.PermitDelete(id, key, nil) }
+
+// PermitDelete refuses who may not write all of a range. Range and errors as of PermitRange.
+func (s *Store) PermitDelete(id Identity, key, end []byte) error {
+	u, err := s.userOf(id)
+	if u == nil || u.mayWrite(key, end) {
+		return err
+	}
+	return rpctypes.ErrGRPCPermissionDenied
+}
+
+// userOf returns the user whose permissions decide, or why nobody's can. It returns neither while authentication is off:
+// everything is permitted then.
+func (s *Store) userOf(id Identity) (*user, error) {
+	st := s.state.Load()
+	if !st.enabled {
+		return nil, nil
+	}
+	if id.Revision == 0 {
+		return nil, rpctypes.ErrGRPCUserEmpty
+	}
+	if id.Revision < st.revision {
+		return nil, rpctypes.ErrGRPCAuthOldRevision
+	}
+	u := st.users[id.User]
+	if u == nil {
+		return nil, rpctypes.ErrGRPCPermissionDenied
+	}
+	return u, nil
+}
+
+// PermitAdmin refuses who does not have the role root. Like etcd it takes an identity from before the last change, so
+// that an administrator can make several changes with one token; only what the user is now counts.
+//
+// Nothing is refused while authentication is off. Errors: ErrGRPCUserEmpty for nobody, ErrGRPCUserNotFound for who is not
+// a user any more, ErrGRPCPermissionDenied.
+func (s *Store) PermitAdmin(id Identity) error {
+	st := s.state.Load()
+	if !st.enabled {
+		return nil
+	}
+	if id.User == "" {
+		return rpctypes.ErrGRPCUserEmpty
+	}
+	u := st.users[id.User]
+	if u == nil {
+		return rpctypes.ErrGRPCUserNotFound
+	}
+	if !u.isRoot {
+		return rpctypes.ErrGRPCPermissionDenied
+	}
+	return nil
+}

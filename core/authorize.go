@@ -1,0 +1,214 @@
+package core
+
+import (
+	"context"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"weir/core/auth"
+	"weir/core/lease"
+	"weir/grpcapi/wire"
+)
+
+// While authentication is on, a request is permitted where it is carried out: a read on the member that answers it, a
+// write when it is applied. What the log says of a write is who asked, and as of which revision of users and roles the
+// asking member took it for that user; when something of users and roles has changed since, the write is refused with
+// ErrAuthOldRevision and the client tries again. So a right that is taken away is gone for all writes that are behind
+// the change in the log.
+
+// identify tells who sends the request of ctx: nobody, if authentication is off or the request does not say.
+func (n *Node) identify(ctx context.Context) (auth.Identity, error) {
+	if !n.auth.Enabled() {
+		return auth.Identity{}, nil
+	}
+	c := wire.CredentialsOf(ctx)
+	switch {
+	case c.HasToken:
+		id, ok := n.auth.Identify(c.Token)
+		if !ok {
+			return auth.Identity{}, rpctypes.ErrGRPCInvalidAuthToken
+		}
+		return id, nil
+	case c.HasCertificate && n.cfg.ClientCertAuth:
+		return n.auth.IdentifyCN(c.CommonName), nil
+	}
+	return auth.Identity{}, nil
+}
+
+// permitKnown refuses who does not say who they are. Any user will do.
+func (n *Node) permitKnown(ctx context.Context) error {
+	id, err := n.identify(ctx)
+	if err == nil && id == (auth.Identity{}) && n.auth.Enabled() {
+		err = rpctypes.ErrGRPCUserEmpty
+	}
+	return err
+}
+
+// permitAdmin refuses who has not the role of root.
+func (n *Node) permitAdmin(ctx context.Context) error {
+	id, err := n.identify(ctx)
+	if err != nil {
+		return err
+	}
+	return n.auth.PermitAdmin(id)
+}
+
+// permitRange refuses who may not read a range. The identity is for unchanged, after the read.
+func (n *Node) permitRange(ctx context.Context, key, end []byte) (auth.Identity, error) {
+	id, err := n.identify(ctx)
+	if err != nil {
+		return id, err
+	}
+	return id, n.auth.PermitRange(id, key, end)
+}
+
+// unchanged refuses what was read for an identity when users or roles have changed since: what is answered may be from
+// after the change.
+func (n *Node) unchanged(id auth.Identity) error {
+	if id.Revision != 0 && id.Revision != n.auth.Revision() {
+		return rpctypes.ErrGRPCAuthOldRevision
+	}
+	return nil
+}
+
+// permitAgain permits an identity to go on reading what it was permitted to read, however old its revision.
+func (n *Node) permitAgain(id auth.Identity, key, end []byte) error {
+	if id == (auth.Identity{}) {
+		return nil // authentication was off
+	}
+	id.Revision = n.auth.Revision()
+	return n.auth.PermitRange(id, key, end)
+}
+
+// PermitWatch refuses who may not watch a range.
+func (n *Node) PermitWatch(ctx context.Context, key, end []byte) error {
+	if !n.auth.Enabled() {
+		return nil
+	}
+	_, err := n.permitRange(ctx, key, end)
+	return err
+}
+
+// permitLease refuses who may not do to every key of a lease what permit permits. An administrator may.
+func (n *Node) permitLease(ctx context.Context, lease int64, permit func(auth.Identity, []byte) error) (auth.Identity, error) {
+	if !n.auth.Enabled() {
+		return auth.Identity{}, nil
+	}
+	id, err := n.identify(ctx)
+	switch {
+	case err != nil:
+		return id, err
+	case id == auth.Identity{}:
+		return id, rpctypes.ErrGRPCUserEmpty
+	case n.auth.PermitAdmin(id) == nil:
+		return id, nil
+	}
+	for _, key := range n.leases.Keys(lease) {
+		if err := permit(id, key); err != nil {
+			return id, err
+		}
+	}
+	return id, nil
+}
+
+// permitKey is for permitLease: the key may be read.
+func (n *Node) permitKey(id auth.Identity, key []byte) error { return n.auth.PermitRange(id, key, nil) }
+
+func (n *Node) guard() guard { return guard{auth: n.auth, leases: n.leases} }
+
+// guard permits writes when they are applied, and transactions wherever they are carried out.
+type guard struct {
+	auth   *auth.Store
+	leases *lease.Lessor
+}
+
+// permit refuses a request of the log.
+func (g guard) permit(as auth.Identity, decoded any) error {
+	if !g.auth.Enabled() {
+		return nil
+	}
+	switch r := decoded.(type) {
+	case *wire.PutRequest:
+		return g.permitPut(as, r.Key, r.Lease, r.PrevKV)
+	case *wire.DeleteRangeRequest:
+		return g.permitDelete(as, r.Key, r.RangeEnd, r.PrevKV)
+	case *pb.TxnRequest:
+		return g.permitTxn(as, r)
+	case *pb.LeaseRevokeRequest:
+		return g.permitLeasePuts(as, r.ID)
+	case *pb.AuthEnableRequest, *pb.AuthDisableRequest,
+		*pb.AuthUserAddRequest, *pb.AuthUserDeleteRequest, *pb.AuthUserChangePasswordRequest,
+		*pb.AuthUserGrantRoleRequest, *pb.AuthUserRevokeRoleRequest,
+		*pb.AuthRoleAddRequest, *pb.AuthRoleDeleteRequest,
+		*pb.AuthRoleGrantPermissionRequest, *pb.AuthRoleRevokePermissionRequest:
+		return g.auth.PermitAdmin(as)
+	}
+	return nil // permitted by the member that took it
+}
+
+func (g guard) permitPut(as auth.Identity, key []byte, lease int64, prevKV bool) error {
+	if err := g.auth.PermitPut(as, key); err != nil {
+		return err
+	}
+	// Who may not write a key of the lease could not revoke it either, and must not tie a key of their own to it.
+	if err := g.permitLeasePuts(as, lease); err != nil {
+		return err
+	}
+	if !prevKV {
+		return nil
+	}
+	return g.auth.PermitRange(as, key, nil)
+}
+
+func (g guard) permitDelete(as auth.Identity, key, end []byte, prevKV bool) error {
+	if err := g.auth.PermitDelete(as, key, end); err != nil || !prevKV {
+		return err
+	}
+	return g.auth.PermitRange(as, key, end)
+}
+
+func (g guard) permitLeasePuts(as auth.Identity, lease int64) error {
+	if lease == 0 || !g.leases.Exists(lease) || g.auth.PermitAdmin(as) == nil {
+		return nil
+	}
+	for _, key := range g.leases.Keys(lease) {
+		if err := g.auth.PermitPut(as, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// permitTxn refuses a transaction of which any branch, taken or not, is not permitted.
+func (g guard) permitTxn(as auth.Identity, r *pb.TxnRequest) error {
+	for _, c := range r.Compare {
+		if err := g.auth.PermitRange(as, c.Key, c.RangeEnd); err != nil {
+			return err
+		}
+	}
+	for _, ops := range [][]*pb.RequestOp{r.Success, r.Failure} {
+		for _, op := range ops {
+			if err := g.permitOp(as, op); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (g guard) permitOp(as auth.Identity, op *pb.RequestOp) error {
+	switch req := op.Request.(type) {
+	case *pb.RequestOp_RequestRange:
+		return g.auth.PermitRange(as, req.RequestRange.GetKey(), req.RequestRange.GetRangeEnd())
+	case *pb.RequestOp_RequestPut:
+		p := req.RequestPut
+		return g.permitPut(as, p.GetKey(), p.GetLease(), p.GetPrevKv())
+	case *pb.RequestOp_RequestDeleteRange:
+		d := req.RequestDeleteRange
+		return g.permitDelete(as, d.GetKey(), d.GetRangeEnd(), d.GetPrevKv())
+	case *pb.RequestOp_RequestTxn:
+		return g.permitTxn(as, req.RequestTxn)
+	}
+	return nil
+}
