@@ -1,7 +1,9 @@
 package grpcapi
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -127,10 +129,24 @@ func reasonOf(ctx context.Context, err error) error {
 // malformedError is why a value cannot be decoded.
 type malformedError struct{ error }
 
-// boundedJSON bounds each JSON value of a body, of which a stream's has many.
+// boundedJSON is JSON without spaces, and bounds each value of a body, of which a stream's has many.
 type boundedJSON struct {
 	runtime.JSONPb
 	limit int
+}
+
+// Marshal is part of runtime.Marshaler. Where protojson puts spaces differs from build to build, on purpose; scripts that look
+// for text in an answer should find the same each time.
+func (j *boundedJSON) Marshal(v any) ([]byte, error) {
+	spaced, err := j.JSONPb.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, spaced); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // NewDecoder is part of runtime.Marshaler.

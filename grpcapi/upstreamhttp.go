@@ -27,7 +27,7 @@ func (s *Server) upstreamEndpoints(u Upstream) endpoints {
 		"/health":       h.older(p.upstreamReads),
 		"/proxy/health": h.older(p.itselfAnswers),
 		"/version":      onlyGet(p.version),
-		"/metrics":      onlyGet(p.metrics),
+		"/metrics":      http.HandlerFunc(p.metrics),
 	}
 	h.add(e, "livez", nil)
 	h.add(e, "readyz", []check{{"upstream", p.ready}})
@@ -109,7 +109,7 @@ func (p forwardProbe) metrics(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer body.Close()
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = io.Copy(w, body) // one of both has gone, and a monitor notices
 }
 
