@@ -54,7 +54,7 @@ func (n *Node) permitAdmin(ctx context.Context) error {
 	return n.auth.PermitAdmin(id)
 }
 
-// permitRange refuses who may not read a range. The identity is for unchanged, after the read.
+// permitRange refuses who may not read a range. The revision of the identity is for unchanged, after the read.
 func (n *Node) permitRange(ctx context.Context, key, end []byte) (auth.Identity, error) {
 	id, err := n.identify(ctx)
 	if err != nil {
@@ -63,10 +63,10 @@ func (n *Node) permitRange(ctx context.Context, key, end []byte) (auth.Identity,
 	return id, n.auth.PermitRange(id, key, end)
 }
 
-// unchanged refuses what was read for an identity when users or roles have changed since: what is answered may be from
-// after the change.
-func (n *Node) unchanged(id auth.Identity) error {
-	if id.Revision != 0 && id.Revision != n.auth.Revision() {
+// unchanged refuses what was permitted as of an auth revision when users or roles have changed since: what is answered may
+// be from after the change. 0 is of what was permitted with authentication off.
+func (n *Node) unchanged(revision uint64) error {
+	if revision != 0 && revision != n.auth.Revision() {
 		return rpctypes.ErrGRPCAuthOldRevision
 	}
 	return nil
@@ -90,26 +90,28 @@ func (n *Node) PermitWatch(ctx context.Context, key, end []byte) error {
 	return err
 }
 
-// permitLease refuses who may not do to every key of a lease what permit permits. An administrator may.
-func (n *Node) permitLease(ctx context.Context, lease int64, permit func(auth.Identity, []byte) error) (auth.Identity, error) {
+// permitLease refuses who may not do to every key of a lease what permit permits. An administrator may. The revision,
+// for unchanged, is the present one: like an administrator, a user may have an identity of an older one where no key decides.
+func (n *Node) permitLease(ctx context.Context, lease int64, permit func(auth.Identity, []byte) error) (revision uint64, err error) {
 	if !n.auth.Enabled() {
-		return auth.Identity{}, nil
+		return 0, nil
 	}
+	revision = n.auth.Revision()
 	id, err := n.identify(ctx)
 	switch {
 	case err != nil:
-		return id, err
+		return 0, err
 	case id == auth.Identity{}:
-		return id, rpctypes.ErrGRPCUserEmpty
+		return 0, rpctypes.ErrGRPCUserEmpty
 	case n.auth.PermitAdmin(id) == nil:
-		return id, nil
+		return revision, nil
 	}
 	for _, key := range n.leases.Keys(lease) {
 		if err := permit(id, key); err != nil {
-			return id, err
+			return 0, err
 		}
 	}
-	return id, nil
+	return revision, nil
 }
 
 // permitKey is for permitLease: the key may be read.

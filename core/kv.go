@@ -38,7 +38,7 @@ func (n *Node) answerRange(ctx context.Context, r *wire.RangeRequest, t *readTim
 	if err != nil {
 		return nil, apiError(err)
 	}
-	if err := n.unchanged(id); err != nil {
+	if err := n.unchanged(id.Revision); err != nil {
 		return nil, err
 	}
 	if a.truncated {
@@ -100,7 +100,7 @@ func (n *Node) readTxn(ctx context.Context, r *pb.TxnRequest) (mem.BufferSlice, 
 	if err != nil {
 		return nil, apiError(err)
 	}
-	if err := n.unchanged(id); err != nil {
+	if err := n.unchanged(id.Revision); err != nil {
 		return nil, err
 	}
 	return wire.EncodeTxn(n.headerAt(view.Revision()), succeeded, ops), nil

@@ -8,8 +8,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
-
-	"weir/core/auth"
 )
 
 // expireBatch is how many expired leases are proposed for revocation at once.
@@ -88,9 +86,9 @@ func (n *Node) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error) 
 			return 0, err
 		}
 	}
-	asked, err := n.permitLease(ctx, id, n.auth.PermitPut)
+	revision, err := n.permitLease(ctx, id, n.auth.PermitPut)
 	if err == nil {
-		err = n.unchanged(asked)
+		err = n.unchanged(revision)
 	}
 	if err != nil {
 		return 0, err
@@ -116,10 +114,10 @@ func (n *Node) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest
 	if err := n.permitKnown(ctx); err != nil {
 		return nil, err
 	}
-	var asked auth.Identity
+	var revision uint64
 	if r.Keys { // which are a secret, unlike the time
 		var err error
-		if asked, err = n.permitLease(ctx, r.ID, n.permitKey); err != nil {
+		if revision, err = n.permitLease(ctx, r.ID, n.permitKey); err != nil {
 			return nil, err
 		}
 	}
@@ -127,7 +125,7 @@ func (n *Node) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest
 	if err != nil {
 		return nil, apiError(err)
 	}
-	if err := n.unchanged(asked); err != nil {
+	if err := n.unchanged(revision); err != nil {
 		return nil, err
 	}
 	return &pb.LeaseTimeToLiveResponse{Header: n.pbHeader(), ID: r.ID, TTL: s.Remaining, GrantedTTL: s.TTL, Keys: s.Keys}, nil
@@ -144,9 +142,9 @@ func (n *Node) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.L
 	ids := n.leases.Leases()
 	if n.auth.Enabled() {
 		for _, id := range ids {
-			asked, err := n.permitLease(ctx, id, n.permitKey)
+			revision, err := n.permitLease(ctx, id, n.permitKey)
 			if err == nil {
-				err = n.unchanged(asked)
+				err = n.unchanged(revision)
 			}
 			if err != nil {
 				return nil, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -261,11 +263,53 @@ func TestWriteOfAnEarlierAuthRevisionIsRefused(t *testing.T) {
 	if _, err := u.n.propose(t.Context(), kindPut, auth.Identity{}, raw, &r); !sameError(err, rpctypes.ErrGRPCUserEmpty) {
 		t.Errorf("a write of before authentication was on: %v", err)
 	}
-	if err := u.n.unchanged(id); !sameError(err, rpctypes.ErrGRPCAuthOldRevision) {
+	if err := u.n.unchanged(id.Revision); !sameError(err, rpctypes.ErrGRPCAuthOldRevision) {
 		t.Errorf("what was read before the change: %v", err)
 	}
 	if err := u.put(u.as("alice"), m); !sameError(err, rpctypes.ErrGRPCPermissionDenied) {
 		t.Errorf("a write after the change: %v", err)
+	}
+}
+
+func TestATokenThatIsOlderThanAChangeOfUsersKeepsLeasesWhereNoKeyDecides(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("a secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u := openUsers(t, func(c *Config) { c.Auth.Token = "jwt,sign-method=HS256,priv-key=" + key })
+	root, alice := u.as("root"), u.as("alice")
+	for _, id := range []int64{5, 6} {
+		_, err := u.n.LeaseGrant(alice, &pb.LeaseGrantRequest{ID: id, TTL: 1000})
+		u.must(err)
+	}
+	u.must(u.put(alice, &pb.PutRequest{Key: []byte("/a/leased"), Lease: 5}))
+	_, err := u.n.RoleAdd(root, &pb.AuthRoleAddRequest{Name: "another"})
+	u.must(err)
+
+	old := rpctypes.ErrGRPCAuthOldRevision
+	for _, c := range []struct {
+		name  string
+		who   context.Context
+		lease int64
+		want  error
+	}{
+		{"root, of a lease with keys", root, 5, nil},
+		{"root, of a lease without keys", root, 6, nil},
+		{"alice, of a lease with keys", alice, 5, old},
+		{"alice, of a lease without keys", alice, 6, nil},
+	} {
+		if _, err := u.n.LeaseRenew(c.who, c.lease); !sameError(err, c.want) {
+			t.Errorf("renewal by %s: %v, not %v", c.name, err, c.want)
+		}
+		if _, err := u.n.LeaseTimeToLive(c.who, &pb.LeaseTimeToLiveRequest{ID: c.lease, Keys: true}); !sameError(err, c.want) {
+			t.Errorf("keys for %s: %v, not %v", c.name, err, c.want)
+		}
+	}
+	if _, err := u.n.LeaseLeases(root, &pb.LeaseLeasesRequest{}); err != nil {
+		t.Errorf("list of leases for root: %v", err)
+	}
+	if _, err := u.n.LeaseLeases(alice, &pb.LeaseLeasesRequest{}); !sameError(err, old) {
+		t.Errorf("list of leases for alice: %v", err)
 	}
 }
 

@@ -119,7 +119,7 @@ func runDifferential(ctx context.Context, args []string) (err error) {
 	}
 	var targets [2]*target.Target
 	for i, k := range []target.Kind{target.Etcd37, target.Kind(*kind)} {
-		if targets[i], err = target.Start(ctx, bin, k, filepath.Join(dir, fmt.Sprint(i))); err != nil {
+		if targets[i], err = target.Start(ctx, bin, k, filepath.Join(dir, fmt.Sprint(i)), target.CheapPasswords); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, targets[i].Close()) }()

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,13 +107,19 @@ func (p *port) wait(t *testing.T) {
 	}
 }
 
+// given are the addresses that tests have, whose processes may not listen there yet.
+var given sync.Map
+
+// newAddr is proc.FreeAddr for who starts many at the same time. It is not proc.OwnAddr: certificates are for 127.0.0.1.
 func newAddr(t *testing.T) string {
 	t.Helper()
-	addr, err := proc.FreeAddr() // not OwnAddr: certificates are for 127.0.0.1
-	must(t, err)
-	_, number, err := net.SplitHostPort(addr)
-	must(t, err)
-	return "127.0.0.1:" + number
+	for {
+		addr, err := proc.FreeAddr()
+		must(t, err)
+		if _, taken := given.LoadOrStore(addr, true); !taken {
+			return addr
+		}
+	}
 }
 
 // startBoth starts one of weir's programs and its oracle at the same time.

@@ -53,7 +53,7 @@ func compare(t *testing.T, kind target.Kind, memberArgs ...string) {
 		n = rand.Uint64()
 	}
 	t.Logf("seed %d, %d steps", n, *steps)
-	memberArgs = append(memberArgs, "--bcrypt-cost=4") // how long a password takes is not what is tested
+	memberArgs = append(memberArgs, target.CheapPasswords)
 	etcd, other := targettest.Start(t, bin, target.Etcd37, memberArgs...), targettest.Start(t, bin, kind, memberArgs...)
 	report, err := Run(t.Context(), etcd, other, n, *steps)
 	if err != nil {

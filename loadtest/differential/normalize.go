@@ -51,6 +51,7 @@ func (s *side) normalize(m proto.Message) {
 		m.Leader = s.normalID(m.Leader)
 		m.RaftTerm, m.RaftIndex, m.RaftAppliedIndex = isSet(m.RaftTerm), isSet(m.RaftIndex), isSet(m.RaftAppliedIndex)
 		m.DbSize, m.DbSizeInUse = 1, 1
+		m.StorageVersion = "" // etcd corrects it some seconds after its start
 		for i := range m.Errors {
 			m.Errors[i] = s.normalAlarmText(m.Errors[i])
 		}

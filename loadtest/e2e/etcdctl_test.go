@@ -54,7 +54,7 @@ func TestEtcdctlPrintsWhatItPrintsWithEtcd(t *testing.T) {
 
 // ctlTranscript is what each step prints with a target, without what differs from run to run.
 func ctlTranscript(t *testing.T, kind target.Kind, steps []ctlStep) []string {
-	tg := targettest.Start(t, bin, kind, "--bcrypt-cost=4") // how long a password takes is not what is tested
+	tg := targettest.Start(t, bin, kind, target.CheapPasswords)
 	c := &ctl{T: t, target: tg, endpoint: tg.Endpoint, dir: t.TempDir(), ids: map[string]string{}}
 	var all []string
 	for _, step := range steps {

@@ -25,6 +25,7 @@ func TestLocksMembersAndUsers(t *testing.T) {
 			tg := targettest.Start(t, bin, kind)
 			for _, c := range []testCase{
 				{"LockIsHeldUntilUnlock", lockIsHeldUntilUnlock},
+				{"LockWithoutALeaseMakesOne", lockWithoutALeaseMakesOne},
 				{"ElectionCampaignObserveResign", electionCampaignObserveResign},
 				{"MetadataIsPassedOn", metadataIsPassedOn},
 				{"MembershipErrors", membershipErrors},
@@ -53,6 +54,27 @@ func lockIsHeldUntilUnlock(f *fixture) {
 	third, err := c.Lock(f.ctx, &v3lockpb.LockRequest{Name: name, Lease: int64(f.grant(1000))})
 	f.must(err)
 	f.wantPairs(f.get("lock", clientv3.WithPrefix()).Kvs, string(third.Key[len(f.prefix):])+"=")
+}
+
+func lockWithoutALeaseMakesOne(f *fixture) {
+	held, err := v3lockpb.NewLockClient(f.conn).Lock(f.ctx, &v3lockpb.LockRequest{Name: f.bytes("lock")})
+	f.must(err)
+	won, err := v3electionpb.NewElectionClient(f.conn).Campaign(f.ctx, &v3electionpb.CampaignRequest{Name: f.bytes("e")})
+	f.must(err)
+	for key, name := range map[string]string{string(held.Key): "lock", string(won.Leader.Key): "e"} {
+		r, err := f.client.Get(f.ctx, key)
+		f.must(err)
+		if len(r.Kvs) != 1 || r.Kvs[0].Lease == 0 {
+			f.Fatalf("key of %s: %v", name, r.Kvs)
+		}
+		lease := r.Kvs[0].Lease
+		want(f, "key", key, fmt.Sprintf("%s/%x", f.key(name), lease))
+		ttl, err := f.client.TimeToLive(f.ctx, clientv3.LeaseID(lease))
+		f.must(err)
+		want(f, "granted TTL", ttl.GrantedTTL, 60)
+		_, err = f.client.Revoke(f.ctx, clientv3.LeaseID(lease))
+		f.must(err)
+	}
 }
 
 func electionCampaignObserveResign(f *fixture) {

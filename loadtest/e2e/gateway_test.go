@@ -69,7 +69,7 @@ func (s httpStep) verb() string {
 
 // httpTranscript is what a target answers to each step, without what differs from run to run.
 func httpTranscript(t *testing.T, kind target.Kind, steps []httpStep) []string {
-	f := newFixture(t, targettest.Start(t, bin, kind, "--bcrypt-cost=4"))
+	f := newFixture(t, targettest.Start(t, bin, kind, target.CheapPasswords))
 	last := map[string]string{}
 	var all []string
 	for _, step := range steps {

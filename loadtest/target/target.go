@@ -223,6 +223,9 @@ func twoFreeAddrs() (a, b string, err error) {
 	return a, b, nil
 }
 
+// CheapPasswords is an argument of members with which a password takes a millisecond, for tests of something else.
+const CheapPasswords = "--bcrypt-cost=4"
+
 // MemberArgs is the command line, the same for etcd and for weir's core, of the only member of a cluster.
 func MemberArgs(name, dataDir, clientAddr, peerAddr string) []string {
 	return []string{

@@ -1,9 +1,12 @@
 package tlsfiles
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,7 +17,7 @@ import (
 //
 // A change shows in a file's stamp: which file it is, its size, and when it was modified. A file can change without its
 // stamp doing so, if both changes fall into one tick of the file system's clock, so a file that was modified less than
-// settled before it was read is read again each time (as git does, "racily clean").
+// settled before it was read is read, though not parsed, again each time (git calls such a file racily clean).
 type source[T any] struct {
 	files []file
 	parse func(contents [][]byte) (T, error) // one element for each file
@@ -22,8 +25,8 @@ type source[T any] struct {
 
 	mu     sync.Mutex // guards all below
 	value  T
-	stamps []os.FileInfo // of what was parsed last, successfully or not; nil for a file that was not there
-	loose  bool          // the stamps would not show every change
+	stamps []os.FileInfo // of what was parsed last, whether it could be used or not; nil if the files cannot be read
+	loose  [][]byte      // what was parsed then, if the stamps would not show every change; else nil
 	reason string        // why value is not what the files hold; as logged
 }
 
@@ -38,7 +41,7 @@ const settled = 2 * time.Second
 // newSource reads the files for the first time, when nothing replaces them.
 func newSource[T any](log *slog.Logger, parse func([][]byte) (T, error), files ...file) (*source[T], error) {
 	s := &source[T]{files: files, parse: parse, log: log}
-	if err := s.read(s.stat()); err != nil {
+	if err := s.update(s.stat()); err != nil {
 		return nil, fmt.Errorf("load %s: %w", s.name(), err)
 	}
 	return s, nil
@@ -57,18 +60,17 @@ func (s *source[T]) current() T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stamps := s.stat()
-	if !s.loose && same(stamps, s.stamps) {
+	if s.loose == nil && same(stamps, s.stamps) {
 		return s.value
 	}
-	changed := !same(stamps, s.stamps)
-	err := s.read(stamps)
-	switch {
-	case err != nil && err.Error() != s.reason:
-		s.reason = err.Error()
-		s.log.Warn("changed TLS files cannot be used, what they held before stays in use", "files", s.name(), "error", s.reason)
-	case err == nil && (changed || s.reason != ""):
+	switch err := s.update(stamps); {
+	case errors.Is(err, errSame):
+	case err == nil:
 		s.reason = ""
 		s.log.Info("read changed TLS files", "files", s.name())
+	case err.Error() != s.reason:
+		s.reason = err.Error()
+		s.log.Warn("changed TLS files cannot be used, what they held before stays in use", "files", s.name(), "error", s.reason)
 	}
 	return s.value
 }
@@ -83,36 +85,40 @@ func (s *source[T]) stat() []os.FileInfo {
 	return stamps
 }
 
-// read parses the files, whose stamps are from before. What cannot even be read, perhaps because this process is out of
-// file descriptors, leaves the old stamps, and so is tried again.
-func (s *source[T]) read(stamps []os.FileInfo) error {
+// errSame says that the files hold what was parsed last.
+var errSame = errors.New("nothing has changed")
+
+// update reads the files, whose stamps are from before. What cannot even be read, perhaps because this process is out of
+// file descriptors, is forgotten, and so is read when it can be.
+func (s *source[T]) update(stamps []os.FileInfo) error {
 	contents := make([][]byte, len(s.files))
 	for i, f := range s.files {
 		var err error
 		if contents[i], err = os.ReadFile(f.path); err != nil {
+			s.stamps, s.loose = nil, nil
 			return err
 		}
 	}
-	s.stamps, s.loose = stamps, false
-	for _, stamp := range stamps {
-		s.loose = s.loose || stamp == nil || time.Since(stamp.ModTime()) < settled
+	unchanged := s.loose != nil && slices.EqualFunc(contents, s.loose, bytes.Equal)
+	s.stamps, s.loose = stamps, nil
+	if slices.ContainsFunc(stamps, isLoose) {
+		s.loose = contents
+	}
+	if unchanged {
+		return errSame
 	}
 	value, err := s.parse(contents)
-	if err != nil {
-		return err
+	if err == nil {
+		s.value = value
 	}
-	s.value = value
-	return nil
+	return err
 }
 
+// isLoose tells whether a file could change again without another stamp.
+func isLoose(stamp os.FileInfo) bool { return stamp == nil || time.Since(stamp.ModTime()) < settled }
+
 func same(a, b []os.FileInfo) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] == nil || b[i] == nil || !os.SameFile(a[i], b[i]) || a[i].Size() != b[i].Size() || !a[i].ModTime().Equal(b[i].ModTime()) {
-			return false
-		}
-	}
-	return true
+	return slices.EqualFunc(a, b, func(a, b os.FileInfo) bool {
+		return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+	})
 }

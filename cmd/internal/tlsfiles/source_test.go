@@ -87,7 +87,7 @@ func TestSourceKeepsTheLastThatCouldBeUsedAndSaysSoOnce(t *testing.T) {
 	}
 }
 
-func TestUnchangedFilesAreReadOnce(t *testing.T) {
+func TestUnchangedFilesAreParsedOnce(t *testing.T) {
 	f, log := newFolder(t), &logged{}
 	old := time.Now().Add(-time.Minute)
 	settle := func(names ...string) {
@@ -104,6 +104,13 @@ func TestUnchangedFilesAreReadOnce(t *testing.T) {
 	}
 	if w.parsed != 1 {
 		t.Errorf("parsed %d times", w.parsed)
+	}
+	f.write("b", "ok1") // so lately that it could be changed again unseen
+	for range 3 {
+		w.want(t, "ok1ok1")
+	}
+	if w.parsed != 2 {
+		t.Errorf("a file of the same content was parsed %d times", w.parsed-1)
 	}
 
 	// Another file with the same size and time, as some tools that copy leave it.
