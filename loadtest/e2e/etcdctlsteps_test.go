@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"time"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"weir/loadtest/proc"
@@ -117,7 +119,8 @@ var memberSteps = []ctlStep{
 	{args: "downgrade cancel"},
 	{args: "downgrade enable 3.5"},
 	{args: "downgrade enable 3.6"},
-	{args: "downgrade enable 3.6"},
+	// A server acts on it within seconds, and then answers otherwise.
+	{args: "downgrade enable 3.6", before: awaitStorageVersion("3.6.0")},
 	{args: "downgrade cancel"},
 
 	{args: "put a 1"},
@@ -148,6 +151,25 @@ var memberSteps = []ctlStep{
 // raiseAlarm is for ctlStep.before. etcdctl cannot do it.
 func raiseAlarm(kind pb.AlarmType) func(*ctl) {
 	return func(c *ctl) { newFixture(c.T, c.target).raiseAlarm(kind) }
+}
+
+// awaitStorageVersion waits for what gives no signal: a server looks at downgrades every few seconds.
+func awaitStorageVersion(version string) func(*ctl) {
+	return func(c *ctl) {
+		f := newFixture(c.T, c.target)
+		for {
+			s, err := pb.NewMaintenanceClient(f.conn).Status(f.ctx, &pb.StatusRequest{})
+			f.must(err)
+			if s.StorageVersion == version {
+				return
+			}
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-f.ctx.Done():
+				f.Fatalf("the storage version stays %s", s.StorageVersion)
+			}
+		}
+	}
 }
 
 var lockSteps = []ctlStep{
