@@ -113,6 +113,8 @@ func (r *runner) stepAlarm(ctx context.Context) error {
 	if err := alarm(pb.AlarmRequest_ACTIVATE); err != nil {
 		return err
 	}
+	r.corrupt = kind == pb.AlarmType_CORRUPT
+	defer func() { r.corrupt = false }()
 	for range 20 {
 		r.who = r.anyone()
 		if err := r.oneOf(r.plainKinds()).run(ctx); err != nil {

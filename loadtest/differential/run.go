@@ -31,6 +31,7 @@ type runner struct {
 	compact     int64   // the compact revision
 	compactDone bool    // the compaction was waited for
 	leases      []int64 // that exist, in ascending order
+	corrupt     bool    // there is an alarm that says so
 	auth        auth
 	leaders     []*v3electionpb.LeaderKey // won at some time
 
