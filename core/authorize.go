@@ -90,9 +90,9 @@ func (n *Node) PermitWatch(ctx context.Context, key, end []byte) error {
 	return err
 }
 
-// permitLease refuses who may not do to every key of a lease what permit permits. An administrator may. The revision,
+// permitLeases refuses who may not do to every key of the leases what permit permits. An administrator may. The revision,
 // for unchanged, is the present one: like an administrator, a user may have an identity of an older one where no key decides.
-func (n *Node) permitLease(ctx context.Context, lease int64, permit func(auth.Identity, []byte) error) (revision uint64, err error) {
+func (n *Node) permitLeases(ctx context.Context, permit func(auth.Identity, []byte) error, leases ...int64) (revision uint64, err error) {
 	if !n.auth.Enabled() {
 		return 0, nil
 	}
@@ -106,23 +106,23 @@ func (n *Node) permitLease(ctx context.Context, lease int64, permit func(auth.Id
 	case n.auth.PermitAdmin(id) == nil:
 		return revision, nil
 	}
-	for _, key := range n.leases.Keys(lease) {
-		if err := permit(id, key); err != nil {
+	for _, lease := range leases {
+		if err := n.leases.CheckKeys(lease, func(key []byte) error { return permit(id, key) }); err != nil {
 			return 0, err
 		}
 	}
 	return revision, nil
 }
 
-// permitKey is for permitLease: the key may be read.
+// permitKey is for permitLeases: the key may be read.
 func (n *Node) permitKey(id auth.Identity, key []byte) error { return n.auth.PermitRange(id, key, nil) }
-
-func (n *Node) guard() guard { return guard{auth: n.auth, leases: n.leases} }
 
 // guard permits writes when they are applied, and transactions wherever they are carried out.
 type guard struct {
 	auth   *auth.Store
 	leases *lease.Lessor
+	// writers saves the applier work, and belongs to it. Where nothing is written it is nil.
+	writers leaseWriters
 }
 
 // permit refuses a request of the log.
@@ -171,14 +171,18 @@ func (g guard) permitDelete(as auth.Identity, key, end []byte, prevKV bool) erro
 }
 
 func (g guard) permitLeasePuts(as auth.Identity, lease int64) error {
-	if lease == 0 || !g.leases.Exists(lease) || g.auth.PermitAdmin(as) == nil {
+	asks := leaseWriter{as: as, revision: g.auth.Revision()}
+	if lease == 0 || !g.leases.Exists(lease) || g.writers.has(lease, asks) {
 		return nil
 	}
-	for _, key := range g.leases.Keys(lease) {
-		if err := g.auth.PermitPut(as, key); err != nil {
-			return err
-		}
+	g.writers.forget(lease) // what is hung on it now, another may not be permitted to write
+	if g.auth.PermitAdmin(as) == nil {
+		return nil
 	}
+	if err := g.leases.CheckKeys(lease, func(key []byte) error { return g.auth.PermitPut(as, key) }); err != nil {
+		return err
+	}
+	g.writers.add(lease, asks)
 	return nil
 }
 

@@ -7,6 +7,7 @@
 //   - request: one write on its way through the log, with whoever waits for its result.
 //   - batch: the requests that share one raft entry, because they arrived while the one before was in flight.
 //   - applier: carries out committed entries, one after another, on the store, the leases and the alarms.
+//   - guard: while authentication is on, permits what is applied for whoever sent it.
 //   - readGate: makes linearizable reads wait for one shared ReadIndex.
 //   - member: what identifies this member and its cluster, kept in the log's metadata and in the store.
 //   - members: who is in the cluster. It changes by confChanges, which go through the log as raft's own entries.
@@ -23,9 +24,9 @@
 //   - The applied index is stored in the same bbolt transaction as what was applied, so replay after a crash
 //     applies nothing twice and skips nothing.
 //   - The log is cut, and raft's storage compacted, only up to an applied index read from a committed transaction.
-//   - The applier is the only writer of the store and of what is kept in memory of it: leases, alarms, members, the
-//     cluster's version. Carrying out an entry depends on nothing but the entry and the state before it: no clock, no
-//     file size, no randomness.
+//   - The applier is the only writer of the store and of what is kept in memory of it: leases, alarms, members,
+//     users and roles, the cluster's version. Carrying out an entry depends on nothing but the entry and the state
+//     before it: no clock, no file size, no randomness.
 //   - A failed disk write ends the node (Failed); it never answers as if it had worked.
 //
 // Goroutines: run (owns raft's RawNode), apply, expire (leases), cut (log), watchStore (its failure), tendVersion,

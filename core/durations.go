@@ -137,8 +137,9 @@ func (s stopwatch) now() time.Duration { return time.Since(s.made) }
 type readTimer struct {
 	begun  atomic.Uint64
 	clock  stopwatch
+	reads  operation
 	whole  *durations // waiting included
-	answer *durations // of the store alone
+	answer *durations // of the store alone; nil if answering is never called
 }
 
 const (
@@ -177,9 +178,9 @@ func (r *readTime) end(err error) {
 		return
 	}
 	now := r.timer.clock.now()
-	r.timer.whole.observe(opRange, err == nil, now-r.start, r.count)
+	r.timer.whole.observe(r.timer.reads, err == nil, now-r.start, r.count)
 	if r.waited > 0 {
-		r.timer.answer.observe(opRange, err == nil, now-r.waited, r.count)
+		r.timer.answer.observe(r.timer.reads, err == nil, now-r.waited, r.count)
 	}
 }
 

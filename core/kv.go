@@ -17,7 +17,7 @@ import (
 // Range answers the range from the store: at once when serializable, else once the store holds all that was
 // committed when the request came.
 func (n *Node) Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
-	t := n.metrics.reads.begin()
+	t := n.metrics.ranges.begin()
 	resp, err := n.answerRange(ctx, r, &t)
 	t.end(err)
 	return resp, err
@@ -69,9 +69,9 @@ func (n *Node) Txn(ctx context.Context, r *pb.TxnRequest, raw []byte) (mem.Buffe
 		return nil, err
 	}
 	if !txnWrites(r) {
-		start := n.metrics.clock.now()
+		t := n.metrics.readTxns.begin()
 		resp, err := n.readTxn(ctx, r)
-		n.metrics.requests.observe(opReadTxn, err == nil, n.metrics.clock.now()-start, 1)
+		t.end(err)
 		return resp, err
 	}
 	return n.write(ctx, kindTxn, raw, r)
@@ -87,7 +87,7 @@ func (n *Node) readTxn(ctx context.Context, r *pb.TxnRequest) (mem.BufferSlice, 
 	if err != nil {
 		return nil, err
 	}
-	if err := n.guard().permit(id, r); err != nil {
+	if err := (guard{auth: n.auth, leases: n.leases}).permit(id, r); err != nil {
 		return nil, err
 	}
 	view := n.store.View()

@@ -86,7 +86,7 @@ func (n *Node) LeaseRenew(ctx context.Context, id int64) (ttl int64, err error) 
 			return 0, err
 		}
 	}
-	revision, err := n.permitLease(ctx, id, n.auth.PermitPut)
+	revision, err := n.permitLeases(ctx, n.auth.PermitPut, id)
 	if err == nil {
 		err = n.unchanged(revision)
 	}
@@ -117,7 +117,7 @@ func (n *Node) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest
 	var revision uint64
 	if r.Keys { // which are a secret, unlike the time
 		var err error
-		if revision, err = n.permitLease(ctx, r.ID, n.permitKey); err != nil {
+		if revision, err = n.permitLeases(ctx, n.permitKey, r.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -136,20 +136,13 @@ func (n *Node) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.L
 	if err := n.linearizable(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.permitKnown(ctx); err != nil {
-		return nil, err
-	}
 	ids := n.leases.Leases()
-	if n.auth.Enabled() {
-		for _, id := range ids {
-			revision, err := n.permitLease(ctx, id, n.permitKey)
-			if err == nil {
-				err = n.unchanged(revision)
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
+	revision, err := n.permitLeases(ctx, n.permitKey, ids...)
+	if err == nil {
+		err = n.unchanged(revision)
+	}
+	if err != nil {
+		return nil, err
 	}
 	resp := &pb.LeaseLeasesResponse{Header: n.pbHeader(), Leases: make([]*pb.LeaseStatus, len(ids))}
 	for i, id := range ids {

@@ -35,7 +35,8 @@ type metrics struct {
 	clock    stopwatch
 	requests *durations // from when they are proposed until their result is known; reads likewise
 	applies  *durations
-	reads    readTimer
+	ranges   readTimer
+	readTxns readTimer
 }
 
 func newNodeMetrics() *metrics {
@@ -74,10 +75,11 @@ func newNodeMetrics() *metrics {
 		func(o operation, success bool) []string {
 			return []string{"v3", operationNames[o], successLabel(success)}
 		})
-	m.reads = readTimer{clock: m.clock, whole: m.requests, answer: newDurations(
+	m.ranges = readTimer{clock: m.clock, reads: opRange, whole: m.requests, answer: newDurations(
 		"etcd_server_range_duration_seconds", "How long the store took to answer Ranges, in seconds. They are sampled.",
 		100*time.Microsecond, 20, []string{"success"},
 		func(_ operation, success bool) []string { return []string{successLabel(success)} })}
+	m.readTxns = readTimer{clock: m.clock, reads: opReadTxn, whole: m.requests}
 	return m
 }
 
@@ -89,7 +91,7 @@ func (n *Node) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range n.metrics.counted {
 		c.Describe(ch)
 	}
-	for _, d := range []*durations{n.metrics.requests, n.metrics.applies, n.metrics.reads.answer} {
+	for _, d := range []*durations{n.metrics.requests, n.metrics.applies, n.metrics.ranges.answer} {
 		ch <- d.desc
 	}
 	n.store.Describe(ch)
@@ -106,7 +108,7 @@ func (n *Node) Collect(ch chan<- prometheus.Metric) {
 	}
 	n.metrics.requests.collect(ch)
 	n.metrics.applies.collect(ch)
-	n.metrics.reads.answer.collect(ch)
+	n.metrics.ranges.answer.collect(ch)
 	n.store.Collect(ch)
 	n.log.Collect(ch)
 }

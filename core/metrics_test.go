@@ -241,11 +241,16 @@ func TestBucketsOfDurationsIncludeTheirBounds(t *testing.T) {
 func TestMeasuredReadsStandForAll(t *testing.T) {
 	m := newNodeMetrics()
 	for n := range uint64(10_000) {
-		r := m.reads.begin()
+		r := m.ranges.begin()
 		r.answering()
 		r.end(nil)
-		for _, d := range []*durations{m.reads.whole, m.reads.answer} {
-			total, _ := d.made[opRange][1].Load().sums(d.bounds)
+		r = m.readTxns.begin()
+		r.end(nil)
+		for _, h := range []struct {
+			of *durations
+			o  operation
+		}{{m.ranges.whole, opRange}, {m.ranges.answer, opRange}, {m.readTxns.whole, opReadTxn}} {
+			total, _ := h.of.made[h.o][1].Load().sums(h.of.bounds)
 			if done := n + 1; total > done || total+measuredEach <= done {
 				t.Fatalf("%d of %d", total, done)
 			}
@@ -256,7 +261,7 @@ func TestMeasuredReadsStandForAll(t *testing.T) {
 func TestTimingReadsAllocatesNothing(t *testing.T) {
 	m := newNodeMetrics()
 	if n := testing.AllocsPerRun(1000, func() {
-		r := m.reads.begin()
+		r := m.ranges.begin()
 		r.answering()
 		r.end(nil)
 		m.requests.observe(operation(kindPut), true, time.Millisecond, 1)
@@ -270,7 +275,7 @@ func BenchmarkTimingReads(b *testing.B) {
 	m := newNodeMetrics()
 	b.ReportAllocs()
 	for b.Loop() {
-		r := m.reads.begin()
+		r := m.ranges.begin()
 		r.answering()
 		r.end(nil)
 	}

@@ -133,7 +133,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	n.reads = newReadGate(applied.Index)
 	var feed *coalesce.Feed
 	n.hub, feed = coalesce.NewStoreHub(history{n.store}, n.store.Revision, cfg.HistoryBytes)
-	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, auth: n.auth, guard: n.guard(), metrics: n.metrics, version: n.version, hub: n.hub, feed: feed, header: n.headerAt}
+	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, auth: n.auth, guard: guard{auth: n.auth, leases: n.leases, writers: leaseWriters{}}, metrics: n.metrics, version: n.version, hub: n.hub, feed: feed, header: n.headerAt}
 	n.logger.Info("opened member", "name", cfg.Name, "member-id", idString(n.member.ID), "cluster-id", idString(n.member.ClusterID),
 		"data-dir", cfg.DataDir, "revision", n.store.Revision(), "applied-index", applied.Index, "entries-to-replay", len(entries))
 	for _, goroutine := range []func(){n.run, n.apply, n.expire, n.cut, n.watchStore, n.tendVersion, n.autoCompact} {

@@ -313,6 +313,68 @@ func TestATokenThatIsOlderThanAChangeOfUsersKeepsLeasesWhereNoKeyDecides(t *test
 	}
 }
 
+func TestWhoMayWriteAllKeysOfALeaseIsKnownOnlyUntilItChanges(t *testing.T) {
+	u := openUsers(t)
+	root, alice, bob := u.as("root"), u.as("alice"), u.as("bob")
+	_, err := u.n.LeaseGrant(root, &pb.LeaseGrantRequest{ID: 5, TTL: 1000})
+	u.must(err)
+	put := func(key string) *pb.PutRequest { return &pb.PutRequest{Key: []byte(key), Lease: 5} }
+	denied := func(what string, err error) {
+		t.Helper()
+		if !sameError(err, rpctypes.ErrGRPCPermissionDenied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	u.must(u.put(alice, put("/a/1")))
+	u.must(u.put(alice, put("/a/2")))
+	denied("the same lease for who may write nothing", u.put(bob, put("/a/3")))
+	u.must(u.put(alice, put("/a/3")))
+
+	u.must(u.put(root, put("/c/1")))
+	denied("after a key of root's", u.put(alice, put("/a/4")))
+	u.must(u.put(root, &pb.PutRequest{Key: []byte("/c/1")}))
+	u.must(u.put(alice, put("/a/4")))
+
+	_, err = u.n.RoleRevokePermission(root, &pb.AuthRoleRevokePermissionRequest{Role: "alice", Key: []byte("/a/"), RangeEnd: []byte("/a0")})
+	u.must(err)
+	_, err = u.n.RoleGrantPermission(root, &pb.AuthRoleGrantPermissionRequest{
+		Name: "alice", Perm: &authpb.Permission{PermType: authpb.READWRITE, Key: []byte("/a/9")},
+	})
+	u.must(err)
+	denied("after other keys may be written no more", u.put(alice, put("/a/9")))
+
+	// While authentication is off anybody may hang anything on it.
+	_, err = u.n.RoleGrantPermission(root, &pb.AuthRoleGrantPermissionRequest{
+		Name: "alice", Perm: &authpb.Permission{PermType: authpb.READWRITE, Key: []byte("/a/"), RangeEnd: []byte("/a0")},
+	})
+	u.must(err)
+	u.must(u.put(alice, put("/a/9")))
+	_, err = u.n.AuthDisable(root, &pb.AuthDisableRequest{})
+	u.must(err)
+	u.must(u.put(t.Context(), put("/c/1")))
+	_, err = u.n.AuthEnable(t.Context(), &pb.AuthEnableRequest{})
+	u.must(err)
+	denied("after authentication was off", u.put(u.as("alice"), put("/a/9")))
+	_, err = u.n.LeaseRevoke(u.as("alice"), &pb.LeaseRevokeRequest{ID: 5})
+	denied("revocation", err)
+}
+
+func TestKeysOfALeaseAreNotCheckedAgainWhileOneUserAddsThem(t *testing.T) {
+	u := openUsers(t)
+	alice := u.as("alice")
+	_, err := u.n.LeaseGrant(alice, &pb.LeaseGrantRequest{ID: 5, TTL: 1000})
+	u.must(err)
+	u.must(u.put(alice, &pb.PutRequest{Key: []byte("/a/1"), Lease: 5}))
+	id, err := u.n.identify(alice)
+	u.must(err)
+	// If they were, this key would be found.
+	u.must(u.n.leases.Attach(5, []byte("/c/1")))
+	u.must(u.put(alice, &pb.PutRequest{Key: []byte("/a/2"), Lease: 5}))
+	if err := (guard{auth: u.n.auth, leases: u.n.leases}).permitLeasePuts(id, 5); !sameError(err, rpctypes.ErrGRPCPermissionDenied) {
+		t.Errorf("checked anew: %v", err)
+	}
+}
+
 func TestUsersAndRolesSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
 	cheap := func(c *Config) { c.Auth.BcryptCost = 4 }

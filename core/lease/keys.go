@@ -54,6 +54,25 @@ func (l *Lessor) Keys(id int64) [][]byte {
 	return nil
 }
 
+// CheckKeys calls check with the keys that hang on a lease, in any order, until it returns an error, which CheckKeys
+// returns. The lessor is locked meanwhile, and the key is check's only until it returns.
+func (l *Lessor) CheckKeys(id int64, check func(key []byte) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	le := l.leases[id]
+	if le == nil {
+		return nil
+	}
+	var buf []byte
+	for _, key := range le.keys {
+		buf = append(buf[:0], key...)
+		if err := check(buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // takeOff removes the key at p from its lease by putting the last key in its place. The caller updates l.keys[the key].
 // l.mu is held.
 func (l *Lessor) takeOff(p place) {

@@ -214,6 +214,31 @@ func TestKeysComeInOrderAndGoWithTheLease(t *testing.T) {
 	}
 }
 
+func TestCheckOfKeysEndsWithTheFirstError(t *testing.T) {
+	l, _ := newPrimary()
+	grant(t, l, 1, 10)
+	for _, key := range []string{"a", "bb", "c"} {
+		if err := l.Attach(1, []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var seen []string
+	all := func(key []byte) error { seen = append(seen, string(key)); return nil }
+	if err := l.CheckKeys(1, all); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Sort(seen); !slices.Equal(seen, []string{"a", "bb", "c"}) {
+		t.Errorf("saw %q", seen)
+	}
+	calls, refused := 0, errors.New("refused")
+	if err := l.CheckKeys(1, func([]byte) error { calls++; return refused }); !errors.Is(err, refused) || calls != 1 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+	if err := l.CheckKeys(2, func([]byte) error { return refused }); err != nil {
+		t.Errorf("a lease that is not there: %v", err)
+	}
+}
+
 func TestKeyHangsOnOneLease(t *testing.T) {
 	l, _ := newPrimary()
 	grant(t, l, 1, 10)

@@ -1,6 +1,7 @@
 package tlsfiles
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -32,24 +33,39 @@ func parseNameless(contents [][]byte) (*tls.Certificate, error) {
 	return pair, nil
 }
 
+// pemBlocks returns the blocks of a PEM file; none if it is something else. A block that is not whole is an error: a file
+// that is still being written must not count for what it will hold, of revoked certificates least of all.
+func pemBlocks(content []byte) (blocks []*pem.Block, err error) {
+	begun := bytes.Count(content, []byte("-----BEGIN "))
+	for {
+		var block *pem.Block
+		if block, content = pem.Decode(content); block == nil {
+			break
+		}
+		blocks = append(blocks, block)
+	}
+	if len(blocks) < begun {
+		return nil, fmt.Errorf("%d of its %d PEM blocks are not whole: give a PEM file that is complete", begun-len(blocks), begun)
+	}
+	return blocks, nil
+}
+
 // parseAuthorities reads a PEM bundle. As at etcd everything in it must be a certificate: an authority that was left out
 // silently would be missed only when its first client comes.
 func parseAuthorities(contents [][]byte) (*x509.CertPool, error) {
+	blocks, err := pemBlocks(contents[0])
+	if err != nil {
+		return nil, err
+	}
 	pool := x509.NewCertPool()
-	rest, n := contents[0], 0
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
+	for i, block := range blocks {
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("block %d of it, %s: %w: give a PEM file of certificates", n+1, block.Type, err)
+			return nil, fmt.Errorf("block %d of it, %s: %w: give a PEM file of certificates", i+1, block.Type, err)
 		}
 		pool.AddCert(cert)
-		n++
 	}
-	if n == 0 {
+	if len(blocks) == 0 {
 		return nil, errors.New("it has no certificate: give a PEM file of certificates")
 	}
 	return pool, nil
@@ -77,11 +93,14 @@ func parseRevoked(contents [][]byte) (serials, error) {
 		}
 		return nil
 	}
-	block, rest := pem.Decode(contents[0])
-	if block == nil {
+	blocks, err := pemBlocks(contents[0])
+	if err != nil {
+		return nil, err
+	}
+	if len(blocks) == 0 {
 		return revoked, add(contents[0])
 	}
-	for ; block != nil; block, rest = pem.Decode(rest) {
+	for _, block := range blocks {
 		if err := add(block.Bytes); err != nil {
 			return nil, err
 		}

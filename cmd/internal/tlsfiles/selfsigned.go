@@ -8,7 +8,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/big"
 	"net"
@@ -44,6 +46,10 @@ func (s *SelfSigned) files(logger *slog.Logger) (cert, key string, err error) {
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", "", fmt.Errorf("make a directory for the certificate: %w", err)
+	}
+	// What is there may be for others to read, and would stay so.
+	if err := os.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", "", fmt.Errorf("remove the key of no use: %w", err)
 	}
 	if err := os.WriteFile(key, keyPEM, 0o600); err != nil {
 		return "", "", fmt.Errorf("write the certificate's key: %w", err)

@@ -52,11 +52,16 @@ func TestGeneratedCertificateIsReplacedWhenItIsOfNoUse(t *testing.T) {
 	for name, left := range map[string]pair{"expired": expired, "cut off": {cert: expired.cert[:100], key: expired.key}, "no key": {cert: expired.cert}} {
 		f := newFolder(t)
 		f.write("cert.pem", left.cert)
-		f.write("key.pem", left.key)
+		must(t, os.Chmod(f.write("key.pem", left.key), 0o644))
 		cfg, err := Server{SelfSigned: &SelfSigned{Dir: f.dir, Years: 1}}.Load(quiet())
 		must(t, err)
 		if got := served(t, cfg, &tls.Config{InsecureSkipVerify: true}); time.Until(got.NotAfter) < 24*time.Hour {
 			t.Errorf("%s: it expires %v", name, got.NotAfter)
+		}
+		info, err := os.Stat(f.path("key.pem"))
+		must(t, err)
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: the key's file has mode %v", name, info.Mode())
 		}
 	}
 }

@@ -213,6 +213,32 @@ func TestChangedFilesCountFromTheNextHandshake(t *testing.T) {
 	}
 }
 
+// Who writes a file in place has, for a moment, one that ends in the middle.
+func TestFilesThatAreHalfWrittenDoNotCount(t *testing.T) {
+	f, first, second := newFolder(t), newAuthority(t), newAuthority(t)
+	second.serial = 100 // for a list revokes by serial numbers alone
+	own, others := first.issue(nil), second.issue(nil)
+	cert, key := f.writePair("server", first.issue(nil))
+	list := func(a *authority, p pair) string { return toPEM("X509 CRL", []byte(a.revoke(p.serial))) }
+	ca, crl := first.pem()+second.pem(), list(first, first.issue(nil))+list(second, others)
+	cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", ca), CRLFile: f.write("list.crl", crl)}.Load(quiet())
+	must(t, err)
+	judge := func(what string) {
+		t.Helper()
+		served(t, cfg, first.client(own))
+		client := second.client(others)
+		client.RootCAs = first.pool()
+		if _, err := shake(t, cfg, client); err == nil || !strings.Contains(err.Error(), "revoked") {
+			t.Errorf("%s: the revoked client is told %v", what, err)
+		}
+	}
+	judge("whole")
+	f.write("list.crl", crl[:len(crl)-40])
+	judge("half a list")
+	f.write("ca.crt", ca[:len(ca)-40])
+	judge("half a bundle")
+}
+
 // Who resumes a session is let in without showing a certificate again.
 func TestResumedSessionIsJudgedByWhatTheFilesHoldNow(t *testing.T) {
 	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
