@@ -137,6 +137,7 @@ type Upstream interface {
 	Forwarder
 	// Ready returns nil if some upstream endpoint is connected, else an error that names each and what is wrong.
 	Ready(ctx context.Context) error
-	// UpstreamMetrics returns the body of an upstream member's /metrics. It ends with ctx, and the caller closes it.
-	UpstreamMetrics(ctx context.Context) (io.ReadCloser, error)
+	// UpstreamHTTP returns the body of what an upstream member answers to GET at a path: /metrics, /version. It ends with
+	// ctx, and the caller closes it.
+	UpstreamHTTP(ctx context.Context, path string) (io.ReadCloser, error)
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -16,9 +15,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"weir/grpcapi/lockpb"
@@ -181,32 +178,3 @@ func (r *valueReader) Read(p []byte) (int, error) {
 
 // errRequestTooLarge has the text of etcd for a request that is too large; the gateway adds its code.
 var errRequestTooLarge = errors.New(rpctypes.ErrorDesc(rpctypes.ErrGRPCRequestTooLarge))
-
-// loopback is how the server reaches its own gRPC: the gateway does, and what checks that the server answers.
-type loopback struct {
-	pipes *bufconn.Listener
-	conn  *grpc.ClientConn // connects with the first RPC
-}
-
-func newLoopback() *loopback {
-	pipes := bufconn.Listen(64 << 10)
-	conn, err := grpc.NewClient("passthrough:///loopback",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipes.DialContext(ctx) }),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)),
-		grpc.WithDisableRetry(),
-		grpc.WithDisableServiceConfig(),
-		// As for the server: what a client of the gateway does not take stays small.
-		grpc.WithStaticStreamWindowSize(streamWindow),
-		grpc.WithStaticConnWindowSize(connWindow),
-	)
-	if err != nil {
-		panic(fmt.Sprintf("grpcapi: a connection in memory: %v", err)) // only malformed options and targets fail
-	}
-	return &loopback{pipes: pipes, conn: conn}
-}
-
-func (l *loopback) close() {
-	l.conn.Close()
-	l.pipes.Close()
-}

@@ -117,7 +117,10 @@ type fakeUpstream struct {
 
 func (u *fakeUpstream) Ready(context.Context) error { return u.ready }
 
-func (u *fakeUpstream) UpstreamMetrics(context.Context) (io.ReadCloser, error) {
+func (u *fakeUpstream) UpstreamHTTP(_ context.Context, path string) (io.ReadCloser, error) {
+	if path == "/version" {
+		return io.NopCloser(strings.NewReader(`{"etcdserver":"3.7.1","etcdcluster":"3.7.0"}`)), nil
+	}
 	return io.NopCloser(strings.NewReader("etcd_server_has_leader 1\n")), u.err
 }
 
@@ -153,6 +156,8 @@ func TestHealthEndpointsOfAnUpstream(t *testing.T) {
 		{"/health", fakeUpstream{err: rpctypes.ErrGRPCNoLeader}, 503,
 			`{"health":"false","reason":"GET ERROR:etcdserver: no leader"}` + "\n"},
 		{"/version", fakeUpstream{answer: status}, 200, `{"etcdserver":"3.5.21","etcdcluster":"3.5.0"}`},
+		{"/version", fakeUpstream{err: rpctypes.ErrGRPCUserEmpty}, 200, `{"etcdserver":"3.7.1","etcdcluster":"3.7.0"}`},
+		{"/version", fakeUpstream{err: rpctypes.ErrGRPCNoLeader}, 503, "etcdserver: no leader\n"},
 	}
 	for _, c := range cases {
 		code, body := request(forwardHTTP(t, &c.u), "GET", c.path)

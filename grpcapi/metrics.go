@@ -108,12 +108,16 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	count(descReceivedBytes, m.received.Load())
 	count(descSentBytes, m.sent.Load())
-	for _, v := range m.versions.all() {
+	requests := func(v *versionCount, version string) {
 		for kind := range v.rpcs {
 			if n := v.rpcs[kind].Load(); n > 0 {
-				count(descRequests, n, rpcKind(kind).String(), v.version)
+				count(descRequests, n, rpcKind(kind).String(), version)
 			}
 		}
+	}
+	requests(&m.versions.unknown, unknownVersion)
+	for _, v := range m.versions.all() {
+		requests(v, v.version)
 	}
 	for _, c := range m.counted() {
 		c.Collect(ch)

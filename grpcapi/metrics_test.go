@@ -193,6 +193,11 @@ func TestClientsCannotMakeCounters(t *testing.T) {
 		}
 	}
 	m.versions.of("\xff").rpcs[unaryRPC].Add(1) // which no label can be
+	m.versions.mu.Lock()
+	if m.versions.of("one more") != &m.versions.unknown { // without the lock, which RPCs would contend for
+		t.Error("one version more is counted by itself")
+	}
+	m.versions.mu.Unlock()
 	got := expect(t, m, map[string]float64{
 		"grpc_server_handled_total Unimplemented unknown unknown bidi_stream": calls,
 		"etcd_server_client_requests_total made up 0 unary":                   1,

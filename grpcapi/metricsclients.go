@@ -29,8 +29,9 @@ func (k rpcKind) String() string {
 // versionCounts counts RPCs by the version that the client states, which etcd's client library does. Nobody has more than
 // a few versions of it, so they are looked through one by one, in a list that is replaced when one is added.
 type versionCounts struct {
-	list atomic.Pointer[[]*versionCount]
-	mu   sync.Mutex // held to replace list
+	list    atomic.Pointer[[]*versionCount]
+	unknown versionCount // of clients that state none, or one that is not in list
+	mu      sync.Mutex   // held to replace list
 }
 
 type versionCount struct {
@@ -50,25 +51,34 @@ func (v *versionCounts) count(ctx context.Context, kind rpcKind) {
 	if v == nil {
 		return
 	}
-	version := unknownVersion
-	if stated := incomingMetadata(ctx)[rpctypes.MetadataClientAPIVersionKey]; len(stated) > 0 && len(stated[0]) <= maxVersionLength {
-		version = stated[0]
+	c := &v.unknown
+	if stated := incomingMetadata(ctx)[rpctypes.MetadataClientAPIVersionKey]; len(stated) > 0 {
+		c = v.of(stated[0])
 	}
-	v.of(version).rpcs[kind].Add(1)
+	c.rpcs[kind].Add(1)
 }
 
+// of takes no lock once a version is in the list, or the list is full.
 func (v *versionCounts) of(version string) *versionCount {
-	if c := find(v.all(), version); c != nil {
+	list := v.all()
+	if c := find(list, version); c != nil {
 		return c
 	}
+	if len(list) >= maxVersions || len(version) > maxVersionLength || version == unknownVersion || !utf8.ValidString(version) {
+		return &v.unknown
+	}
+	return v.add(version)
+}
+
+func (v *versionCounts) add(version string) *versionCount {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	list := v.all()
-	if len(list) >= maxVersions || !utf8.ValidString(version) {
-		version = unknownVersion
-	}
 	if c := find(list, version); c != nil {
 		return c
+	}
+	if len(list) >= maxVersions {
+		return &v.unknown
 	}
 	c := &versionCount{version: version}
 	list = append(list[:len(list):len(list)], c) // others may be reading the old one

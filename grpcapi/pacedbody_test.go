@@ -60,7 +60,7 @@ func post(t *testing.T, h http.Handler, method string, body io.Reader) <-chan st
 type streamHandler func(grpc.ServerStream) error
 
 func (h streamHandler) Ready(context.Context) error { return nil }
-func (h streamHandler) UpstreamMetrics(context.Context) (io.ReadCloser, error) {
+func (h streamHandler) UpstreamHTTP(context.Context, string) (io.ReadCloser, error) {
 	return nil, errors.New("not here")
 }
 

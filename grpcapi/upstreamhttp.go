@@ -88,28 +88,38 @@ func (p forwardProbe) itselfAnswers(ctx context.Context, _ []string, _ bool) str
 	return ""
 }
 
+// version is what a member says by RPC, since not every address of a member has HTTP. With authentication on only users are
+// told that, and HTTP, where etcd tells everybody, is asked.
 func (p forwardProbe) version(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 	defer cancel()
 	var s pb.StatusResponse
-	if err := call(ctx, p.upstream, pb.Maintenance_Status_FullMethodName, &pb.StatusRequest{}, &s); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+	err := call(ctx, p.upstream, pb.Maintenance_Status_FullMethodName, &pb.StatusRequest{}, &s)
+	switch {
+	case refused(err):
+		p.passOn(ctx, w, "/version", "application/json")
+	case err != nil:
+		http.Error(w, reason(err), http.StatusServiceUnavailable)
+	default:
+		writeVersion(w, &s)
 	}
-	writeVersion(w, &s)
 }
 
-// metrics passes on what a member of upstream says at its own /metrics.
 func (p forwardProbe) metrics(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 	defer cancel()
-	body, err := p.upstream.UpstreamMetrics(ctx)
+	p.passOn(ctx, w, "/metrics", "text/plain; version=0.0.4; charset=utf-8")
+}
+
+// passOn answers with what a member of upstream answers.
+func (p forwardProbe) passOn(ctx context.Context, w http.ResponseWriter, path, contentType string) {
+	body, err := p.upstream.UpstreamHTTP(ctx, path)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	defer body.Close()
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	w.Header().Set("Content-Type", contentType)
 	_, _ = io.Copy(w, body) // one of both has gone, and a monitor notices
 }
 

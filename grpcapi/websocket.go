@@ -17,14 +17,16 @@ import (
 // github.com/tmc/grpc-websocket-proxy, which is not used here because it takes messages of any length, logs them, and
 // leaves its connections open when the server stops.
 
-// closeTimeout bounds the sending of the last frame.
-const closeTimeout = time.Second
+// partTimeout bounds the sending of what begins and what ends a WebSocket. Nothing else could end the former: while it is
+// sent the connection is neither net/http's any more nor closed with the context.
+const partTimeout = time.Second
 
 func isWebSocket(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
 
 // serveWebSocket serves one stream, until it ends, the client leaves or the server is stopped, which the context tells.
 func (g *gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	upgrader := websocket.Upgrader{
+		HandshakeTimeout: partTimeout,
 		// What CORS does for other requests, browsers leave to the server with a WebSocket.
 		CheckOrigin: func(r *http.Request) bool { return g.origin.allow(r.Header.Get("Origin")) },
 	}
@@ -141,6 +143,6 @@ func (a *socketAnswer) send(line []byte) error {
 func (a *socketAnswer) end() {
 	if a.send(a.line) == nil {
 		bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-		_ = a.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(closeTimeout))
+		_ = a.conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(partTimeout))
 	}
 }

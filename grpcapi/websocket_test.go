@@ -2,11 +2,13 @@ package grpcapi
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/gorilla/websocket"
+	"google.golang.org/grpc/test/bufconn"
 
 	"weir/grpcapi/wire"
 )
@@ -165,5 +167,32 @@ func TestStopEndsWebSockets(t *testing.T) {
 		if _, _, err := c.ReadMessage(); err != nil {
 			return
 		}
+	}
+}
+
+// TestStopEndsWebSocketsThatNobodyReads: even the answer to the request for one may be more than the connection takes.
+func TestStopEndsWebSocketsThatNobodyReads(t *testing.T) {
+	s := NewBackendServer(Config{Gateway: true, Logger: quiet()}, newMemStore(t))
+	l := bufconn.Listen(8)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l, Port{}) }()
+	c, err := l.DialContext(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const request = "GET /v3/watch HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // the answer is being sent
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Stop(ctx)
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-func TestMetricsOfAMemberAreReachedLikeItsRPCs(t *testing.T) {
+func TestMemberIsReachedInHTTPLikeItsRPCs(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/metrics" {
 			http.NotFound(w, r)
@@ -56,7 +56,7 @@ func TestMetricsOfAMemberAreReachedLikeItsRPCs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		body, err := m.metrics(t.Context())
+		body, err := m.get(t.Context(), "/metrics")
 		switch {
 		case c.wrong != "":
 			if err == nil || !strings.Contains(err.Error(), c.wrong) || !strings.Contains(err.Error(), c.endpoint) {

@@ -9,33 +9,32 @@ import (
 	"net/http"
 )
 
-// UpstreamMetrics returns the body of the current member's /metrics, which the caller closes. It ends with ctx.
-func (p *Proxy) UpstreamMetrics(ctx context.Context) (io.ReadCloser, error) {
+// UpstreamHTTP returns the body of what the current member answers at a path, which the caller closes. It ends with ctx.
+func (p *Proxy) UpstreamHTTP(ctx context.Context, path string) (io.ReadCloser, error) {
 	t, err := p.upstream.pick(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return t.member.metrics(ctx)
+	return t.member.get(ctx, path)
 }
 
-func (m *member) metrics(ctx context.Context) (io.ReadCloser, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+"/metrics", nil)
+func (m *member) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, m.url+path, nil)
 	if err != nil {
-		return nil, fmt.Errorf("metrics of %s: %w", m.endpoint, err)
+		return nil, fmt.Errorf("%s of %s: %w", path, m.endpoint, err)
 	}
 	resp, err := m.http.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("metrics of %s: %w", m.endpoint, err)
+		return nil, fmt.Errorf("%s of %s: %w", path, m.endpoint, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
-		return nil, fmt.Errorf("metrics of %s: it answers %s", m.endpoint, resp.Status)
+		return nil, fmt.Errorf("%s of %s: it answers %s", path, m.endpoint, resp.Status)
 	}
 	return resp.Body, nil
 }
 
-// newHTTP makes a client that reaches a member the way gRPC does. It keeps no connection: who collects metrics comes
-// seldom.
+// newHTTP makes a client that reaches a member the way gRPC does. It keeps no connection: monitors come seldom.
 func newHTTP(dial func(context.Context, string) (net.Conn, error), config func() *tls.Config) *http.Client {
 	t := &http.Transport{
 		DisableKeepAlives: true,
