@@ -78,7 +78,7 @@ func (e election) campaign(ctx context.Context, r *lockpb.CampaignRequest) (*loc
 func (e election) set(ctx context.Context, c *claim, value []byte) error {
 	ok, _, err := e.queues.set(ctx, c, value)
 	if err != nil {
-		_, _ = e.queues.leave(context.WithoutCancel(ctx), c) // or it ends with its lease
+		e.queues.withdraw(ctx, c)
 		return err
 	}
 	if !ok {

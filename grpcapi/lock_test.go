@@ -298,7 +298,7 @@ func TestMoreWaitersThanThereIsRoomForAreRefused(t *testing.T) {
 	q := &lockQueues{}
 	var releases []func()
 	for {
-		release, err := q.reserve(100 << 20)
+		release, err := q.reserve(25 << 20)
 		if err != nil {
 			wantStatus(t, err, codes.ResourceExhausted, "etcdserver: too many requests")
 			break
@@ -306,7 +306,7 @@ func TestMoreWaitersThanThereIsRoomForAreRefused(t *testing.T) {
 		releases = append(releases, release)
 	}
 	if len(releases) != 3 {
-		t.Errorf("%d requests of 100 MiB had room, counted three times", len(releases))
+		t.Errorf("%d requests of 25 MiB had room, counted three times", len(releases))
 	}
 	for _, release := range releases {
 		release()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -50,8 +51,11 @@ const (
 	// lockTTL is the seconds of a lease that is made for who shows none. Nobody keeps it alive.
 	lockTTL = 60
 
-	// All RPCs that may wait can take maxWaitingBytes, which is 75,000 with short names; more are refused. etcd has no bound.
-	maxWaitingBytes = 1 << 30
+	// withdrawTimeout bounds the waiting for the answer. What has been asked for may still be done after it.
+	withdrawTimeout = time.Second
+
+	// All RPCs that may wait can take maxWaitingBytes, which is 18,000 with short names; more are refused. etcd has no bound.
+	maxWaitingBytes = 256 << 20
 	waitingBytes    = 14 << 10 // of one, with its stream and its goroutine, besides what its request holds
 )
 
@@ -130,7 +134,7 @@ func (q *lockQueues) join(ctx context.Context, name []byte, lease int64, value [
 	c.first = resp.Responses[1].GetResponseRange().Kvs[0].CreateRevision == c.created
 	if err := ctx.Err(); err != nil {
 		if resp.Succeeded {
-			_, _ = q.leave(context.WithoutCancel(ctx), c) // or it ends with its lease
+			q.withdraw(ctx, c)
 		}
 		return nil, err
 	}
@@ -145,7 +149,7 @@ func (q *lockQueues) wait(ctx context.Context, c *claim) (*pb.ResponseHeader, er
 	}
 	h, err := q.waitInLine(ctx, c)
 	if err != nil && !errors.Is(err, errNotInQueue) {
-		_, _ = q.leave(context.WithoutCancel(ctx), c) // or it ends with its lease
+		q.withdraw(ctx, c)
 	}
 	return h, err
 }
@@ -201,6 +205,14 @@ func (q *lockQueues) untilDeleted(ctx context.Context, rev int64, keys ...[]byte
 		return nil
 	}
 	return err
+}
+
+// withdraw leaves for a client that has gone, or that the server lets go because it stops: then many leave at once, and
+// what is not done soon is left to the end of the claim's lease.
+func (q *lockQueues) withdraw(ctx context.Context, c *claim) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), withdrawTimeout)
+	defer cancel()
+	_, _ = q.leave(ctx, c)
 }
 
 // leave takes a claim out of its queue, if it still is there.

@@ -11,14 +11,19 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// loopback is how the server reaches its own gRPC: the gateway does, and what checks that the server answers.
+// loopback is how the server reaches its own gRPC: the gateway does, and what checks that the server answers. That has a
+// connection of its own, since --max-concurrent-streams bounds what all users of the gateway have open on theirs.
 type loopback struct {
-	pipes *bufconn.Listener
-	conn  *grpc.ClientConn // connects with the first RPC
+	pipes       *bufconn.Listener
+	conn, probe *grpc.ClientConn // connect with the first RPC
 }
 
 func newLoopback() *loopback {
 	pipes := bufconn.Listen(64 << 10)
+	return &loopback{pipes: pipes, conn: dialPipes(pipes), probe: dialPipes(pipes)}
+}
+
+func dialPipes(pipes *bufconn.Listener) *grpc.ClientConn {
 	conn, err := grpc.NewClient("passthrough:///loopback",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipes.DialContext(ctx) }),
@@ -32,10 +37,11 @@ func newLoopback() *loopback {
 	if err != nil {
 		panic(fmt.Sprintf("grpcapi: a connection in memory: %v", err)) // only malformed options and targets fail
 	}
-	return &loopback{pipes: pipes, conn: conn}
+	return conn
 }
 
 func (l *loopback) close() {
 	l.conn.Close()
+	l.probe.Close()
 	l.pipes.Close()
 }

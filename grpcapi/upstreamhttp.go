@@ -66,11 +66,11 @@ func (p forwardProbe) itselfAnswers(ctx context.Context, _ []string, _ bool) str
 	defer cancel()
 	reading, cancelRead := context.WithTimeout(ctx, readCheckTimeout)
 	defer cancelRead()
-	_, err := pb.NewKVClient(p.itself.conn).Range(reading, &pb.RangeRequest{Key: []byte{0}, CountOnly: true})
+	_, err := pb.NewKVClient(p.itself.probe).Range(reading, &pb.RangeRequest{Key: []byte{0}, CountOnly: true})
 	if err != nil && !refused(err) {
 		return "GET ERROR:" + reason(err)
 	}
-	watch, err := pb.NewWatchClient(p.itself.conn).Watch(ctx)
+	watch, err := pb.NewWatchClient(p.itself.probe).Watch(ctx)
 	if err == nil {
 		err = watch.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{
 			CreateRequest: &pb.WatchCreateRequest{Key: []byte{0}},
