@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -234,6 +235,17 @@ func (h *Hub) Reset(reason error) {
 	h.compacted, h.reached = 0, 0
 	for _, s := range h.streams {
 		h.askAgain(s)
+	}
+}
+
+// Recheck has the Sink of every stream that there is now find out which of its watchers may go on, because who may watch
+// what has changed. It returns when all have, so that what is published only then reaches nobody else.
+func (h *Hub) Recheck() {
+	h.mu.Lock()
+	all := slices.Clone(h.streams)
+	h.mu.Unlock()
+	for _, s := range all {
+		s.sink.Recheck()
 	}
 }
 

@@ -155,6 +155,9 @@ func (s *modelStream) endAll() {
 	}
 }
 
+// Recheck is part of Sink. Nobody calls it.
+func (s *modelStream) Recheck() {}
+
 // Ended is part of Sink.
 func (s *modelStream) Ended(err error) {
 	if !s.ending || !errors.Is(err, errModelEnd) {

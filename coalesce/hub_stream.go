@@ -27,6 +27,9 @@ type Sink interface {
 	Canceled(w *Watcher, reason error)
 	// Ended tells, once, that the stream is over, of which what comes after it is to be ignored.
 	Ended(err error)
+	// Recheck has the Sink end those of its watchers that may not go on; see Hub.Recheck. What is delivered to them after it
+	// has returned does not reach the client.
+	Recheck()
 }
 
 // Stream is the watchers of one client's stream. All methods may be called concurrently, and none of them but Watch

@@ -78,6 +78,7 @@ type collector struct {
 	progress chan int64
 	created  map[*Watcher]int64
 	ended    []error
+	rechecks int
 }
 
 func newCollector(h *Hub, done *sync.WaitGroup) *collector {
@@ -133,6 +134,12 @@ func (c *collector) Ended(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = append(c.ended, err)
+}
+
+func (c *collector) Recheck() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rechecks++
 }
 
 // watch starts a watch that nobody refuses.
@@ -377,6 +384,7 @@ func (c *refusesOnce) Progress(*Watcher, int64, int) bool { return true }
 func (c *refusesOnce) Canceled(*Watcher, error)           {}
 func (c *refusesOnce) Created(*Watcher, int64)            {}
 func (c *refusesOnce) Ended(error)                        {}
+func (c *refusesOnce) Recheck()                           {}
 
 type prevCounter struct {
 	log
@@ -404,5 +412,22 @@ func TestBodyIsTheEventsOfAWatchResponse(t *testing.T) {
 		if &body[1].ReadOnlyData()[0] != &events[1].Data[0] {
 			t.Error("a large event is copied")
 		}
+	}
+}
+
+func TestRecheckReachesEveryOpenStream(t *testing.T) {
+	l := &log{}
+	hub, _ := NewStoreHub(l, l.revision, 1<<20)
+	defer hub.Close()
+	quiet, watching, closed := newCollector(hub, nil), newCollector(hub, nil), newCollector(hub, nil)
+	watching.watch(t, keyA)
+	closed.watch(t, keyA)
+	closed.stream.Close()
+	hub.Recheck()
+	for c, want := range map[*collector]int{quiet: 1, watching: 1, closed: 0} {
+		if c.rechecks != want {
+			t.Errorf("a sink is called %d times, want %d", c.rechecks, want)
+		}
+		c.stream.Close()
 	}
 }

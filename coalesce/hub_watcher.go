@@ -19,9 +19,11 @@ type Watch struct {
 
 // Watcher is one client's watch: its place in the stream of revisions. The zero value is given to Stream.Watch.
 type Watcher struct {
-	// ID and Fragment are for the Sink's use; the hub does not look at them.
+	// These are for the Sink's use; the hub does not look at them.
 	ID       int64
+	Range    *Range // what Recheck has to know
 	Fragment bool
+	Open     bool // announced, and not cancelled
 
 	notify bool // wants progress notifications
 	busy   bool // has been sent events since the last one; of the goroutine that serves the watcher

@@ -237,7 +237,9 @@ func (a *applier) alarmed(decoded any) error {
 	return nil
 }
 
-// changeAuth changes users and roles.
+// changeAuth changes users and roles. Watches of who has lost the right to them end before anything else is applied, so
+// that they are not sent what is behind the change in the log. The applier waits for it, about 0.2 µs for each watch there
+// is; but that it does only for the few changes that can take a right away.
 func (a *applier) changeAuth(tx *mvcc.Entry, m proto.Message) (result, error) {
 	records, err := a.auth.Apply(m)
 	if err != nil {
@@ -249,6 +251,9 @@ func (a *applier) changeAuth(tx *mvcc.Entry, m proto.Message) (result, error) {
 		} else {
 			tx.Put(authBuckets[r.Kind], r.Key, r.Value)
 		}
+	}
+	if len(records) > 0 && a.auth.Enabled() && mayRevoke(m) {
+		a.hub.Recheck()
 	}
 	return result{}, nil
 }

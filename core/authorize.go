@@ -2,9 +2,11 @@ package core
 
 import (
 	"context"
+	"math"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/proto"
 
 	"weir/core/auth"
 	"weir/core/lease"
@@ -72,22 +74,30 @@ func (n *Node) unchanged(revision uint64) error {
 	return nil
 }
 
-// permitAgain permits an identity to go on reading what it was permitted to read, however old its revision.
-func (n *Node) permitAgain(id auth.Identity, key, end []byte) error {
-	if id == (auth.Identity{}) {
-		return nil // authentication was off
-	}
-	id.Revision = n.auth.Revision()
-	return n.auth.PermitRange(id, key, end)
+// PermitWatch refuses who may not watch a range, and else tells who it is.
+func (n *Node) PermitWatch(ctx context.Context, key, end []byte) (user string, err error) {
+	id, err := n.permitRange(ctx, key, end)
+	return id.User, err
 }
 
-// PermitWatch refuses who may not watch a range.
-func (n *Node) PermitWatch(ctx context.Context, key, end []byte) error {
-	if !n.auth.Enabled() {
-		return nil
+// PermitUser permits a user to go on reading a range, whatever has become of the token or the revision as of which the
+// reading was begun. "" is nobody, who may while authentication is off.
+func (n *Node) PermitUser(user string, key, end []byte) error {
+	if user == "" {
+		return n.auth.PermitRange(auth.Identity{}, key, end)
 	}
-	_, err := n.permitRange(ctx, key, end)
-	return err
+	return n.auth.PermitRange(auth.Identity{User: user, Revision: math.MaxUint64}, key, end)
+}
+
+// mayRevoke tells whether a change of users and roles may take a right to read away from anybody. A password does not
+// count: the user, whoever that is, has the same rights as before.
+func mayRevoke(change proto.Message) bool {
+	switch change.(type) {
+	case *pb.AuthDisableRequest, *pb.AuthUserAddRequest, *pb.AuthUserChangePasswordRequest, *pb.AuthUserGrantRoleRequest,
+		*pb.AuthRoleAddRequest:
+		return false
+	}
+	return true // a permission that is granted may replace one that was more
 }
 
 // permitLeases refuses who may not do to every key of the leases what permit permits. An administrator may. The revision,

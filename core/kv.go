@@ -184,7 +184,7 @@ func (n *Node) RangeStream(ctx context.Context, r *wire.RangeRequest, send func(
 				part.Revision = a.revision
 			}
 		}
-		if err := n.permitAgain(id, r.Key, r.RangeEnd); err != nil {
+		if err := n.PermitUser(id.User, r.Key, r.RangeEnd); err != nil {
 			return err
 		}
 		left -= int64(len(a.kvs))

@@ -167,8 +167,8 @@ func TestRequestsArePermittedForWhoSendsThem(t *testing.T) {
 		{"nested put", func(ctx context.Context) error { return u.txn(ctx, nested(putOp("/b/1", false))) }, denied, denied},
 		{"nested delete", func(ctx context.Context) error { return u.txn(ctx, nested(deleteOp("/b/1", true))) }, denied, denied},
 		{"nested, and permitted", func(ctx context.Context) error { return u.txn(ctx, nested(putOp("/a/1", true))) }, nil, denied},
-		{"watch", func(ctx context.Context) error { return n.PermitWatch(ctx, []byte("/b/"), []byte("/b0")) }, nil, denied},
-		{"watch what may not be read", func(ctx context.Context) error { return n.PermitWatch(ctx, []byte("/b/"), []byte("/d")) }, denied, denied},
+		{"watch", func(ctx context.Context) error { return errOf(n.PermitWatch(ctx, []byte("/b/"), []byte("/b0"))) }, nil, denied},
+		{"watch what may not be read", func(ctx context.Context) error { return errOf(n.PermitWatch(ctx, []byte("/b/"), []byte("/d"))) }, denied, denied},
 		{"compact", func(ctx context.Context) error {
 			_, err := n.Compact(ctx, &pb.CompactionRequest{Revision: 2})
 			return err

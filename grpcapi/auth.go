@@ -12,6 +12,8 @@ import (
 // A Backend permits what it carries out for whoever wire.CredentialsOf names, so nothing else of authentication is here
 // but the watches, which do not reach it.
 type Auth interface {
+	WatchPermits
+
 	AuthEnable(ctx context.Context, r *pb.AuthEnableRequest) (*pb.AuthEnableResponse, error)
 	AuthDisable(ctx context.Context, r *pb.AuthDisableRequest) (*pb.AuthDisableResponse, error)
 	AuthStatus(ctx context.Context, r *pb.AuthStatusRequest) (*pb.AuthStatusResponse, error)
@@ -29,9 +31,6 @@ type Auth interface {
 	RoleDelete(ctx context.Context, r *pb.AuthRoleDeleteRequest) (*pb.AuthRoleDeleteResponse, error)
 	RoleGrantPermission(ctx context.Context, r *pb.AuthRoleGrantPermissionRequest) (*pb.AuthRoleGrantPermissionResponse, error)
 	RoleRevokePermission(ctx context.Context, r *pb.AuthRoleRevokePermissionRequest) (*pb.AuthRoleRevokePermissionResponse, error)
-
-	// PermitWatch refuses who may not read a range, with the error that a watch over it is refused for.
-	PermitWatch(ctx context.Context, key, end []byte) error
 }
 
 func registerAuth(s grpc.ServiceRegistrar, b Backend) {

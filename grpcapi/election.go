@@ -167,7 +167,7 @@ func (e election) observeLeader(s grpc.ServerStream, prefix []byte) error {
 	if err := s.SendMsg(&lockpb.LeaderResponse{Header: h, Kv: kv}); err != nil {
 		return err
 	}
-	w := newWatcher(e.queues.kv.b.Hub())
+	w := newWatcher(e.queues.kv.b.Hub(), e.queues.kv.b)
 	defer w.close()
 	if err := w.watch(s.Context(), coalesce.Watch{Key: kv.Key, Start: h.Revision + 1}); err != nil {
 		return err
@@ -194,7 +194,7 @@ func (e election) observeLeader(s grpc.ServerStream, prefix []byte) error {
 
 // firstPut waits for the first put of a key with the prefix, from revision rev on.
 func (e election) firstPut(ctx context.Context, prefix []byte, rev int64) (*mvccpb.KeyValue, error) {
-	w := newWatcher(e.queues.kv.b.Hub())
+	w := newWatcher(e.queues.kv.b.Hub(), e.queues.kv.b)
 	defer w.close()
 	o := coalesce.Watch{Key: prefix, End: queueEnd(prefix), Start: rev, NoDelete: true}
 	if err := w.watch(ctx, o); err != nil {

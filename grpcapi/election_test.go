@@ -243,7 +243,7 @@ func TestObserverIsToldWhyItEnds(t *testing.T) {
 // An observer that is not read from holds no more than the watcher's limit, and is told all once it is.
 func TestWatcherThatNobodyReadsIsBounded(t *testing.T) {
 	r := newRevisions(t, 1<<20)
-	w := newWatcher(r.hub)
+	w := newWatcher(r.hub, noUsers{})
 	defer w.close()
 	if err := w.watch(t.Context(), coalesce.Watch{Key: []byte("a"), Start: 2}); err != nil {
 		t.Fatal(err)

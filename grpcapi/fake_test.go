@@ -46,7 +46,8 @@ func (b *fakeBackend) Hub() *coalesce.Hub { return b.hub }
 
 func (b *fakeBackend) PermitKnown(context.Context) error { return b.unknown }
 
-func (b *fakeBackend) PermitWatch(context.Context, []byte, []byte) error { return nil }
+func (b *fakeBackend) PermitWatch(context.Context, []byte, []byte) (string, error) { return "", nil }
+func (b *fakeBackend) PermitUser(string, []byte, []byte) error                     { return nil }
 
 func (b *fakeBackend) Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
 	return b.rangeKeys(ctx, r)

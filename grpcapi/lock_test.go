@@ -40,7 +40,7 @@ func newLockServer(t testing.TB) *lockServer {
 // await waits until an event of the key has been in the store: a put, or a deletion.
 func (s *lockServer) await(key string, deleted bool) {
 	s.t.Helper()
-	w := newWatcher(s.store.hub)
+	w := newWatcher(s.store.hub, s.store)
 	defer w.close()
 	o := coalesce.Watch{Key: []byte(key), Start: 1, NoPut: deleted, NoDelete: !deleted}
 	if err := w.watch(s.t.Context(), o); err != nil {

@@ -193,7 +193,7 @@ func (q *lockQueues) before(ctx context.Context, c *claim) ([]byte, *pb.Response
 
 // untilDeleted returns when one of the keys has been deleted after rev, or may have been.
 func (q *lockQueues) untilDeleted(ctx context.Context, rev int64, keys ...[]byte) error {
-	w := newWatcher(q.kv.b.Hub())
+	w := newWatcher(q.kv.b.Hub(), q.kv.b)
 	defer w.close()
 	for _, key := range keys {
 		if err := w.watch(ctx, coalesce.Watch{Key: key, Start: rev + 1, NoPut: true}); err != nil {

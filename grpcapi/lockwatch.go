@@ -17,10 +17,13 @@ import (
 //
 // One goroutine calls watch, next and close.
 type watcher struct {
-	stream *coalesce.Stream
-	news   chan struct{} // has an element when there may be something for next
+	stream  *coalesce.Stream
+	permits WatchPermits
+	news    chan struct{} // has an element when there may be something for next
 
 	mu      sync.Mutex // guards the fields below
+	user    string     // whose RPC it is
+	ranges  []coalesce.Range
 	events  []wire.Event
 	bytes   int // of events
 	refused bool
@@ -31,14 +34,23 @@ type watcher struct {
 const watcherLimit = 64 << 10
 
 // newWatcher makes a watcher, which must be closed.
-func newWatcher(hub *coalesce.Hub) *watcher {
-	w := &watcher{news: make(chan struct{}, 1)}
+func newWatcher(hub *coalesce.Hub, permits WatchPermits) *watcher {
+	w := &watcher{permits: permits, news: make(chan struct{}, 1)}
 	w.stream = hub.NewStream(w)
 	return w
 }
 
-// watch adds a watch.
+// watch adds a watch for who sends the request of ctx, always the same one. It ends when that user may no longer read its
+// range.
 func (w *watcher) watch(ctx context.Context, o coalesce.Watch) error {
+	user, err := w.permits.PermitWatch(ctx, o.Key, o.End)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.user, w.ranges = user, append(w.ranges, coalesce.Range{Key: o.Key, End: o.End})
+	w.mu.Unlock()
+	w.Recheck() // what has changed since it was permitted
 	if err := w.stream.Watch(ctx, new(coalesce.Watcher), o, coalesce.Known); err != nil {
 		return watchError(err)
 	}
@@ -83,6 +95,9 @@ func (w *watcher) Created(*coalesce.Watcher, int64) {}
 func (w *watcher) Deliver(_ *coalesce.Watcher, m *coalesce.Message) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.ended != nil {
+		return true // and drop it
+	}
 	if w.bytes >= watcherLimit {
 		w.refused = true
 		return false
@@ -109,6 +124,20 @@ func (w *watcher) Ended(err error) {
 		w.ended = watchError(err)
 	}
 	w.wake()
+}
+
+// Recheck is part of coalesce.Sink.
+func (w *watcher) Recheck() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.ranges {
+		if err := w.permits.PermitUser(w.user, r.Key, r.End); err != nil && w.ended == nil {
+			w.ended = err
+			w.events, w.bytes = nil, 0
+			w.wake()
+			return
+		}
+	}
 }
 
 // wake is called with w.mu held.

@@ -388,8 +388,9 @@ func (noUsers) RoleGrantPermission(context.Context, *pb.AuthRoleGrantPermissionR
 func (noUsers) RoleRevokePermission(context.Context, *pb.AuthRoleRevokePermissionRequest) (*pb.AuthRoleRevokePermissionResponse, error) {
 	return nil, rpctypes.ErrGRPCRoleNotFound
 }
-func (noUsers) PermitWatch(context.Context, []byte, []byte) error { return nil }
-func (noUsers) PermitKnown(context.Context) error                 { return nil }
+func (noUsers) PermitWatch(context.Context, []byte, []byte) (string, error) { return "", nil }
+func (noUsers) PermitUser(string, []byte, []byte) error                     { return nil }
+func (noUsers) PermitKnown(context.Context) error                           { return nil }
 
 // oneMember is a Cluster and its Maintenance that does not change.
 type oneMember struct{}

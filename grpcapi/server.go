@@ -185,7 +185,7 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 	registerAuth(services, b)
 	registerLocks(services, b, s.cfg)
 	watches := s.watchConfig(false)
-	watches.permit = b.PermitWatch
+	watches.permits = b
 	s.watches = newWatchService(b.Hub(), b.Header, watches)
 	s.watches.register(services, b)
 	s.reflect(services)

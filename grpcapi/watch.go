@@ -23,8 +23,9 @@ import (
 // be sent.
 //
 // What clients can observe is as in etcd 3.7's v3rpc/watch.go, with these differences: several revisions may come in
-// one response; the header's revision of an event response is never ahead of what the watcher has been sent; and
-// RequestProgress is answered when the watchers are up to date, where etcd drops it if they are not.
+// one response; the header's revision of an event response is never ahead of what the watcher has been sent;
+// RequestProgress is answered when the watchers are up to date, where etcd drops it if they are not; and a watch ends when
+// its user loses the right to it, see WatchPermits.
 type watchService struct {
 	hub    *coalesce.Hub
 	header func() wire.Header // its revision may be behind the hub's
@@ -48,8 +49,8 @@ type watchConfig struct {
 	slowTimeout time.Duration
 	// waits tells that it may take long to find out where a watch is served from, as it does when upstream is asked.
 	waits bool
-	// permit is Auth.PermitWatch. nil permits all.
-	permit func(ctx context.Context, key, end []byte) error
+	// permits is nil for a server that permits all.
+	permits WatchPermits
 	// era is WatchSharer.Era. nil for a server whose clients have no sessions: all that it says is of one store.
 	era func() uint64
 	// after calls f once after d, in a goroutine of its own, unless it is stopped before.

@@ -25,6 +25,7 @@ type watchServer struct {
 	clock   *manualTimers
 	slow    time.Duration // Config.SlowClientTimeout
 	log     *slog.Logger
+	permits WatchPermits
 }
 
 const testMaxResponse = 4000
@@ -65,6 +66,7 @@ func (s *watchServer) service() *watchService {
 		maxResponseBytes: testMaxResponse,
 		progressInterval: time.Hour,
 		slowTimeout:      s.slow,
+		permits:          s.permits,
 		after:            s.clock.after,
 		log:              s.log,
 	})
@@ -127,7 +129,12 @@ func (s *watchServer) dial() *grpc.ClientConn {
 func (s *watchServer) open() *watchClient { return openWatch(s.t, s.dial()) }
 
 func openWatch(t testing.TB, cc *grpc.ClientConn) *watchClient {
-	ctx, cancel := context.WithCancel(context.Background())
+	return openWatchIn(t, context.Background(), cc)
+}
+
+// openWatchIn opens a stream whose metadata is ctx's.
+func openWatchIn(t testing.TB, ctx context.Context, cc *grpc.ClientConn) *watchClient {
+	ctx, cancel := context.WithCancel(ctx)
 	t.Cleanup(cancel)
 	stream, err := pb.NewWatchClient(cc).Watch(ctx)
 	if err != nil {

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
@@ -173,28 +171,13 @@ func (s *watchStream) refuse(reason string, since coalesce.Arrival) {
 	s.post(wire.AppendWatchCanceled(head, 0, reason))
 }
 
-// notPermitted says why the client may not have a watch; "" if it may.
-func (s *watchStream) notPermitted(r *wire.WatchCreate) (reason string) {
-	permit := s.service.cfg.permit
-	if permit == nil {
-		return ""
-	}
-	err := toStatus(permit(s.grpc.Context(), r.Key, r.End))
-	switch status.Code(err) {
-	case codes.OK:
-		return ""
-	case codes.Unauthenticated, codes.InvalidArgument: // no valid token, or an old one; no user
-		return err.Error()
-	}
-	return rpctypes.ErrGRPCPermissionDenied.Error()
-}
-
 // newWatch gives a watch its id, or says why it cannot be, in etcd's order of precedence.
 func (s *watchStream) newWatch(r *wire.WatchCreate) (w *coalesce.Watcher, reason string) {
 	if r.StartRevision < 0 {
 		return nil, rpctypes.ErrCompacted.Error()
 	}
-	if reason := s.notPermitted(r); reason != "" {
+	user, reason := s.permit(r)
+	if reason != "" {
 		return nil, reason
 	}
 	if isEmptyRange(r.Key, r.End) {
@@ -220,6 +203,9 @@ func (s *watchStream) newWatch(r *wire.WatchCreate) (w *coalesce.Watcher, reason
 		return nil, reasonDuplicateID
 	}
 	w = &coalesce.Watcher{ID: id, Fragment: r.Fragment}
+	if user != "" {
+		s.user, w.Range = user, rangeOf(r)
+	}
 	e := watchEntry{watcher: w, bytes: size}
 	if s.service.cfg.era != nil {
 		e.era = s.service.cfg.era() // before the hub is asked for the watch

@@ -1,6 +1,10 @@
 package grpcapi
 
-import "weir/coalesce"
+import (
+	"iter"
+
+	"weir/coalesce"
+)
 
 // watchSet is the watches of a stream by their ids. Most streams have only one, for which a map takes 250 bytes; it is
 // made with the second. The zero value is an empty set.
@@ -26,6 +30,20 @@ func (w *watchSet) get(id int64) watchEntry {
 func (w *watchSet) find(watcher *coalesce.Watcher) (e watchEntry, ok bool) {
 	e = w.get(watcher.ID)
 	return e, e.watcher == watcher
+}
+
+// all yields every watch, which may be removed meanwhile.
+func (w *watchSet) all() iter.Seq[*coalesce.Watcher] {
+	return func(yield func(*coalesce.Watcher) bool) {
+		if w.one.watcher != nil && !yield(w.one.watcher) {
+			return
+		}
+		for _, e := range w.rest {
+			if !yield(e.watcher) {
+				return
+			}
+		}
+	}
 }
 
 // add adds a watch whose id is not in the set.

@@ -43,6 +43,7 @@ type watchStream struct {
 
 	mu           sync.Mutex // guards the fields below
 	changed      sync.Cond  // of mu: there is room, sending has become false or closed true, or a request has been handled
+	user         string     // whom the client is; "" as long as no watch was permitted to somebody
 	watches      watchSet
 	watchBytes   int // of all watches
 	announced    int // watches ever announced to the client
@@ -146,10 +147,15 @@ func (s *watchStream) Created(w *coalesce.Watcher, now int64) {
 	}
 	s.session.Told(e.era, now)
 	s.announced++
+	w.Open = true
 	o := s.response(h, w.ID)
 	o.head = wire.AppendWatchCreated(o.head)
 	s.enqueue(o.add(nil, 0))
+	revoked := s.endIfRevoked(w, h) // since it was permitted; from now on Recheck sees to it
 	s.send()
+	if revoked {
+		s.hub.Cancel(w)
+	}
 }
 
 // Ended is part of coalesce.Sink.
@@ -257,6 +263,7 @@ func (s *watchStream) Canceled(w *coalesce.Watcher, reason error) {
 	var o *outgoing
 	if errors.As(reason, &compacted) && compacted.Reason == "" {
 		h.Revision = 0
+		w.Open = false
 		o = s.response(h, w.ID)
 		o.head = wire.AppendWatchCanceled(o.head, compacted.CompactRevision, "")
 	} else {

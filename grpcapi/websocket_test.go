@@ -80,9 +80,9 @@ type watchedStore struct {
 	asked chan wire.Credentials
 }
 
-func (s *watchedStore) PermitWatch(ctx context.Context, _, _ []byte) error {
+func (s *watchedStore) PermitWatch(ctx context.Context, _, _ []byte) (string, error) {
 	s.asked <- wire.CredentialsOf(ctx)
-	return nil
+	return "", nil
 }
 
 func TestWebSocketPassesTheToken(t *testing.T) {

@@ -36,7 +36,13 @@ type watchStream struct {
 
 func (f *fixture) watchStream() *watchStream {
 	f.Helper()
-	ctx, cancel := context.WithCancel(f.ctx)
+	return f.watchStreamIn(f.ctx)
+}
+
+// watchStreamIn is a stream with the metadata of ctx.
+func (f *fixture) watchStreamIn(ctx context.Context) *watchStream {
+	f.Helper()
+	ctx, cancel := context.WithCancel(ctx)
 	f.Cleanup(cancel)
 	s, err := pb.NewWatchClient(f.conn).Watch(ctx)
 	f.must(err)

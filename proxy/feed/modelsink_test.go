@@ -179,6 +179,8 @@ func (c *modelClient) dropAsked() {
 	})
 }
 
+func (c *modelClient) Recheck() {}
+
 func (c *modelClient) Ended(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

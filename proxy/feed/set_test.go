@@ -52,6 +52,7 @@ func (s *countingSink) Deliver(_ *coalesce.Watcher, m *coalesce.Message) bool {
 func (s *countingSink) Progress(*coalesce.Watcher, int64, int) bool { return true }
 func (s *countingSink) Canceled(*coalesce.Watcher, error)           { s.ended.Add(1) }
 func (s *countingSink) Ended(error)                                 {}
+func (s *countingSink) Recheck()                                    {}
 
 // watch starts a watch from now.
 func (b *bench) watch(s *coalesce.Stream, key, end string) *coalesce.Watcher {

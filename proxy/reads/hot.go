@@ -306,3 +306,6 @@ func (h *hot) Canceled(_ *coalesce.Watcher, reason error) { h.keeper.drop(h, rea
 
 // Ended is part of coalesce.Sink.
 func (h *hot) Ended(error) { h.keeper.drop(h, errUnshared) }
+
+// Recheck is part of coalesce.Sink. Upstream does it.
+func (h *hot) Recheck() {}
