@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -107,19 +106,11 @@ func (p *port) wait(t *testing.T) {
 	}
 }
 
-// given are the addresses that tests have, whose processes may not listen there yet.
-var given sync.Map
-
-// newAddr is proc.FreeAddr for who starts many at the same time. It is not proc.OwnAddr: certificates are for 127.0.0.1.
 func newAddr(t *testing.T) string {
 	t.Helper()
-	for {
-		addr, err := proc.FreeAddr()
-		must(t, err)
-		if _, taken := given.LoadOrStore(addr, true); !taken {
-			return addr
-		}
-	}
+	addr, err := proc.FreeAddr()
+	must(t, err)
+	return addr
 }
 
 // startBoth starts one of weir's programs and its oracle at the same time.

@@ -20,7 +20,7 @@ func TestEtcdsProxyIsFoundOut(t *testing.T) {
 	s := newSite(t, place{member: target.Etcd37, members: 1})
 	path, err := bin.Build(s.Ctx, proc.Etcd37)
 	s.Must(err)
-	addr, err := proc.OwnAddr()
+	addr, err := proc.FreeAddr()
 	s.Must(err)
 	p, err := proc.Start("grpc-proxy", path, []string{"grpc-proxy", "start", "--listen-addr=" + addr, "--endpoints=" + s.Cluster.Members[0].Addr}, nil)
 	s.Must(err)

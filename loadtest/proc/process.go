@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -161,35 +159,6 @@ func (p *Process) tail() string {
 		all = all[len(all)-lines:]
 	}
 	return "last lines of " + p.name + ":\n\t" + strings.Join(all, "\n\t")
-}
-
-// FreeAddr is an address on the loopback interface on which nobody listens. The kernel does not use its port for outgoing
-// connections either, so it stays free while a process that listens there is down.
-func FreeAddr() (string, error) { return freeAddr(func() string { return "127.0.0.1" }) }
-
-// OwnAddr is FreeAddr with an IP address that hardly anybody else has, for who starts many servers at the same time: the
-// address is still free when its server listens there at last. All of 127.0.0.0/8 is loopback, on Linux.
-func OwnAddr() (string, error) {
-	return freeAddr(func() string {
-		return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-	})
-}
-
-func freeAddr(ip func() string) (string, error) {
-	// Outgoing connections take their ports from 32768 on, see ip_local_port_range in ip(7).
-	const lowest, highest = 10000, 32000
-	for range 100 {
-		addr := fmt.Sprintf("%s:%d", ip(), lowest+rand.IntN(highest-lowest))
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			return "", fmt.Errorf("give back port %s: %w", addr, err)
-		}
-		return addr, nil
-	}
-	return "", errors.New("no free loopback port found")
 }
 
 // logBuffer keeps the last bytes written to it.

@@ -133,3 +133,17 @@ func TestMemoryIsThatOfTheProcess(t *testing.T) {
 		t.Errorf("a shell has %d bytes in memory: %v", n, err)
 	}
 }
+
+func TestFreeAddrIsGivenOnce(t *testing.T) {
+	given := map[string]bool{}
+	for range 300 {
+		addr, err := FreeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if given[addr] {
+			t.Fatalf("%s is given twice", addr)
+		}
+		given[addr] = true
+	}
+}

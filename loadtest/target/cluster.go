@@ -53,10 +53,10 @@ func (c *Cluster) start(ctx context.Context, bin *proc.Bin, program proc.Program
 	)
 	for i := range n {
 		m := &Member{Name: fmt.Sprintf("m%d", i+1), DataDir: filepath.Join(dir, fmt.Sprintf("m%d", i+1)), Server: &Server{}}
-		if m.Addr, err = proc.OwnAddr(); err != nil {
+		if m.Addr, err = proc.FreeAddr(); err != nil {
 			return err
 		}
-		if m.Peer, err = proc.OwnAddr(); err != nil {
+		if m.Peer, err = proc.FreeAddr(); err != nil {
 			return err
 		}
 		own := append(MemberArgs(m.Name, m.DataDir, m.Addr, m.Peer), o.Args...)
@@ -138,7 +138,7 @@ func StartProxy(ctx context.Context, bin *proc.Bin, endpoints []string, args ...
 	if err != nil {
 		return nil, err
 	}
-	addr, err := proc.OwnAddr()
+	addr, err := proc.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
