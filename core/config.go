@@ -30,7 +30,7 @@ type Config struct {
 	JoinExisting bool
 
 	SnapshotCount uint64 // entries between two cuts of the log; default 10,000
-	QuotaBytes    int64  // of the store's file; 0 is 2 GiB, negative none
+	QuotaBytes    int64  // of the store's file; 0 is DefaultQuotaBytes, negative none
 
 	HeartbeatInterval time.Duration // raft's tick; default 100 ms
 	ElectionTimeout   time.Duration // default 1 s
@@ -77,12 +77,12 @@ type Config struct {
 	DiskFree func(dir string) (int64, error)
 }
 
-const (
-	defaultQuotaBytes = 2 << 30
-	// cutBytes of log entries trigger a cut before SnapshotCount is reached: raft's storage holds in memory what
-	// has not been cut.
-	cutBytes = 64 << 20
-)
+// DefaultQuotaBytes is how large the store's file may become unless Config says otherwise.
+const DefaultQuotaBytes = 2 << 30
+
+// cutBytes of log entries trigger a cut before SnapshotCount is reached: raft's storage holds in memory what has not
+// been cut.
+const cutBytes = 64 << 20
 
 // withDefaults fills in what is zero and checks the rest.
 func (c Config) withDefaults() (Config, error) {
@@ -94,7 +94,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.HistoryBytes, 64<<20)
 	setDefault(&c.MaxLearners, 1)
 	setDefault(&c.WarnApply, 100*time.Millisecond)
-	setDefault(&c.QuotaBytes, defaultQuotaBytes)
+	setDefault(&c.QuotaBytes, DefaultQuotaBytes)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -21,8 +21,9 @@ import (
 //	DataDir/member/store.db   mvcc's bbolt file
 //	DataDir/member/wal/       the log, unless Config.WALDir says otherwise
 //
-// A new member's store is written first, then its log, which appears as a whole; so a store that has nothing but
-// its first state and no log beside it is a start that was cut off, and is done again.
+// A new member's store is made first, without any state; then its log, which appears as a whole and says who the member
+// is; then the store's first state. So a store that has a state has had a log, and without it is of no use: what was
+// acknowledged may be in that alone. Where there is no state yet, a start was cut off, and goes on from there.
 
 // errLocked says that another process has the data directory.
 var errLocked = errors.New("in use by another process")
@@ -34,32 +35,32 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	storePath, logDir := filepath.Join(memberDir, "store.db"), n.cfg.WALDir
 	hasStore, err := exists(storePath)
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+		return nil, dirError(dir, err)
 	}
 	hasEtcds, err := exists(filepath.Join(memberDir, "snap"))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+		return nil, dirError(dir, err)
 	case hasEtcds && !hasStore:
 		return nil, fmt.Errorf("data directory %s is etcd's, whose files weir does not read: give another --data-dir", dir)
 	case hasEtcds:
 		n.logger.Warn("an etcd was started in this data directory too; what it left can be removed", "path", filepath.Join(memberDir, "snap"))
 	}
 	if err := n.cfg.LogFS.MkdirAll(memberDir); err != nil {
-		return nil, fmt.Errorf("make data directory %s: %w: give a --data-dir that this user can write", dir, err)
+		return nil, dirError(dir, err)
 	}
 	if n.lock, err = lockFile(filepath.Join(memberDir, "lock")); err != nil {
 		if errors.Is(err, errLocked) {
 			return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give another --data-dir", dir)
 		}
-		return nil, fmt.Errorf("data directory %s: %w: give a --data-dir that this user can write", dir, err)
+		return nil, dirError(dir, err)
 	}
 	if hasStore, err = exists(storePath); err != nil { // again: from here on nobody else makes one
-		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+		return nil, dirError(dir, err)
 	}
 	hasLog, err := wal.Exists(logDir, n.cfg.LogFS)
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+		return nil, logDirError(err)
 	}
 	switch {
 	case hasLog && !hasStore:
@@ -67,38 +68,93 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	case !hasLog && n.cfg.JoinExisting:
 		return nil, errors.New("--initial-cluster-state=existing, but there is no data and joining a cluster is not there yet: start with 'new'")
 	}
-	if n.store, err = mvcc.Open(storePath, n.cfg.storeOptions()); err != nil {
-		return nil, fmt.Errorf("open the store: %w: put back a copy of the whole data directory that was made while nothing ran in it, or give another --data-dir", err)
+	if err := n.openStore(storePath); err != nil {
+		return nil, err
 	}
-	if free := n.store.Size() - n.store.SizeInUse(); n.cfg.DefragmentAtStart > 0 && free >= n.cfg.DefragmentAtStart {
-		n.logger.Info("defragmenting the store", "free-bytes", free)
-		if err := n.store.Defragment(); err != nil {
-			return nil, fmt.Errorf("defragment the store: %w", err)
-		}
+	applied := n.store.Applied()
+	hasState := applied.Index > 0 || n.store.Revision() > 1
+	if !hasLog && hasState {
+		return nil, fmt.Errorf("data directory %s has a store, and its log is not in %s: put it back or give the right --wal-dir, or another --data-dir", dir, logDir)
 	}
-	logOptions := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}
-	if !hasLog {
-		if n.store.Applied().Index > firstIndex || n.store.Revision() > 1 {
-			return nil, fmt.Errorf("data directory %s has a store, and its log is not in %s: put it back or give the right --wal-dir, or another --data-dir", dir, logDir)
-		}
-		return n.bootstrap(logDir, logOptions)
-	}
-	log, recovered, err := wal.Open(logDir, logOptions)
+	recovered, err := n.openLog(logDir, hasLog)
 	if err != nil {
-		return nil, fmt.Errorf("open the log: %w", err)
-	}
-	n.log = log
-	if n.member, err = decodeMember(recovered.Metadata); err != nil {
-		return nil, fmt.Errorf("open the log: %w", err)
+		return nil, err
 	}
 	if n.cfg.CheckToken && n.member.Token != n.cfg.ClusterToken {
 		return nil, fmt.Errorf("data directory %s is of another cluster, made with --initial-cluster-token=%s: give that token, or another --data-dir", dir, n.member.Token)
 	}
-	if !slices.Contains(n.store.Applied().ConfState.GetVoters(), n.member.ID) {
+	switch isUsed := len(recovered.Entries) > 0 || recovered.FirstIndex > 1; {
+	case !hasState && isUsed:
+		return nil, fmt.Errorf("data directory %s has an empty store, and its log is not: put the right member/store.db back", dir)
+	case !hasState:
+		n.beginStore()
+		applied.Index, applied.Term = firstIndex, firstTerm
+	case !slices.Contains(applied.ConfState.GetVoters(), n.member.ID):
 		return nil, fmt.Errorf("data directory %s has a store that is not of member %s, whose log it has: they are of different clusters; put the right member/store.db back", dir, idString(n.member.ID))
 	}
-	applied := n.store.Applied()
 	return recovered, n.updateAttributes(applied.Index, applied.Term)
+}
+
+// dirError says what to do about a data directory that cannot be used.
+func dirError(dir string, err error) error {
+	return fmt.Errorf("data directory %s: %w: give a --data-dir that is a directory, or can become one, and that this user can write", dir, err)
+}
+
+// logDirError is dirError of the log's, whose path err has.
+func logDirError(err error) error {
+	return fmt.Errorf("%w: give a --wal-dir that is a directory, or can become one, and that this user can write", err)
+}
+
+// openStore opens the store, or makes an empty one.
+func (n *Node) openStore(path string) (err error) {
+	n.store, err = mvcc.Open(path, n.cfg.storeOptions())
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("open the store: %w: let this user read and write it", err)
+	case errors.Is(err, mvcc.ErrLocked):
+		return fmt.Errorf("open the store: %w: stop that", err)
+	case err != nil:
+		return fmt.Errorf("open the store: %w: put back a copy of the whole data directory that was made while nothing ran in it, or give another --data-dir", err)
+	}
+	if free := n.store.Size() - n.store.SizeInUse(); n.cfg.DefragmentAtStart > 0 && free >= n.cfg.DefragmentAtStart {
+		n.logger.Info("defragmenting the store", "free-bytes", free)
+		if err := n.store.Defragment(); err != nil {
+			return fmt.Errorf("defragment the store: %w", err)
+		}
+	}
+	return nil
+}
+
+// openLog opens the log, or makes that of the only member of a new cluster, and learns from it who this member is.
+func (n *Node) openLog(dir string, exists bool) (recovered *wal.Recovered, err error) {
+	o := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}
+	if !exists {
+		return n.makeLog(dir, o)
+	}
+	if n.log, recovered, err = wal.Open(dir, o); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	if n.member, err = decodeMember(recovered.Metadata); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	return recovered, nil
+}
+
+func (n *Node) makeLog(dir string, o wal.Options) (*wal.Recovered, error) {
+	// The name of the store's file must not be lost when the log's is not: they may be on two disks.
+	if err := n.cfg.LogFS.SyncDir(filepath.Join(n.cfg.DataDir, "member")); err != nil {
+		return nil, fmt.Errorf("make the data directory durable: %w", err)
+	}
+	n.member = newMember(n.cfg.PeerURLs, n.cfg.ClusterToken)
+	metadata, err := n.member.encode()
+	if err != nil {
+		return nil, err
+	}
+	if n.log, err = wal.Create(dir, metadata, o); err != nil {
+		return nil, logDirError(fmt.Errorf("make the log: %w", err))
+	}
+	n.logger.Info("made a new cluster of one member", "cluster-id", idString(n.member.ClusterID), "member-id", idString(n.member.ID))
+	return &wal.Recovered{HardState: &raftpb.HardState{}, FirstIndex: 1}, nil
 }
 
 func exists(path string) (bool, error) {
@@ -113,40 +169,12 @@ func exists(path string) (bool, error) {
 // same first state, as if it had received a snapshot of this index and term.
 const firstIndex, firstTerm = 1, 1
 
-// bootstrap makes the store and the log of the only member of a new cluster. What an earlier attempt left in the store
-// is replaced: it may have had another identity.
-func (n *Node) bootstrap(logDir string, o wal.Options) (*wal.Recovered, error) {
-	n.member = newMember(n.cfg.PeerURLs, n.cfg.ClusterToken)
-	metadata, err := n.member.encode()
-	if err != nil {
-		return nil, err
-	}
-	var earlier [][]byte
-	err = n.store.ForEach(mvcc.BucketMembers, func(k, _ []byte) error {
-		earlier = append(earlier, slices.Clone(k))
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the members: %w", err)
-	}
+// beginStore writes the first state, but for what updateAttributes adds to it before it is committed.
+func (n *Node) beginStore() {
 	tx := n.store.Begin(firstIndex, firstTerm)
-	for _, key := range earlier {
-		tx.Delete(mvcc.BucketMembers, key)
-	}
 	tx.SetConfState(&raftpb.ConfState{Voters: []uint64{n.member.ID}, AutoLeave: proto.Bool(false)})
 	tx.Put(mvcc.BucketCluster, clusterVersionKey, []byte(layoutVersion))
 	tx.End()
-	if err := n.updateAttributes(firstIndex, firstTerm); err != nil {
-		return nil, err
-	}
-	if n.log, err = wal.Create(logDir, metadata, o); err != nil {
-		return nil, fmt.Errorf("make the log: %w", err)
-	}
-	n.logger.Info("made a new cluster of one member", "cluster-id", idString(n.member.ClusterID), "member-id", idString(n.member.ID))
-	return &wal.Recovered{
-		HardState:  &raftpb.HardState{Term: proto.Uint64(firstTerm), Commit: proto.Uint64(firstIndex)},
-		FirstIndex: firstIndex + 1,
-	}, nil
 }
 
 // updateAttributes writes this member's name and URLs into the store, if they are not there, as part of the entry that

@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/mem"
 
+	"weir/core/mvcc"
 	"weir/core/wal"
 	"weir/grpcapi/wire"
 )
@@ -33,6 +35,107 @@ func TestACutOffBootstrapIsDoneAgainWithWhateverIdentityIsAskedFor(t *testing.T)
 	}
 	closeNode(t, n)
 	closeNode(t, openNode(t, dir)) // the identity is kept, whatever the flags say now
+}
+
+func TestABootstrapThatWasCutOffBeforeTheStoreHadAStateGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	made := newMember([]string{"http://127.0.0.1:1"}, "token")
+	metadata, err := made.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := wal.Create(filepath.Join(dir, "member", "wal"), metadata, wal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	makeStore(t, dir)
+	n := openNode(t, dir)
+	defer closeNode(t, n)
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+	list, err := n.MemberList(t.Context(), &pb.MemberListRequest{})
+	if err != nil || len(list.Members) != 1 || list.Members[0].ID != made.ID || list.Header.ClusterId != made.ClusterID {
+		t.Errorf("members: %v, %v", list, err)
+	}
+}
+
+// makeStore puts an empty store into a data directory.
+func makeStore(t *testing.T, dir string) {
+	t.Helper()
+	s, err := mvcc.Open(filepath.Join(dir, "member", "store.db"), mvcc.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A member that is killed early has all that was acknowledged in its log alone.
+func TestAStoreWithoutItsLogIsRefusedAlsoBeforeItsFirstCommit(t *testing.T) {
+	dir, log := t.TempDir(), t.TempDir()
+	n := openNode(t, dir, func(c *Config) { c.WALDir, c.BatchInterval = log, time.Hour })
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+	killed, killedLog := copyDataDir(t, dir), copyDataDir(t, log)
+	closeNode(t, n)
+	if n, err := Open(Config{DataDir: killed, WALDir: t.TempDir()}); err == nil {
+		n.Close()
+		t.Fatal("it started with another log")
+	} else if !strings.Contains(err.Error(), "give the right --wal-dir") {
+		t.Errorf("got %v", err)
+	}
+	n = openNode(t, killed, func(c *Config) { c.WALDir = killedLog })
+	defer closeNode(t, n)
+	if got := mustRange(t, n, &wire.RangeRequest{Key: []byte("k")}); len(got.Kvs) != 1 {
+		t.Errorf("what was acknowledged is lost: %v", got)
+	}
+}
+
+func TestAnEmptyStoreIsNotFilledFromALogThatWasUsed(t *testing.T) {
+	dir := t.TempDir()
+	n := openNode(t, dir)
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+	closeNode(t, n)
+	if err := os.Truncate(filepath.Join(dir, "member", "store.db"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Open(Config{DataDir: dir}); err == nil {
+		n.Close()
+		t.Fatal("it started")
+	} else if !strings.Contains(err.Error(), "has an empty store, and its log is not") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestADataDirectoryThatCannotBeUsedIsRefusedWithWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(dir, "link")); err != nil {
+		t.Skip(err) // Windows wants a privilege for it
+	}
+	for _, c := range []struct{ data, log, problem, todo string }{
+		{"file", "", "not a directory", "give a --data-dir that is a directory"},
+		{"link", "", "link is a symbolic link whose target is missing", "give a --data-dir that is a directory"},
+		{"data", "file", "not a directory", "give a --wal-dir that is a directory"},
+		{"data", "link", "link is a symbolic link whose target is missing", "give a --wal-dir that is a directory"},
+	} {
+		config := Config{DataDir: filepath.Join(dir, c.data)}
+		if c.log != "" {
+			config.WALDir = filepath.Join(dir, c.log)
+		}
+		n, err := Open(config)
+		if err == nil {
+			n.Close()
+			t.Fatalf("%v: it started", c)
+		}
+		if !strings.Contains(err.Error(), c.problem) || !strings.Contains(err.Error(), c.todo) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: got %v", c, err)
+		}
+	}
 }
 
 func TestStoreAndLogThatDoNotBelongTogetherAreRefused(t *testing.T) {

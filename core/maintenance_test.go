@@ -56,7 +56,7 @@ func TestOnlyAdministratorsAdministrate(t *testing.T) {
 }
 
 func TestStatusTellsTheQuotaAsItWasGiven(t *testing.T) {
-	for given, want := range map[int64]int64{0: defaultQuotaBytes, 1 << 30: 1 << 30, -1: -1} {
+	for given, want := range map[int64]int64{0: DefaultQuotaBytes, 1 << 30: 1 << 30, -1: -1} {
 		n := openNode(t, t.TempDir(), func(c *Config) { c.QuotaBytes = given })
 		s, err := n.Status(t.Context(), &pb.StatusRequest{})
 		if err != nil || s.DbSizeQuota != want {

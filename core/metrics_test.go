@@ -58,7 +58,7 @@ func TestAMemberTellsWhatItIs(t *testing.T) {
 		"etcd_server_proposals_applied_total":          applied,
 		"etcd_server_proposals_pending":                0,
 		"etcd_server_proposals_failed_total":           0,
-		"etcd_server_quota_backend_bytes":              defaultQuotaBytes,
+		"etcd_server_quota_backend_bytes":              DefaultQuotaBytes,
 		"etcd_server_id " + id:                         1,
 		"etcd_server_version " + version.Version:       1,
 		"etcd_cluster_version 3.7":                     1,

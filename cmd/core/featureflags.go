@@ -8,29 +8,40 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"weir/cmd/internal/process"
 )
 
 // featureFlags are etcd's gates of unfinished features. Weir has none of its own.
 type featureFlags struct{ gates string }
 
-// featureGates are those of etcd 3.7, and why each changes nothing here, if so.
-var featureGates = map[string]string{
-	"AllAlpha":                     "",
-	"AllBeta":                      "those of FastLeaseKeepAlive and TxnModeWriteWithSharedBuffer have nothing to change",
-	"CompactHashCheck":             "there is no other voting member to compare with",
-	"FastLeaseKeepAlive":           "pings are always answered without waiting for what is being applied",
-	"InitialCorruptCheck":          "there is no other voting member to compare with",
-	"LeaseCheckpoint":              "there is no other member that could come to lead",
-	"LeaseCheckpointPersist":       "there is no other member that could come to lead",
-	"PriorityRequest":              "requests are never put behind others",
-	"SetMemberLocalAddr":           "there is no other member to talk to",
-	"StopGRPCServiceOnDefrag":      "",
-	"TxnModeWriteWithSharedBuffer": "transactions have no such buffer",
+// feature is what one gate opens.
+type feature struct {
+	stage string // alpha or beta
+	on    bool   // unless something else is given
+	why   string // it changes nothing here; empty if it does
+}
+
+const alpha, beta = "ALPHA", "BETA"
+
+// features are those of etcd 3.7. The first two stand for all others of their stage.
+var features = map[string]feature{
+	"AllAlpha":                     {stage: alpha},
+	"AllBeta":                      {stage: beta, why: "those of FastLeaseKeepAlive and TxnModeWriteWithSharedBuffer have nothing to change"},
+	"CompactHashCheck":             {stage: alpha, why: "there is no other voting member to compare with"},
+	"FastLeaseKeepAlive":           {stage: beta, on: true, why: "pings are always answered without waiting for what is being applied"},
+	"InitialCorruptCheck":          {stage: alpha, why: "there is no other voting member to compare with"},
+	"LeaseCheckpoint":              {stage: alpha, why: "there is no other member that could come to lead"},
+	"LeaseCheckpointPersist":       {stage: alpha, why: "there is no other member that could come to lead"},
+	"PriorityRequest":              {stage: alpha, why: "requests are never put behind others"},
+	"SetMemberLocalAddr":           {stage: alpha, why: "there is no other member to talk to"},
+	"StopGRPCServiceOnDefrag":      {stage: alpha},
+	"TxnModeWriteWithSharedBuffer": {stage: beta, on: true, why: "transactions have no such buffer"},
 }
 
 func (g *featureFlags) define(f *process.Flags) {
-	f.StringVar(&g.gates, "feature-gates", "", "List of name=true or name=false for features of etcd that are not final: "+strings.Join(slices.Sorted(maps.Keys(featureGates)), ", ")+".")
+	f.StringVar(&g.gates, "feature-gates", "", "List of name=true or name=false for features of etcd that are not final: "+strings.Join(slices.Sorted(maps.Keys(features)), ", ")+".")
 }
 
 func (g *featureFlags) apply(f *process.Flags, o *options) error {
@@ -42,28 +53,48 @@ func (g *featureFlags) apply(f *process.Flags, o *options) error {
 		}
 		name, value, _ := strings.Cut(pair, "=")
 		name = strings.TrimSpace(name)
-		reason, known := featureGates[name]
+		gate, known := features[name]
 		on, err := strconv.ParseBool(strings.TrimSpace(value))
 		if !known || err != nil {
-			return fmt.Errorf("malformed entry %q in --feature-gates: give name=true or name=false, with one of %s", pair, strings.Join(slices.Sorted(maps.Keys(featureGates)), ", "))
+			return fmt.Errorf("malformed entry %q in --feature-gates: give name=true or name=false, with one of %s", pair, strings.Join(slices.Sorted(maps.Keys(features)), ", "))
 		}
 		values[name] = on
-		if reason != "" {
-			ineffective = append(ineffective, name+": "+reason)
+		if gate.why != "" {
+			ineffective = append(ineffective, name+": "+gate.why)
 		}
 	}
-	alpha := func(name string) bool { // its own value counts more than that of all
-		if on, given := values[name]; given {
-			return on
+	o.features = map[string]bool{}
+	all := map[string]string{alpha: "AllAlpha", beta: "AllBeta"}
+	for name, gate := range features {
+		o.features[name] = gate.on
+		for _, given := range []string{all[gate.stage], name} { // its own value counts more than that of all
+			if on, ok := values[given]; ok {
+				o.features[name] = on
+			}
 		}
-		return values["AllAlpha"]
 	}
-	if alpha("LeaseCheckpointPersist") && !alpha("LeaseCheckpoint") {
+	if o.features["LeaseCheckpointPersist"] && !o.features["LeaseCheckpoint"] {
 		return errors.New("--feature-gates has LeaseCheckpointPersist, which needs LeaseCheckpoint: give both or none")
 	}
-	o.api.RestToDefragment = alpha("StopGRPCServiceOnDefrag")
+	o.api.RestToDefragment = o.features["StopGRPCServiceOnDefrag"]
 	if len(ineffective) > 0 {
 		f.NoEffect("feature-gates", strings.Join(ineffective, "; "))
 	}
 	return nil
+}
+
+// featureMetric is the metric of the gates that are open.
+func featureMetric(on map[string]bool) prometheus.Collector {
+	m := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "etcd_server_feature_enabled",
+		Help: "Whether a feature gate is open: 1 or 0.",
+	}, []string{"name", "stage"})
+	for name, gate := range features {
+		value := 0.0
+		if on[name] {
+			value = 1
+		}
+		m.WithLabelValues(name, gate.stage).Set(value)
+	}
+	return m
 }

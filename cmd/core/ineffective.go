@@ -78,7 +78,7 @@ func (i *ineffectiveFlags) define(f *process.Flags) {
 		f.NoEffect(flag.name, flag.why)
 	}
 	for _, name := range leftovers {
-		f.BoolFunc(name, "No effect, at etcd neither.", func(string) error { return nil })
+		f.BoolFunc(name, "", func(string) error { return nil }) // not for the help, where etcd does not have them either
 		f.NoEffect(name, "etcd ignores it too")
 	}
 }

@@ -22,6 +22,7 @@ type options struct {
 	tracing *tracing.Config // nil is off
 
 	extensiveMetrics bool
+	features         map[string]bool   // etcd's feature gates that are open
 	ineffective      map[string]string // flags that were given and change nothing, and why
 	unknownVariables []string
 	version          bool

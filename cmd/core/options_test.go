@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -8,6 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"weir/cmd/internal/process"
 )
 
 func TestDefaultsAreEtcds(t *testing.T) {
@@ -17,7 +23,8 @@ func TestDefaultsAreEtcds(t *testing.T) {
 	}
 	c, a := o.core, o.api
 	if c.Name != "default" || c.DataDir != "default.weir" || c.PeerURLs[0] != defaultPeerURL || c.ClientURLs[0] != defaultClientURL ||
-		c.ClusterToken != "etcd-cluster" || c.CheckToken || c.JoinExisting || c.SnapshotCount != 10_000 || c.QuotaBytes != 0 ||
+		c.ClusterToken != "etcd-cluster" || c.CheckToken || c.JoinExisting || c.SnapshotCount != 10_000 || c.QuotaBytes != 2<<30 ||
+		c.BatchInterval != 100*time.Millisecond || c.BatchLimit != 0 || c.CompactionBatch != 1000 || c.CompactionSleep != 10*time.Millisecond ||
 		c.HeartbeatInterval != 100*time.Millisecond || c.ElectionTimeout != time.Second || c.LaxReconfigCheck || c.MaxLearners != 1 ||
 		c.SnapshotCatchUpEntries != 5000 || c.AutoCompaction.Mode != "" || c.Auth.Token != "simple" || c.Auth.TokenTTL != 5*time.Minute || c.Auth.BcryptCost != 10 {
 		t.Errorf("core: %+v", c)
@@ -247,5 +254,73 @@ func TestFeatureGates(t *testing.T) {
 		if want.ineffective == "" && o.ineffective["feature-gates"] != "" && gates != "" {
 			t.Errorf("%q: %v", gates, o.ineffective)
 		}
+	}
+}
+
+func TestHelpHasTheDefaultsThatHoldAndNoLeftovers(t *testing.T) {
+	o, err := parseOptions([]string{"--help"}, nil)
+	if !errors.Is(err, process.ErrHelp) {
+		t.Fatalf("got %v", err)
+	}
+	var out strings.Builder
+	o.usage(&out)
+	for flag, byDefault := range map[string]string{"backend-batch-interval": "100ms", "compaction-batch-limit": "1000", "compaction-sleep-interval": "10ms"} {
+		if want := "  --" + flag + " '" + byDefault + "'\n"; !strings.Contains(out.String(), want) {
+			t.Errorf("the help does not have %q", want)
+		}
+	}
+	for _, flag := range leftovers {
+		if strings.Contains(out.String(), "--"+flag+" '") {
+			t.Errorf("the help has --%s", flag)
+		}
+		if o, err := parseOptions([]string{"--" + flag}, nil); err != nil || o.ineffective[flag] == "" {
+			t.Errorf("--%s: %v, %v", flag, o.ineffective, err)
+		}
+	}
+}
+
+func TestFeatureMetricIsOfTheGatesAsGiven(t *testing.T) {
+	for gates, open := range map[string][]string{
+		"":                                   {"FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"}, // as at etcd
+		"AllBeta=false,LeaseCheckpoint=true": {"LeaseCheckpoint"},
+		"AllBeta=false,TxnModeWriteWithSharedBuffer=true": {"TxnModeWriteWithSharedBuffer"},
+	} {
+		o, err := parseOptions([]string{"--feature-gates=" + gates}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(featureMetric(o.features))
+		families, err := registry.Gather()
+		if err != nil || len(families) != 1 || len(families[0].Metric) != len(features) {
+			t.Fatalf("got %v, %v", families, err)
+		}
+		var got []string
+		for _, m := range families[0].Metric {
+			if m.GetGauge().GetValue() == 1 {
+				got = append(got, m.Label[0].GetValue())
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, open) {
+			t.Errorf("%q: open are %v, want %v", gates, got, open)
+		}
+	}
+}
+
+// One warning, however many ports have the certificate.
+func TestFlagsThatKeepNobodyOutAreWarnedOfOnce(t *testing.T) {
+	dir := t.TempDir()
+	o, err := parseOptions([]string{"--data-dir=" + dir, "--auto-tls", "--client-cert-allowed-hostname=a",
+		"--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1", "--listen-client-http-urls=https://127.0.0.1:2", "--listen-metrics-urls=https://127.0.0.1:3"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	c, err := loadCertificates(o, slog.New(slog.NewTextHandler(&out, nil)))
+	if err != nil || len(c) != 3 {
+		t.Fatalf("got %v, %v", c, err)
+	}
+	if n := strings.Count(out.String(), "flags keep nobody out"); n != 1 {
+		t.Errorf("%d warnings: %s", n, out.String())
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"weir/cmd/internal/process"
+	"weir/cmd/internal/tlsfiles"
 	"weir/core"
 	"weir/grpcapi"
 )
@@ -22,7 +23,7 @@ type certificates map[string]*tls.Config
 
 // loadCertificates reads those that a URL needs. As at etcd the files of others are not looked at.
 func loadCertificates(o options, logger *slog.Logger) (certificates, error) {
-	c := certificates{}
+	c, warned := certificates{}, map[tlsfiles.Side]bool{}
 	for _, list := range o.listen.byFlag() {
 		files := o.certificateFiles(list.flag)
 		for _, u := range list.urls {
@@ -41,6 +42,10 @@ func loadCertificates(o options, logger *slog.Logger) (certificates, error) {
 			return nil, err
 		}
 		c[list.flag] = loaded
+		if !warned[files.Side] {
+			warned[files.Side] = true
+			files.Warn(logger)
+		}
 	}
 	return c, nil
 }
@@ -67,7 +72,7 @@ func newServers(o options, node *core.Node, c certificates) (*servers, error) {
 	if o.extensiveMetrics {
 		o.api.Metrics = grpcapi.NewExtensiveMetrics()
 	}
-	registry, err := process.NewRegistry(node, o.api.Metrics)
+	registry, err := process.NewRegistry(node, o.api.Metrics, featureMetric(o.features))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -37,15 +38,15 @@ func (s *storeFlags) define(f *process.Flags) {
 	f.Uint64Var(&s.snapshotCount, "snapshot-count", 10_000, "Number of committed entries after which the log is cut.")
 	f.Uint64Var(&s.catchUpEntries, "snapshot-catchup-entries", 5000, "Number of entries kept for slow members when the log is cut.")
 	f.Int64Var(&s.quota, "quota-backend-bytes", 0, "Size of the store's file at which writes are refused with an alarm. 0 is 2 GiB, negative is none.")
-	f.DurationVar(&s.batchInterval, "backend-batch-interval", 0, "Maximum time before a transaction of the store is committed (0 is 100ms).")
-	f.IntVar(&s.batchLimit, "backend-batch-limit", 0, "Maximum number of entries before a transaction of the store is committed (0 is 10000).")
+	f.DurationVar(&s.batchInterval, "backend-batch-interval", 100*time.Millisecond, "Maximum time before a transaction of the store is committed (0 is 100ms).")
+	f.IntVar(&s.batchLimit, "backend-batch-limit", 0, "Number of changes after which a transaction of the store is committed (0 is no such limit, but one of 16 MiB).")
 	f.UintVar(&s.defragment, "bootstrap-defrag-threshold-megabytes", 0, "Megabytes of the store's file that must be free for it to be defragmented at start (0 to disable).")
 	f.BoolVar(&s.noFsync, "unsafe-no-fsync", false, "Never wait for the disk. UNSAFE: what was acknowledged is lost when the machine loses power.")
 	f.DurationVar(&s.warnApply, "warning-apply-duration", 100*time.Millisecond, "Time after which the applying of a request is logged as slow.")
 	f.StringVar(&s.compactionMode, "auto-compaction-mode", "periodic", "What --auto-compaction-retention counts: 'periodic' time, 'revision' revisions.")
 	f.StringVar(&s.compactionRetention, "auto-compaction-retention", "0", "How much of the past automatic compaction keeps: a duration, or hours without a unit; or a number of revisions. 0 is all.")
-	f.IntVar(&s.compactionBatch, "compaction-batch-limit", 0, "Maximum number of revisions that a compaction deletes in one go (0 is 1000).")
-	f.DurationVar(&s.compactionSleep, "compaction-sleep-interval", 0, "Pause of a compaction between two batches (0 is 10ms).")
+	f.IntVar(&s.compactionBatch, "compaction-batch-limit", 1000, "Maximum number of revisions that a compaction deletes in one go (0 is 1000).")
+	f.DurationVar(&s.compactionSleep, "compaction-sleep-interval", 10*time.Millisecond, "Pause of a compaction between two batches (0 is 10ms).")
 }
 
 func (s *storeFlags) apply(_ *process.Flags, o *options) (err error) {
@@ -79,7 +80,8 @@ func (s *storeFlags) apply(_ *process.Flags, o *options) (err error) {
 	}
 	c := &o.core
 	c.HeartbeatInterval, c.ElectionTimeout = time.Duration(s.heartbeat)*time.Millisecond, time.Duration(s.election)*time.Millisecond
-	c.SnapshotCount, c.SnapshotCatchUpEntries, c.QuotaBytes = s.snapshotCount, s.catchUpEntries, s.quota
+	c.SnapshotCount, c.SnapshotCatchUpEntries = s.snapshotCount, s.catchUpEntries
+	c.QuotaBytes = cmp.Or(s.quota, core.DefaultQuotaBytes) // which is logged
 	c.BatchInterval, c.BatchLimit, c.UnsafeNoFsync, c.WarnApply = s.batchInterval, s.batchLimit, s.noFsync, s.warnApply
 	c.DefragmentAtStart = int64(s.defragment) << 20
 	c.CompactionBatch, c.CompactionSleep = s.compactionBatch, s.compactionSleep

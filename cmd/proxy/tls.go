@@ -24,6 +24,7 @@ func (o *options) loadCertificates(logger *slog.Logger) (c certificates, err err
 	if c.clients, err = o.listen.Load(logger); err != nil {
 		return c, err
 	}
+	o.listen.Warn(logger)
 	if !slices.ContainsFunc(o.metricsURLs, isSecure) {
 		return c, nil
 	}

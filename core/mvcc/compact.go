@@ -84,7 +84,7 @@ func (c *compactor) run() {
 		if !next.barrier {
 			if err := c.compact(next); err != nil {
 				if !errors.Is(err, ErrClosed) {
-					_ = c.s.committer.fail(fmt.Errorf("compact to revision %d: %w", next.rev, err))
+					_ = c.s.committer.fail(fmt.Errorf("compact %s: %w", c.s.path, err))
 				}
 				return // it is resumed when the store is opened again
 			}
@@ -178,7 +178,10 @@ func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err err
 			hash = newHasher(what.previous, what.rev, v.state.tree, revision.keptByCompaction)
 		}
 		var doomed [][]byte
-		doomed, from, done, err = c.sweep(v, from, what.rev, hash)
+		err = guarded(s.log, func() (err error) {
+			doomed, from, done, err = c.sweep(v, from, what.rev, hash)
+			return err
+		})
 		v.Close()
 		if err != nil {
 			return kvHash{}, 0, fmt.Errorf("compact to revision %d: %w", what.rev, err)

@@ -13,7 +13,7 @@ import (
 
 // Defragment rewrites the file without its free pages. Reads go on meanwhile, in the old file until the new one is
 // there; entries are gathered in memory, so Begin may wait. When it fails, or the machine does, the old file is as it
-// was. On Windows, where a file that is open cannot be replaced, it fails with errors.ErrUnsupported.
+// was; if that turns out to be damaged, nothing more is committed. On Windows, where a file that is open cannot be replaced, it fails with errors.ErrUnsupported.
 func (s *Store) Defragment() error {
 	if runtime.GOOS == "windows" {
 		return fmt.Errorf("defragment: %w on windows", errors.ErrUnsupported)
@@ -29,8 +29,16 @@ func (c *committer) defragment() error {
 	s.metrics.defragmenting.Set(1)
 	defer s.metrics.defragmenting.Set(0)
 	before, start := s.Size(), time.Now()
-	fresh, mapped, err := c.rewrite()
-	if err != nil {
+	var fresh *bolt.DB
+	var mapped int64
+	err := guarded(s.log, func() (err error) {
+		fresh, mapped, err = c.rewrite()
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrDamaged): // what is half written stays open, and is removed when the store is opened again
+		return c.fail(fmt.Errorf("defragment %s: %w", s.path, err))
+	case err != nil:
 		return fmt.Errorf("defragment: %w", err)
 	}
 	tx, err := openReadTx(fresh)

@@ -11,6 +11,7 @@
 //   - batch: what is applied but not in the file. committer: the goroutine that puts it there.
 //   - compactor: the goroutine that removes what a compaction gave up.
 //   - readTx: the bbolt read transaction that readers share.
+//   - pageCheck: the look at every page of the file before bbolt trusts it.
 //
 // The way of a write: Txn.Put appends the encoded KeyValue to the batch, and puts the revision into the writer's tree.
 // Txn.Commit publishes both in a new state, which shares all but the changed path of the tree with the one before.

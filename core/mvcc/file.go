@@ -20,10 +20,14 @@ const (
 	mapTimes   = 4        // the size of the file
 )
 
-// openFile opens or creates a bbolt file and says how many bytes of it are mapped at least.
+// openFile opens or creates a bbolt file and says how many bytes of it are mapped at least. A file that bbolt would not
+// survive is refused.
 func openFile(path string, o Options) (db *bolt.DB, mapped int64, err error) {
 	size := int64(0)
 	if info, err := os.Stat(path); err == nil {
+		if info.IsDir() {
+			return nil, 0, fmt.Errorf("open store %s: it is a directory", path)
+		}
 		size = info.Size()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, fmt.Errorf("open store: %w", err)
@@ -33,14 +37,22 @@ func openFile(path string, o Options) (db *bolt.DB, mapped int64, err error) {
 		mapped = max(mapAtLeast, mapTimes*size)
 	}
 	mapped = max(mapped, size)
-	db, err = bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:         o.LockTimeout,
-		InitialMmapSize: int(mapped),
-		MmapFlags:       mmapFlags,
-		FreelistType:    bolt.FreelistMapType,
-		NoFreelistSync:  true, // it is rebuilt when the file is opened, which reads the file anyway
-		NoSync:          o.NoSync,
-		NoGrowSync:      o.NoSync,
+	err = guarded(o.Logger, func() error {
+		if size > 0 {
+			if err := checkPages(path, o); err != nil {
+				return err
+			}
+		}
+		db, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout:         o.LockTimeout,
+			InitialMmapSize: int(mapped),
+			MmapFlags:       mmapFlags,
+			FreelistType:    bolt.FreelistMapType,
+			NoFreelistSync:  true, // it is rebuilt when the file is opened, which reads the file anyway
+			NoSync:          o.NoSync,
+			NoGrowSync:      o.NoSync,
+		})
+		return err
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):

@@ -99,7 +99,7 @@ type Store struct {
 }
 
 // Open opens or creates the store at path, and reads all of it to build the index. An unfinished compaction is
-// resumed. An error wraps ErrLocked when another process has the file open.
+// resumed. An error wraps ErrLocked when another process has the file open, and ErrDamaged when that is what shows.
 func Open(path string, o Options) (*Store, error) {
 	o = o.withDefaults()
 	db, mapped, err := openFile(path, o)
@@ -113,7 +113,7 @@ func Open(path string, o Options) (*Store, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.committer = newCommitter(s, db, mapped)
 	s.compactor = newCompactor(s)
-	if err := s.load(db); err != nil {
+	if err := guarded(s.log, func() error { return s.load(db) }); err != nil {
 		s.cancel()
 		if tx := s.state.Load().tx; tx != nil {
 			tx.release()

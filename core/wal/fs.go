@@ -68,24 +68,35 @@ func (unsyncedFile) Sync() error { return nil }
 type osFS struct{}
 
 func (o osFS) MkdirAll(dir string) error {
-	err := os.Mkdir(dir, 0o700)
 	parent := filepath.Dir(dir)
-	switch {
-	case err == nil:
-		return o.SyncDir(parent)
-	case errors.Is(err, fs.ErrExist):
-		if info, statErr := os.Stat(dir); statErr != nil || !info.IsDir() {
-			return errors.Join(err, statErr)
-		}
-		return nil
-	case errors.Is(err, fs.ErrNotExist) && parent != dir:
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) && parent != dir {
 		if err := o.MkdirAll(parent); err != nil {
 			return err
 		}
-		return o.MkdirAll(dir)
-	default:
+		err = os.Mkdir(dir, 0o700) // once: where nothing can be made, as in a directory that is deleted, this stays so
+	}
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return checkDir(dir, err)
+	case err != nil:
 		return err
 	}
+	return o.SyncDir(parent)
+}
+
+// checkDir says why a directory cannot be made at path, if what is there, as exists says, is none.
+func checkDir(path string, exists error) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s is a symbolic link whose target is missing: %w", path, err)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return exists
+	}
+	return nil
 }
 
 func (osFS) Create(path string) (File, error) {

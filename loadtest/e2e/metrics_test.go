@@ -68,7 +68,7 @@ func (e exposition) shape(family string) string {
 
 // notOurs is what of etcd's metrics weir does not have; docs/metrics.md says why.
 var notOurs = regexp.MustCompile(`^(etcd_debugging_mvcc_pending_events_total|etcd_debugging_server_watch_send_loop_.*|` +
-	`etcd_snap_.*|etcd_debugging_snap_save_.*|etcd_debugging_store_.*|etcd_server_feature_enabled|` +
+	`etcd_snap_.*|etcd_debugging_snap_save_.*|etcd_debugging_store_.*|` +
 	`etcd_server_snapshot_apply_in_progress_total|etcd_grpc_proxy_.*|promhttp_metric_handler_.*)$`)
 
 // ofTheMachine is what differs between two processes because of the Go that built them.

@@ -173,11 +173,14 @@ func (f *Flags) Given(name string) bool {
 	return given
 }
 
-// Usage writes how the command is called, and the flags with their defaults and what they mean.
+// Usage writes how the command is called, and the flags with their defaults and what they mean. A flag of which nothing is
+// said is left out: it is there for the sake of old command lines.
 func (f *Flags) Usage(w io.Writer) {
 	fmt.Fprintf(w, "Usage: %s [--flag=value ...]\n\nEach flag may be given as an environment variable: --data-dir as %s.\n\n",
 		f.command, f.Variable("data-dir"))
 	f.VisitAll(func(fl *flag.Flag) {
-		fmt.Fprintf(w, "  --%s '%s'\n    \t%s\n", fl.Name, fl.DefValue, fl.Usage)
+		if fl.Usage != "" {
+			fmt.Fprintf(w, "  --%s '%s'\n    \t%s\n", fl.Name, fl.DefValue, fl.Usage)
+		}
 	})
 }

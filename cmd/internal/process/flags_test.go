@@ -131,3 +131,14 @@ func TestUnknownVariablesAreToldOfWhereTheyAreTolerated(t *testing.T) {
 		t.Fatalf("unknown are %q", got)
 	}
 }
+
+func TestUsageLeavesOutFlagsOfWhichNothingIsSaid(t *testing.T) {
+	f := NewFlags("x", "X")
+	f.String("shown", "value", "What it is.")
+	f.Bool("hidden", false, "")
+	var out strings.Builder
+	f.Usage(&out)
+	if text := out.String(); !strings.Contains(text, "  --shown 'value'\n    \tWhat it is.\n") || strings.Contains(text, "hidden") {
+		t.Errorf("got %s", text)
+	}
+}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,13 +25,23 @@ type grpcLogger struct {
 	logger *slog.Logger
 }
 
-func (l grpcLogger) debug(text string) {
-	l.logger.Debug("gRPC", "message", strings.TrimSuffix(text, "\n"))
+// debug logs what text returns, which costs something only if it is logged.
+func (l grpcLogger) debug(text func() string) {
+	if l.logger.Enabled(context.Background(), slog.LevelDebug) {
+		l.logger.Debug("gRPC", "message", strings.TrimSuffix(text(), "\n"))
+	}
 }
 
-func (l grpcLogger) Warning(args ...any)                 { l.debug(fmt.Sprint(args...)) }
-func (l grpcLogger) Warningln(args ...any)               { l.debug(fmt.Sprintln(args...)) }
-func (l grpcLogger) Warningf(format string, args ...any) { l.debug(fmt.Sprintf(format, args...)) }
-func (l grpcLogger) Error(args ...any)                   { l.debug(fmt.Sprint(args...)) }
-func (l grpcLogger) Errorln(args ...any)                 { l.debug(fmt.Sprintln(args...)) }
-func (l grpcLogger) Errorf(format string, args ...any)   { l.debug(fmt.Sprintf(format, args...)) }
+func (l grpcLogger) Warning(args ...any) { l.debug(func() string { return fmt.Sprint(args...) }) }
+
+func (l grpcLogger) Warningln(args ...any) { l.debug(func() string { return fmt.Sprintln(args...) }) }
+
+func (l grpcLogger) Warningf(format string, args ...any) {
+	l.debug(func() string { return fmt.Sprintf(format, args...) })
+}
+
+func (l grpcLogger) Error(args ...any) { l.Warning(args...) }
+
+func (l grpcLogger) Errorln(args ...any) { l.Warningln(args...) }
+
+func (l grpcLogger) Errorf(format string, args ...any) { l.Warningf(format, args...) }

@@ -45,7 +45,7 @@ func (s *SelfSigned) files(logger *slog.Logger) (cert, key string, err error) {
 		return "", "", fmt.Errorf("make a certificate: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", "", fmt.Errorf("make a directory for the certificate: %w", err)
+		return "", "", fmt.Errorf("make a directory for the certificate: %w: give a --data-dir that is a directory, or can become one, and that this user can write", err)
 	}
 	// What is there may be for others to read, and would stay so.
 	if err := os.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {

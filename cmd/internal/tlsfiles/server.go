@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"time"
 )
 
 // Server is the TLS flags of a port that others connect to. Zero fields are flags that were not given.
@@ -26,7 +27,8 @@ type Server struct {
 	TrustedCAFile string
 	// ClientCertAuth demands them without TrustedCAFile too: then the system's authorities count, as at etcd.
 	ClientCertAuth bool
-	// CRLFile lists certificates that are refused, by their serial numbers.
+	// CRLFile lists certificates that are refused, by their serial numbers. Where clients are not asked for certificates
+	// it keeps nobody out, nor do the next two; see Warn.
 	CRLFile string
 	// AllowedCNs and AllowedHostnames are of which a client certificate must have one, if there are any; only one of the
 	// two may be given.
@@ -76,8 +78,7 @@ func (s Server) Check() error {
 	return nil
 }
 
-// checkTogether refuses flags that contradict each other, or that would have no effect although they restrict who gets in.
-// (etcd ignores the latter, so that a list of allowed names may keep nobody out.)
+// checkTogether refuses flags that contradict each other.
 func (s Server) checkTogether() error {
 	flag := s.Side.flag
 	if err := together(flag("cert-file"), s.CertFile, flag("key-file"), s.KeyFile); err != nil {
@@ -88,18 +89,6 @@ func (s Server) checkTogether() error {
 	}
 	if len(s.AllowedCNs) > 0 && len(s.AllowedHostnames) > 0 {
 		return fmt.Errorf("--%s and --%s exclude each other: leave one out", flag("client-cert-allowed-cn"), flag("client-cert-allowed-hostname"))
-	}
-	for _, given := range []struct {
-		flag string
-		is   bool
-	}{
-		{"client-cert-allowed-cn", len(s.AllowedCNs) > 0},
-		{"client-cert-allowed-hostname", len(s.AllowedHostnames) > 0},
-		{"client-crl-file", s.CRLFile != ""},
-	} {
-		if given.is && !s.AsksClients() {
-			return fmt.Errorf("--%s needs --%s: without it clients are not asked for certificates", flag(given.flag), flag("trusted-ca-file"))
-		}
 	}
 	if !s.HasCertificate() && s.AsksClients() {
 		asks := "trusted-ca-file"
@@ -183,6 +172,37 @@ func (s Server) load(logger *slog.Logger) (*tls.Config, error) {
 	cfg = cfg.Clone()
 	cfg.GetConfigForClient = p.configFor
 	return cfg, nil
+}
+
+// Warn logs what is probably not meant with flags that Load has accepted, as etcd does. It is for all ports together.
+func (s Server) Warn(logger *slog.Logger) {
+	flag := func(name string) string { return "--" + s.Side.flag(name) }
+	var idle []string
+	for _, given := range []struct {
+		flag string
+		is   bool
+	}{
+		{"client-cert-allowed-cn", len(s.AllowedCNs) > 0},
+		{"client-cert-allowed-hostname", len(s.AllowedHostnames) > 0},
+		{"client-crl-file", s.CRLFile != ""},
+	} {
+		if given.is {
+			idle = append(idle, flag(given.flag))
+		}
+	}
+	switch {
+	case !s.AsksClients() && len(idle) > 0:
+		logger.Warn("flags keep nobody out, since clients are not asked for certificates: give "+flag("trusted-ca-file")+" to ask for them", "flags", idle)
+	case s.ClientCertAuth && s.TrustedCAFile == "":
+		logger.Warn("clients with a certificate of any authority that this system trusts are let in: give "+flag("trusted-ca-file")+" to name yours", "flag", flag("client-cert-auth"))
+	}
+	if s.CertFile == "" {
+		return // one that is made is new
+	}
+	pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+	if err == nil && time.Now().After(pair.Leaf.NotAfter) {
+		logger.Warn("the certificate has expired, so clients will refuse it: replace its file", "flag", flag("cert-file"), "path", s.CertFile, "expired", pair.Leaf.NotAfter.Format(time.RFC3339))
+	}
 }
 
 func (s Server) file(flag, path string) file { return file{s.Side.flag(flag), path} }

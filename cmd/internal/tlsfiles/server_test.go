@@ -329,7 +329,7 @@ func TestContradictionsAreRefusedInOneLine(t *testing.T) {
 		{Server{CertFile: cert}, "--cert-file and --key-file go together"},
 		{Server{Side: PeerSide, KeyFile: key}, "--peer-cert-file and --peer-key-file go together"},
 		{Server{CertFile: cert, KeyFile: otherKey}, "load --cert-file=" + cert + " and --key-file=" + otherKey + ": "},
-		{Server{CertFile: cert, KeyFile: f.path("none")}, "no such file"},
+		{Server{CertFile: cert, KeyFile: f.path("none")}, "no such file or directory: give a file that this user can read"},
 		{Server{CertFile: cert, KeyFile: key, ClientCertFile: cert}, "--client-cert-file and --client-key-file go together"},
 		{Server{CertFile: cert, KeyFile: key, ClientCertFile: cert, ClientKeyFile: otherKey}, "load --client-cert-file="},
 		{Server{TrustedCAFile: ca}, "--trusted-ca-file needs --cert-file and --key-file"},
@@ -338,9 +338,8 @@ func TestContradictionsAreRefusedInOneLine(t *testing.T) {
 		{Server{CertFile: cert, KeyFile: key, TrustedCAFile: key}, "block 1 of it, PRIVATE KEY"},
 		{Server{CertFile: cert, KeyFile: key, TrustedCAFile: ca, CRLFile: garbage}, "load --client-crl-file=" + garbage},
 		{Server{Side: PeerSide, CertFile: cert, KeyFile: key, TrustedCAFile: ca, CRLFile: garbage}, "load --peer-crl-file=" + garbage},
-		{Server{CertFile: cert, KeyFile: key, CRLFile: garbage}, "--client-crl-file needs --trusted-ca-file"},
-		{Server{CertFile: cert, KeyFile: key, AllowedHostnames: []string{"a"}}, "--client-cert-allowed-hostname needs --trusted-ca-file"},
-		{Server{Side: PeerSide, CertFile: cert, KeyFile: key, AllowedCNs: []string{"a"}}, "--peer-cert-allowed-cn needs --peer-trusted-ca-file"},
+		{Server{CertFile: cert, KeyFile: key, CRLFile: garbage}, "load --client-crl-file=" + garbage},
+		{Server{Side: PeerSide, CertFile: cert, KeyFile: key, CRLFile: f.path("none")}, "no such file or directory: give a file that this user can read"},
 		{Server{Side: PeerSide, CertFile: cert, KeyFile: key, TrustedCAFile: ca, AllowedCNs: []string{"a"}, AllowedHostnames: []string{"b"}},
 			"--peer-cert-allowed-cn and --peer-cert-allowed-hostname exclude each other"},
 		{Server{MinVersion: "TLS1.1"}, "unknown --tls-min-version=TLS1.1"},
@@ -359,6 +358,38 @@ func TestContradictionsAreRefusedInOneLine(t *testing.T) {
 	}
 	if cfg, err := (Server{MinVersion: "TLS1.2"}).Load(quiet()); cfg != nil || err != nil {
 		t.Errorf("without certificates: %v, %v", cfg, err)
+	}
+}
+
+// Such flags are etcd's way, and so they are accepted; but whoever gave them should know what they do.
+func TestWhatIsProbablyNotMeantIsLoggedOnce(t *testing.T) {
+	f, a := newFolder(t), newAuthority(t)
+	cert, key := f.writePair("server", a.issue(nil))
+	oldCert, oldKey := f.writePair("old", a.issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }))
+	ca, crl := f.write("ca.crt", a.pem()), f.write("list.crl", a.revoke())
+	for _, c := range []struct {
+		name string
+		Server
+		want string // empty: nothing
+	}{
+		{"all that is needed", Server{CertFile: cert, KeyFile: key, TrustedCAFile: ca, ClientCertAuth: true, CRLFile: crl}, ""},
+		{"a list of nobody's certificates", Server{CertFile: cert, KeyFile: key, CRLFile: crl}, "[--client-crl-file]"},
+		{"at a generated certificate", Server{SelfSigned: &SelfSigned{Dir: f.path("made"), Years: 1}, CRLFile: crl}, "give --trusted-ca-file to ask for them"},
+		{"allowed peers", Server{Side: PeerSide, CertFile: cert, KeyFile: key, AllowedCNs: []string{"a"}, CRLFile: crl}, "[--peer-cert-allowed-cn --peer-crl-file]"},
+		{"allowed hosts", Server{CertFile: cert, KeyFile: key, AllowedHostnames: []string{"a"}}, "[--client-cert-allowed-hostname]"},
+		{"the system's authorities", Server{CertFile: cert, KeyFile: key, ClientCertAuth: true, CRLFile: crl}, "any authority that this system trusts"},
+		{"expired", Server{CertFile: oldCert, KeyFile: oldKey}, "the certificate has expired"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := c.Load(quiet()); err != nil {
+				t.Fatal(err)
+			}
+			log := &logged{}
+			c.Warn(log.logger())
+			if lines := log.count("\n"); c.want == "" && lines > 0 || c.want != "" && (lines != 1 || log.count(c.want) != 1) {
+				t.Errorf("want %q once, got %s", c.want, log.buf.String())
+			}
+		})
 	}
 }
 

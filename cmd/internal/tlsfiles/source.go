@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -41,7 +42,11 @@ const settled = 2 * time.Second
 // newSource reads the files for the first time, when nothing replaces them.
 func newSource[T any](log *slog.Logger, parse func([][]byte) (T, error), files ...file) (*source[T], error) {
 	s := &source[T]{files: files, parse: parse, log: log}
-	if err := s.update(s.stat()); err != nil {
+	err := s.update(s.stat())
+	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
+		err = fmt.Errorf("%w: give a file that this user can read", err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", s.name(), err)
 	}
 	return s, nil
