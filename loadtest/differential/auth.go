@@ -101,7 +101,7 @@ func (r *runner) authenticate(ctx context.Context, user, password string) (*iden
 }
 
 // stepAuth sends a request of the Auth service.
-func (r *runner) stepAuth(ctx context.Context) error {
+func (r *runner) stepAuth(ctx context.Context) (err error) {
 	switch {
 	case !r.auth.enabled && r.chance(12):
 		return r.enable(ctx)
@@ -113,6 +113,12 @@ func (r *runner) stepAuth(ctx context.Context) error {
 		return r.stepAuthenticate(ctx)
 	}
 	req := r.authRequest()
+	if r.auth.enabled && mayRevoke(req) {
+		if err := r.endStreams(ctx); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, r.openPings(ctx)) }()
+	}
 	answers, err := r.ask(ctx, req)
 	if err != nil || answers[0].err != nil {
 		return err
@@ -126,6 +132,16 @@ func (r *runner) stepAuth(ctx context.Context) error {
 		return nil
 	}
 	return r.login(ctx)
+}
+
+// mayRevoke tells whether a request may take a right from somebody. etcd goes on serving open watches, and a core ends them.
+func mayRevoke(req proto.Message) bool {
+	switch req.(type) {
+	case *pb.AuthUserDeleteRequest, *pb.AuthUserRevokeRoleRequest, *pb.AuthRoleDeleteRequest,
+		*pb.AuthRoleGrantPermissionRequest, *pb.AuthRoleRevokePermissionRequest:
+		return true
+	}
+	return false
 }
 
 func (r *runner) stepAuthenticate(ctx context.Context) error {
