@@ -128,10 +128,11 @@ func (s *watchStream) headerNow() wire.Header {
 }
 
 // headerSince is the header of an answer to a request. Its revision is not below any that the client had been told of, on
-// whatever connection to the same member, when it sent the request.
+// whatever connection to the same member, when it sent the request; if upstream cannot say now where it is, on this
+// connection.
 func (s *watchStream) headerSince(since coalesce.Arrival) wire.Header {
 	h := s.service.header()
-	h.Revision = max(h.Revision, s.service.hub.Now(s.grpc.Context(), since))
+	h.Revision = max(h.Revision, s.service.hub.Now(s.grpc.Context(), since), s.session.Floor(s.era))
 	return h
 }
 
