@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -260,4 +261,10 @@ func txnSerializable(r *pb.TxnRequest) bool {
 		}
 	}
 	return true
+}
+
+// nests tells whether r has a transaction among its operations.
+func nests(r *pb.TxnRequest) bool {
+	isTxn := func(op *pb.RequestOp) bool { return op.GetRequestTxn() != nil }
+	return slices.ContainsFunc(r.Success, isTxn) || slices.ContainsFunc(r.Failure, isTxn)
 }
