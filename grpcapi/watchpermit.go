@@ -74,14 +74,14 @@ func (s *watchStream) Recheck() {
 	}
 	resume := !s.sending
 	s.sending = true
-	go func() {
+	s.service.tasks.Go(func() { // begun while the stream is open, so before Stop begins to wait
 		if resume {
 			s.resume()
 		}
 		for _, w := range revoked {
 			s.hub.Cancel(w) // after its cancellation is on its way, see cancel
 		}
-	}()
+	})
 }
 
 // endIfRevoked takes a watch away that has been announced and that the client may no longer have, and puts the cancellation,
