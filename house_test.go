@@ -28,20 +28,31 @@ var floors = map[string]int{
 	"weir/core/coretest":         2,
 	"weir/grpcapi":               2,
 	"weir/proxy":                 2,
+	"weir/proxy/access":          2,
+	"weir/proxy/busiest":         2,
+	"weir/proxy/fair":            2,
 	"weir/proxy/feed":            2,
 	"weir/proxy/reads":           2,
+	"weir/proxy/tenants":         2,
 	"weir/cache":                 1,
 	"weir/coalesce":              1,
 	"weir/core/auth":             1,
+	"weir/core/consensus":        1,
 	"weir/core/lease":            1,
 	"weir/core/mvcc":             1,
 	"weir/core/transport":        1,
 	"weir/core/wal":              1,
 	"weir/grpcapi/lockpb":        0,
+	"weir/grpcapi/statuspage":    1,
 	"weir/grpcapi/wire":          0,
+	"weir/internal/bubble":       0,
+	"weir/keyset":                0,
 }
 
-const coretest = "weir/core/coretest"
+const (
+	bubble   = "weir/internal/bubble"
+	coretest = "weir/core/coretest"
+)
 
 // edge is one package importing another, by itself or only from its tests.
 type edge struct {
@@ -64,6 +75,11 @@ var rules = []struct {
 		"coretest is for tests",
 		"it scripts network and clock; in a product they must be real",
 		func(e edge) bool { return e.to == coretest && !e.test },
+	},
+	{
+		"bubble is for tests",
+		"it stops the clock of who uses it",
+		func(e edge) bool { return e.to == bubble && !e.test },
 	},
 	{
 		"only core looks into core",
@@ -190,6 +206,7 @@ func TestEachRuleFindsItsViolation(t *testing.T) {
 	}{
 		{edge{from: "weir/cmd/proxy", to: "weir/cmd/core"}, "nobody imports a command"},
 		{edge{from: "weir/core", to: coretest}, "coretest is for tests"},
+		{edge{from: "weir/coalesce", to: bubble}, "bubble is for tests"},
 		{edge{from: "weir/cmd/proxy", to: "weir/core/mvcc"}, "only core looks into core"},
 		{edge{from: "weir/grpcapi", to: "weir/core/lease", test: true}, "only core looks into core"},
 		{edge{from: "weir/proxy", to: "go.etcd.io/bbolt"}, "raft and bbolt stay in core"},
@@ -225,6 +242,7 @@ func TestAllowedImportsBreakNoRule(t *testing.T) {
 		{from: "weir/core", to: "weir/coalesce"},
 		{from: "weir/core", to: coretest, test: true},
 		{from: coretest, to: "weir/core"},
+		{from: "weir/coalesce", to: bubble, test: true},
 		{from: "weir/core/mvcc", to: "weir/grpcapi/wire"},
 		{from: "weir/core/mvcc", to: "go.etcd.io/bbolt"},
 		{from: "weir/proxy", to: "google.golang.org/grpc"},
@@ -232,6 +250,30 @@ func TestAllowedImportsBreakNoRule(t *testing.T) {
 		if i := broken(e); i >= 0 {
 			t.Errorf("%v breaks %q", e, rules[i].name)
 		}
+	}
+}
+
+// TestBubblesAreSafeBesideTheRaceDetector: package bubble says why. loadtest is a module of its own, which does not require this one,
+// and make runs its tests without the race detector.
+func TestBubblesAreSafeBesideTheRaceDetector(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if path == "loadtest" {
+			return filepath.SkipDir
+		}
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasPrefix(path, "internal/bubble/") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(text), "synctest"+".Test(") {
+			t.Errorf("%s: call bubble.Test; package bubble says why", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 //
 // The hub does not know a feed's range: its Feeder does, and only sends watchers here that it covers.
 //
-// All methods may be called concurrently, except Publish, whose calls are the order of revisions. None waits for a
+// All methods may be called concurrently, except Publish and Jump, whose calls are the order of revisions. None waits for a
 // client, for history or for the network.
 type Feed struct {
 	hub          *Hub
@@ -97,6 +97,16 @@ func (h *Hub) NewFeed(cfg FeedConfig) *Feed {
 // could be sent it. What is published to a closed feed reaches nobody.
 func (f *Feed) Publish(b ...Batch) {
 	if f.ring.append(f.hub, b) {
+		f.poke()
+	}
+}
+
+// Jump tells that what is behind the feed has come to rev without the revisions before it being published: a store was
+// replaced by a later state of itself. The ring has nothing any more. Watchers go on from where each of them is, with what the
+// Source has, which must be the later state by now; who needs what is no longer there is cancelled with the compact revision.
+// A call of Jump counts as one of Publish. It does nothing if rev has been published.
+func (f *Feed) Jump(rev int64) {
+	if f.ring.jump(f.hub, rev) {
 		f.poke()
 	}
 }

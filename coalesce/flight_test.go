@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"weir/internal/bubble"
 )
 
 const flightPatience = 100 * time.Millisecond
@@ -43,7 +45,7 @@ var errUpstream = errors.New("upstream says no")
 
 // testFlight runs test in a bubble, and wants the flight to be empty and closed afterwards.
 func testFlight(t *testing.T, test func(t *testing.T, b *flightBench)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		b := &flightBench{t: t, flight: NewFlight[int](flightPatience)}
 		test(t, b)
 		start := time.Now()
@@ -413,7 +415,7 @@ func TestCloseCancelsEveryCallAndWaitsForThem(t *testing.T) {
 func TestAnswerIsNeverOlderThanTheQuestion(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const keys, callers, each = 3, 40, 100
 		flight := NewFlight[int64](5 * time.Millisecond)
 		var revision atomic.Int64

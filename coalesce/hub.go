@@ -125,6 +125,7 @@ type Hub struct {
 	mu        sync.Mutex // guards the fields below, and those of feeds, groups, streams and watchers
 	feeds     []*Feed    // open ones
 	streams   []*Stream  // open ones
+	opened    uint64     // streams, ever
 	cohorts   map[cohortKey]*cohort
 	lagging   [2]feedQueue // feeds with cohorts that wait, by where these are served from
 	resyncing [2]int       // resyncers that run, likewise

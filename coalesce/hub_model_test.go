@@ -153,7 +153,7 @@ func (m *model) changeFeeds() {
 	if f == nil {
 		return
 	}
-	switch m.rnd.IntN(14) {
+	switch m.rnd.IntN(16) {
 	case 0, 1, 2, 3, 4:
 		if to := m.feed(); to != nil {
 			in := to.span
@@ -187,6 +187,8 @@ func (m *model) changeFeeds() {
 		if m.rnd.IntN(4) == 0 {
 			m.reset()
 		}
+	case 14, 15:
+		f.jump()
 	}
 }
 

@@ -87,6 +87,16 @@ func (f *modelFeed) publish(revisions int) {
 	f.feed.Publish(append(batches, Batch{Revision: f.at})...)
 }
 
+// jump lets the feed go on without publishing what is in between, which may have been compacted just before.
+func (f *modelFeed) jump() {
+	m := f.m
+	if f.at = min(f.at+m.rnd.Int64N(12), m.head); m.rnd.IntN(6) == 0 {
+		m.compacted = max(m.compacted, f.at-m.rnd.Int64N(6))
+		m.hub.Compacted(m.compacted)
+	}
+	f.feed.Jump(f.at)
+}
+
 func (f *modelFeed) publishAll() { f.publish(1 << 30) }
 
 // publishEvents is publishAll without telling that there is no event after the last.

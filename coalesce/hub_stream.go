@@ -35,8 +35,9 @@ type Sink interface {
 // Stream is the watchers of one client's stream. All methods may be called concurrently, and none of them but Watch
 // waits for a client, for history or for a network.
 type Stream struct {
-	hub  *Hub
-	sink Sink
+	hub    *Hub
+	sink   Sink
+	number uint64 // in the order in which streams were opened
 
 	drained atomic.Uint32 // calls of Drained
 
@@ -80,6 +81,8 @@ func (h *Hub) NewStream(sink Sink) *Stream {
 	defer h.mu.Unlock()
 	s.place = int32(len(h.streams))
 	h.streams = append(h.streams, s)
+	h.opened++
+	s.number = h.opened
 	return s
 }
 

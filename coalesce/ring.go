@@ -61,6 +61,21 @@ func (r *ring) append(h *Hub, batches []Batch) bool {
 	return r.head > before
 }
 
+// jump makes rev the newest revision without those before it, and makes it the hub's newest. Nothing is kept: what is not
+// here begins after rev, and a reader who needs less finds that the ring no longer reaches back to it. It returns false if
+// rev is not new.
+func (r *ring) jump(h *Hub, rev int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || rev <= r.head {
+		return false
+	}
+	r.batches, r.first, r.count, r.bytes = nil, 0, 0, 0
+	r.head, r.from = rev, rev+1
+	h.raise(rev)
+	return true
+}
+
 func (r *ring) add(b *Batch) {
 	switch {
 	case b.Revision > r.head:

@@ -30,7 +30,7 @@ type alarmID struct {
 }
 
 // loadAlarms reads the alarms that the store holds, as etcd writes them: the message is the key.
-func loadAlarms(store *mvcc.Store) (*alarms, error) {
+func loadAlarms(store stored) (*alarms, error) {
 	a := &alarms{set: map[alarmID]bool{}}
 	err := store.ForEach(mvcc.BucketAlarm, func(k, _ []byte) error {
 		var m pb.AlarmMember
@@ -41,6 +41,15 @@ func loadAlarms(store *mvcc.Store) (*alarms, error) {
 		return nil
 	})
 	return a, err
+}
+
+// replace makes the alarms those of by, which nobody else knows.
+func (a *alarms) replace(by *alarms) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.set = by.set
+	a.nospace.Store(by.nospace.Load())
+	a.corrupt.Store(by.corrupt.Load())
 }
 
 func (a *alarms) raise(m *pb.AlarmMember) {

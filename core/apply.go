@@ -14,6 +14,7 @@ import (
 
 	"weir/coalesce"
 	"weir/core/auth"
+	"weir/core/consensus"
 	"weir/core/lease"
 	"weir/core/mvcc"
 	"weir/grpcapi/wire"
@@ -32,8 +33,19 @@ type applier struct {
 	hub     *coalesce.Hub
 	feed    *coalesce.Feed // of the hub
 	version *clusterVersion
-	metrics *metrics
-	header  func(revision int64) wire.Header
+	members *members
+	// agreement is the level that the entries keep to.
+	agreement *agreement
+	metrics   *metrics
+	header    func(revision int64) wire.Header
+}
+
+// toApply is what the apply goroutine is to do: carry out entries, or install a snapshot in place of all that was before.
+type toApply struct {
+	entries   []*raftpb.Entry
+	snapshot  *raftpb.SnapshotMetadata
+	hardState *raftpb.HardState // to be made durable with the snapshot
+	work      consensus.Work    // is done then
 }
 
 // apply is the goroutine that applies entries, in order.
@@ -45,25 +57,50 @@ func (n *Node) apply() {
 		case <-n.stopped:
 			return
 		}
-		for _, m := range n.toApply.takeAll() {
-			for _, entry := range m.GetEntries() {
-				start := time.Now()
-				switch err := n.applyEntry(entry); {
-				case errors.Is(err, errStopping):
-					return
-				case err != nil:
-					n.fail(fmt.Errorf("apply entry %d: %w", entry.GetIndex(), err))
-					return
+		for _, todo := range n.toApply.takeAll() {
+			if err := n.carryOutAll(todo); err != nil {
+				if !errors.Is(err, errStopping) {
+					n.fail(err)
 				}
-				if took := time.Since(start); took > n.cfg.WarnApply {
-					n.metrics.slowApplies.Inc()
-					n.logger.Warn("apply request took too long", "took", took, "expected-duration", n.cfg.WarnApply,
-						"index", entry.GetIndex(), "bytes", len(entry.GetData()))
-				}
+				return
 			}
-			n.raft.inbox.put(stored{messages: m.GetResponses()})
+			n.backlog.done()
+			n.done(todo)
 		}
 	}
+}
+
+func (n *Node) carryOutAll(todo toApply) error {
+	if todo.snapshot != nil {
+		return n.install(todo.snapshot, todo.hardState)
+	}
+	for _, entry := range todo.entries {
+		start := time.Now()
+		if err := n.applyEntry(entry); err != nil {
+			return fmt.Errorf("apply entry %d: %w", entry.GetIndex(), err)
+		}
+		n.backlog.applied(entry)
+		if took := time.Since(start); took > n.cfg.WarnApply {
+			n.metrics.slowApplies.Inc()
+			n.logger.Warn("apply request took too long", "took", took, "expected-duration", n.cfg.WarnApply,
+				"index", entry.GetIndex(), "bytes", len(entry.GetData()))
+		}
+	}
+	return nil
+}
+
+// install makes a snapshot that has been received the state of this member. Called by the apply goroutine.
+func (n *Node) install(snapshot *raftpb.SnapshotMetadata, hs *raftpb.HardState) error {
+	start, index := time.Now(), snapshot.GetIndex()
+	if err := n.installSnapshot(n.incoming.take(), hs); err != nil {
+		return fmt.Errorf("install the snapshot of index %d: %w", index, err)
+	}
+	n.queue.superseded(snapshot.GetTerm() + 1) // what of it is in the snapshot cannot be told
+	n.changes.skipped(snapshot.GetTerm())
+	n.reached(index)
+	n.setPeers()
+	n.logger.Info("installed a snapshot", "index", index, "revision", n.store.Revision(), "took", time.Since(start))
+	return nil
 }
 
 // applyEntry applies one entry and gives the results to those who wait. An error means that this member cannot
@@ -87,14 +124,25 @@ func (n *Node) applyEntry(entry *raftpb.Entry) error {
 		return err
 	}
 	tx.End()
+	n.tenure.applied(entry.GetTerm(), n.promoteLeases)
 	n.reached(index)
 	if len(results) > 0 {
 		for i, r := range n.queue.settle(batchID) {
 			r.done <- results[i]
 		}
 	}
+	n.seenTerm(entry.GetTerm())
 	n.countForCut(entry)
 	return nil
+}
+
+// seenTerm tells those whose requests an earlier leader has lost.
+func (n *Node) seenTerm(term uint64) {
+	if term > n.appliedTerm {
+		n.appliedTerm = term
+		n.queue.superseded(term)
+		n.changes.reached(term)
+	}
 }
 
 // reached tells those who wait for it that the store has come to index.
@@ -127,7 +175,7 @@ func (n *Node) applyBatch(tx *mvcc.Entry, data []byte) (batchID uint64, results 
 		}
 		if len(results) < len(proposed) {
 			decoded = proposed[len(results)].decoded
-		} else if decoded, err = decode(k, payload); err != nil {
+		} else if decoded, err = decode(k, payload, n.cfg.level); err != nil {
 			return 0, nil, err
 		}
 		res, err := n.applier.apply(tx, k, as, decoded)
@@ -148,30 +196,12 @@ func (n *Node) countApply(k kind, err error, start time.Duration) (end time.Dura
 	return end
 }
 
-// decode makes of a payload what apply takes for that kind.
-func decode(k kind, payload []byte) (any, error) {
-	switch k {
-	case kindPut:
-		r := new(wire.PutRequest)
-		return r, r.Unmarshal(payload)
-	case kindDeleteRange:
-		r := new(wire.DeleteRangeRequest)
-		return r, r.Unmarshal(payload)
-	}
-	info, ok := kinds[k]
-	if !ok {
-		return nil, fmt.Errorf("the log holds a request of %v, which this weir does not know: run the weir that wrote it", k)
-	}
-	m := info.make()
-	if err := proto.Unmarshal(payload, m); err != nil {
-		return nil, fmt.Errorf("decode %v request: %w", k, err)
-	}
-	return m, nil
-}
-
 // apply carries out one request. A request that etcd would refuse has etcd's error in its result and has changed
 // nothing; an error beside it is the end of this member.
 func (a *applier) apply(tx *mvcc.Entry, k kind, as auth.Identity, decoded any) (result, error) {
+	if err := validate(decoded); err != nil {
+		return result{err: err}, nil
+	}
 	if err := a.alarmed(decoded); err != nil {
 		return result{err: err}, nil
 	}
@@ -198,15 +228,22 @@ func (a *applier) apply(tx *mvcc.Entry, k kind, as auth.Identity, decoded any) (
 		return a.leaseGrant(tx, r)
 	case *pb.LeaseRevokeRequest:
 		return a.leaseRevoke(tx, r)
+	case leaseCheckpoints:
+		return a.leaseCheckpoint(tx, r)
 	case *pb.AlarmRequest:
 		return a.alarm(tx, r)
 	case *pb.InternalAuthenticateRequest:
 		token, err := a.auth.AssignToken(r.Name, r.SimpleToken, tx.Index())
 		return result{resp: token, err: err}, nil
 	case *membershippb.ClusterVersionSetRequest:
-		return result{}, a.version.applyVersion(tx, r)
+		a.version.applyVersion(tx, r)
+		return result{}, nil
 	case *membershippb.DowngradeInfoSetRequest:
 		return result{}, a.version.applyDowngrade(tx, r)
+	case *levelRaise:
+		return a.agreement.apply(tx, r, a.members.records())
+	case *membershippb.ClusterMemberAttrSetRequest:
+		return result{}, a.members.describe(tx, r.Member_ID, r.MemberAttributes.GetName(), r.MemberAttributes.GetClientUrls())
 	case proto.Message: // guard.permit knows those that change users and roles, and decode no others
 		return a.changeAuth(tx, r)
 	}
@@ -325,14 +362,14 @@ func (a *applier) commit(tx *mvcc.Txn) (int64, error) {
 func leaseKey(id int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
 func (a *applier) leaseGrant(tx *mvcc.Entry, r *pb.LeaseGrantRequest) (result, error) {
-	ttl, err := a.leases.Grant(r.ID, r.TTL)
+	record, err := a.leases.Grant(r.ID, r.TTL, int64(tx.Index()))
 	if err != nil {
 		return result{err: apiError(err)}, nil
 	}
 	a.metrics.leasesGranted.Inc()
-	a.metrics.leaseTTLs.Observe(float64(ttl))
-	tx.Put(mvcc.BucketLease, leaseKey(r.ID), lease.AppendRecord(nil, lease.Record{ID: r.ID, TTL: ttl}))
-	return result{resp: ttl}, nil
+	a.metrics.leaseTTLs.Observe(float64(record.TTL))
+	tx.Put(mvcc.BucketLease, leaseKey(r.ID), lease.AppendRecord(nil, record))
+	return result{resp: record.TTL}, nil
 }
 
 // leaseRevoke deletes the keys of a lease in one revision, in key order, and the lease.

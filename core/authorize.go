@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"math"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -56,22 +55,13 @@ func (n *Node) permitAdmin(ctx context.Context) error {
 	return n.auth.PermitAdmin(id)
 }
 
-// permitRange refuses who may not read a range. The revision of the identity is for unchanged, after the read.
+// permitRange refuses who may not read a range. The revision of the identity is for auth.Store.Unchanged, after the read.
 func (n *Node) permitRange(ctx context.Context, key, end []byte) (auth.Identity, error) {
 	id, err := n.identify(ctx)
 	if err != nil {
 		return id, err
 	}
 	return id, n.auth.PermitRange(id, key, end)
-}
-
-// unchanged refuses what was permitted as of an auth revision when users or roles have changed since: what is answered may
-// be from after the change. 0 is of what was permitted with authentication off.
-func (n *Node) unchanged(revision uint64) error {
-	if revision != 0 && revision != n.auth.Revision() {
-		return rpctypes.ErrGRPCAuthOldRevision
-	}
-	return nil
 }
 
 // PermitWatch refuses who may not watch a range, and else tells who it is.
@@ -83,10 +73,7 @@ func (n *Node) PermitWatch(ctx context.Context, key, end []byte) (user string, e
 // PermitUser permits a user to go on reading a range, whatever has become of the token or the revision as of which the
 // reading was begun. "" is nobody, who may while authentication is off.
 func (n *Node) PermitUser(user string, key, end []byte) error {
-	if user == "" {
-		return n.auth.PermitRange(auth.Identity{}, key, end)
-	}
-	return n.auth.PermitRange(auth.Identity{User: user, Revision: math.MaxUint64}, key, end)
+	return n.auth.PermitUser(user, key, end)
 }
 
 // mayRevoke tells whether a change of users and roles may take a right to read away from anybody. A password does not
@@ -101,7 +88,7 @@ func mayRevoke(change proto.Message) bool {
 }
 
 // permitLeases refuses who may not do to every key of the leases what permit permits. An administrator may. The revision,
-// for unchanged, is the present one: like an administrator, a user may have an identity of an older one where no key decides.
+// for auth.Store.Unchanged, is the present one: like an administrator, a user may have an identity of an older one where no key decides.
 func (n *Node) permitLeases(ctx context.Context, permit func(auth.Identity, []byte) error, leases ...int64) (revision uint64, err error) {
 	if !n.auth.Enabled() {
 		return 0, nil

@@ -15,16 +15,11 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// The Cluster service. Members cannot reach each other yet, so whoever is added stays a learner that never starts, and
-// this member remains the only voter.
+// The Cluster service.
 
-var (
-	// errNotEnoughStarted is rpctypes.ErrGRPCMemberNotEnoughStarted as etcd sends it: by an oversight of etcd's its code
-	// is Unknown. Clients go by the text.
-	errNotEnoughStarted = status.Error(codes.Unknown, rpctypes.ErrorDesc(rpctypes.ErrGRPCMemberNotEnoughStarted))
-	errSecondVoter      = status.Error(codes.Unimplemented,
-		"weir: a second voting member cannot be added yet: members do not reach each other, and without it there would be no quorum; add a learner (--learner)")
-)
+// errNotEnoughStarted is rpctypes.ErrGRPCMemberNotEnoughStarted as etcd sends it: by an oversight of etcd's its code is Unknown.
+// Clients go by the text.
+var errNotEnoughStarted = status.Error(codes.Unknown, rpctypes.ErrorDesc(rpctypes.ErrGRPCMemberNotEnoughStarted))
 
 // MemberList lists the members of the cluster. A linearizable list waits as a linearizable read does.
 func (n *Node) MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.MemberListResponse, error) {
@@ -39,7 +34,7 @@ func (n *Node) MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.Mem
 	return &pb.MemberListResponse{Header: n.clusterHeader(), Members: n.members.list()}, nil
 }
 
-// MemberAdd adds a learner. A voter is refused with Unimplemented, if etcd would not refuse it anyway.
+// MemberAdd adds a member, which is to be started then.
 func (n *Node) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
 	urls, err := parsePeerURLs(r.PeerURLs)
 	if err != nil {
@@ -57,11 +52,9 @@ func (n *Node) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.Membe
 	if r.IsLearner {
 		c.Type = raftpb.ConfChangeAddLearnerNode
 	}
-	if err := n.members.check(c); err != nil {
+	if err := n.mayAdd(r.IsLearner); err != nil {
+		n.logger.Warn("a member must not be added now", "peer-urls", urls, "error", err)
 		return nil, err
-	}
-	if !r.IsLearner {
-		return nil, errSecondVoter
 	}
 	if err := n.reconfigure(ctx, c); err != nil {
 		return nil, err
@@ -85,18 +78,30 @@ func (n *Node) newMemberID(urls []string) uint64 {
 
 // MemberRemove removes a member, but not the last voter.
 func (n *Node) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
-	c := confChange{Type: raftpb.ConfChangeRemoveNode, Member: memberRecord{ID: r.ID}}
-	if err := n.changeMember(ctx, c); err != nil {
+	if err := n.permitAdmin(ctx); err != nil {
 		return nil, err
 	}
-	return &pb.MemberRemoveResponse{Header: n.clusterHeader(), Members: n.members.list()}, nil
+	if err := n.mayRemove(r.ID); err != nil {
+		n.logger.Warn("a member must not be removed now", "member-id", idString(r.ID), "error", err)
+		return nil, err
+	}
+	c := confChange{Type: raftpb.ConfChangeRemoveNode, Member: memberRecord{ID: r.ID}}
+	if err := n.reconfigure(ctx, c); err != nil {
+		return nil, err
+	}
+	// If it is this one, the others may have told that it is gone before its own log does.
+	left := slices.DeleteFunc(n.members.list(), func(m *pb.Member) bool { return m.ID == r.ID })
+	return &pb.MemberRemoveResponse{Header: n.clusterHeader(), Members: left}, nil
 }
 
 // MemberUpdate changes the peer URLs of a member. (etcd takes what is not a URL, too, and then stumbles over it.)
 func (n *Node) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
+	if err := n.permitAdmin(ctx); err != nil {
+		return nil, err
+	}
 	urls, _ := parsePeerURLs(r.PeerURLs) // if they are not valid there are none, which check refuses in its turn
 	c := confChange{Type: raftpb.ConfChangeUpdateNode, Member: memberRecord{ID: r.ID, PeerURLs: urls}}
-	if err := n.changeMember(ctx, c); err != nil {
+	if err := n.reconfigure(ctx, c); err != nil {
 		return nil, err
 	}
 	return &pb.MemberUpdateResponse{Header: n.clusterHeader(), Members: n.members.list()}, nil
@@ -104,24 +109,14 @@ func (n *Node) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb
 
 // MemberPromote makes a learner that has the leader's log a voter.
 func (n *Node) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
-	c := confChange{Type: raftpb.ConfChangeAddNode, Member: memberRecord{ID: r.ID}, Promote: true}
-	if err := n.changeMember(ctx, c); err != nil {
-		n.metrics.promotionFailures.WithLabelValues(rpctypes.ErrorDesc(err)).Inc()
+	if err := n.permitAdmin(ctx); err != nil {
 		return nil, err
 	}
-	n.metrics.promotions.Inc()
+	c := confChange{Type: raftpb.ConfChangeAddNode, Member: memberRecord{ID: r.ID}, Promote: true}
+	if err := n.reconfigure(ctx, c); err != nil {
+		return nil, err
+	}
 	return &pb.MemberPromoteResponse{Header: n.clusterHeader(), Members: n.members.list()}, nil
-}
-
-// changeMember changes a member that there is.
-func (n *Node) changeMember(ctx context.Context, c confChange) error {
-	if err := n.permitAdmin(ctx); err != nil {
-		return err
-	}
-	if err := n.members.check(c); err != nil {
-		return err
-	}
-	return n.reconfigure(ctx, c)
 }
 
 // clusterHeader is the header of the Cluster service, which has no revision at etcd.

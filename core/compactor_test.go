@@ -14,6 +14,7 @@ import (
 
 	"weir/core/lease"
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
 )
 
 // compaction is one that a compactor asked for.
@@ -26,7 +27,7 @@ type compaction struct {
 // them.
 func runCompactor(t *testing.T, a AutoCompaction, runFor time.Duration, step func(minute int, fails, leads *atomic.Bool)) (asked []compaction) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		start := time.Now()
 		var fails, leads atomic.Bool
 		leads.Store(true)

@@ -1,25 +1,27 @@
 package core
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
 // errStopping is returned where the end of the node cut something off. It is no failure.
 var errStopping = errors.New("the member is stopping")
 
+// ErrRemoved ends a member that is none any more.
+var ErrRemoved = errors.New("this member has been removed from the cluster: to let the machine be a member again, add it as a new one, and start it with an empty data directory")
+
 // confChange is a change of the membership. It goes through the log as raft's ConfChange, whose context it is.
 //
-// It is checked against the membership twice: by the member that is asked, to answer without the log, and when it is
-// applied, since the membership may have changed meanwhile. The second check decides, on every member alike, so it
-// depends on nothing but the change and the membership; what the asking member was configured with is in the change.
+// It is checked against the membership when it is applied, on every member alike, so the check depends on nothing but the change
+// and the membership; what the member that was asked is configured with is in the change. That one does not check before: what it
+// knows of the membership may be old.
 type confChange struct {
 	Type   raftpb.ConfChangeType `json:"-"`
 	Member memberRecord          `json:"member"`
@@ -29,13 +31,40 @@ type confChange struct {
 	MaxLearners int `json:"maxLearners,omitempty"`
 }
 
+// changeLevels are the types of changes that this weir knows, and of each the level that has brought it.
+var changeLevels = map[raftpb.ConfChangeType]int{
+	raftpb.ConfChangeAddNode:        1,
+	raftpb.ConfChangeRemoveNode:     1,
+	raftpb.ConfChangeUpdateNode:     1,
+	raftpb.ConfChangeAddLearnerNode: 1,
+}
+
+// mayLog refuses a change that members, among them this one, could not apply, or would not all take for the same.
+func (a *agreement) mayLog(c confChange) error {
+	level, ok := changeLevels[c.Type]
+	switch isLearner := c.Type == raftpb.ConfChangeAddLearnerNode; {
+	case !ok:
+		return status.Errorf(codes.FailedPrecondition, "weir: the leader does not know changes of the membership of type %d", c.Type)
+	case c.Promote && c.Type != raftpb.ConfChangeAddNode:
+		return status.Errorf(codes.InvalidArgument, "weir: %v promotes nobody", c.Type)
+	case c.adds() && (c.Member.ID == 0 || c.Member.IsLearner != isLearner):
+		return status.Errorf(codes.InvalidArgument, "weir: %v does not add member %s, learner %v", c.Type, idString(c.Member.ID), c.Member.IsLearner)
+	}
+	return a.permit(c.Type, level)
+}
+
 // adds tells whether the change brings a new member.
 func (c confChange) adds() bool {
 	return c.Type == raftpb.ConfChangeAddLearnerNode || c.Type == raftpb.ConfChangeAddNode && !c.Promote
 }
 
-// message makes the proposal for raft.
-func (c confChange) message(id uint64) (*raftpb.Message, error) {
+// removes tells whether the change removes a member.
+func (c confChange) removes(id uint64) bool {
+	return c.Type == raftpb.ConfChangeRemoveNode && c.Member.ID == id
+}
+
+// encode makes the data of the entry.
+func (c confChange) encode(id uint64) ([]byte, error) {
 	context, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode a change of the membership: %w", err)
@@ -46,8 +75,7 @@ func (c confChange) message(id uint64) (*raftpb.Message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode a change of the membership: %w", err)
 	}
-	entry := &raftpb.Entry{Type: raftpb.EntryConfChange.Enum(), Data: data}
-	return &raftpb.Message{Type: raftpb.MsgProp.Enum(), Entries: []*raftpb.Entry{entry}}, nil
+	return data, nil
 }
 
 // decodeConfChange reads the data of an entry.
@@ -57,130 +85,16 @@ func decodeConfChange(data []byte) (confChange, *raftpb.ConfChange, error) {
 		return confChange{}, nil, fmt.Errorf("decode a change of the membership: %w", err)
 	}
 	c := confChange{Type: cc.GetType()}
-	if _, ok := raftpb.ConfChangeType_name[int32(c.Type)]; !ok {
-		return c, nil, fmt.Errorf("the log holds a change of the membership of type %d, which this weir does not know: run the weir that wrote it", c.Type)
+	if _, ok := changeLevels[c.Type]; !ok {
+		return c, nil, fmt.Errorf("a change of the membership of type %d, which this weir does not know: run the weir that wrote it", c.Type)
 	}
-	if err := json.Unmarshal(cc.GetContext(), &c); err != nil {
+	if err := decodeStrictly(cc.GetContext(), &c); err != nil {
 		return c, nil, fmt.Errorf("decode a change of the membership: %w", err)
 	}
 	if c.Member.ID != cc.GetNodeId() {
 		return c, nil, fmt.Errorf("a change of the membership is of member %s and of member %s", idString(cc.GetNodeId()), idString(c.Member.ID))
 	}
 	return c, cc, nil
-}
-
-// reconfiguration is a confChange that somebody waits for on this member. Owned by run once it has been handed over.
-type reconfiguration struct {
-	id     uint64
-	change confChange
-	done   chan result
-
-	logged bool   // raft has taken it
-	tried  uint64 // how far raft had applied when it did not take it
-}
-
-// appliedChange is a conf change that the applier has come to. It asks run, which owns raft, to carry it out.
-type appliedChange struct {
-	id     uint64
-	change *raftpb.ConfChange // nil if it was refused
-	answer chan confAnswer
-}
-
-type confAnswer struct {
-	state  *raftpb.ConfState // nil if nothing has changed
-	waiter chan<- result     // nil if nobody waits
-}
-
-// reconfigure has a change of the membership committed and applied. It waits as propose does.
-func (n *Node) reconfigure(ctx context.Context, c confChange) error {
-	r := &reconfiguration{id: rand.Uint64(), change: c, done: make(chan result, 1)}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.requestTimeout())
-	defer cancel()
-	waiting := n.reconfigurations
-	for {
-		select {
-		case waiting <- r:
-			waiting = nil
-		case res := <-r.done:
-			return res.err
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return rpctypes.ErrGRPCTimeout
-			}
-			return rpctypes.ErrGRPCCanceled
-		case <-n.stopped:
-			return rpctypes.ErrGRPCStopped
-		}
-	}
-}
-
-// beginChange takes over a reconfiguration and proposes it. Called by run.
-func (n *Node) beginChange(r *reconfiguration) {
-	c := n.raft
-	c.change = r
-	if r.change.Promote && !c.inSync(r.change.Member.ID) {
-		n.endChange(result{err: rpctypes.ErrGRPCLearnerNotReady})
-		return
-	}
-	n.logChange()
-}
-
-// logChange proposes c.change. While an earlier change may be unapplied, raft puts an empty entry into the log instead,
-// without an error; then it is proposed again when raft has applied more.
-func (n *Node) logChange() {
-	c := n.raft
-	c.change.tried = c.raw.BasicStatus().Applied
-	m, err := c.change.change.message(c.change.id)
-	if err == nil {
-		err = c.raw.Step(m)
-	}
-	if err != nil {
-		n.logger.Warn("raft dropped a change of the membership", "error", err)
-		n.endChange(result{err: rpctypes.ErrGRPCNoLeader})
-		return
-	}
-	c.change.logged = m.GetEntries()[0].GetType() == raftpb.EntryConfChange
-}
-
-// retryChange proposes c.change again if raft may take it now. Called by run.
-func (n *Node) retryChange() {
-	c := n.raft
-	if c.change != nil && !c.change.logged && c.raw.BasicStatus().Applied > c.change.tried {
-		n.logChange()
-	}
-}
-
-// endChange tells who waits for c.change how it went. Called by run.
-func (n *Node) endChange(res result) {
-	if c := n.raft; c.change != nil {
-		c.change.done <- res
-		c.change = nil
-	}
-}
-
-// carryOut makes an applied change raft's. Called by run.
-func (n *Node) carryOut(a appliedChange) {
-	c := n.raft
-	var answer confAnswer
-	if a.change != nil {
-		answer.state = c.raw.ApplyConfChange(a.change)
-	}
-	if c.change != nil && c.change.id == a.id {
-		answer.waiter = c.change.done
-		c.change = nil
-	}
-	a.answer <- answer
-}
-
-// syncPercent is how much of the leader's log a learner must have to become a voter: etcd's number. With less, the
-// cluster might wait for it whenever another voter is down.
-const syncPercent = 90
-
-// inSync tells whether a learner has about the leader's log.
-func (c *consensus) inSync(id uint64) bool {
-	status := c.raw.Status()
-	learner, ok := status.Progress[id]
-	return ok && learner.Match*100 >= status.Progress[status.ID].Match*syncPercent
 }
 
 // applyConfChange applies an entry that changes the membership.
@@ -190,24 +104,21 @@ func (n *Node) applyConfChange(entry *raftpb.Entry) error {
 		return err
 	}
 	refused := n.members.check(c)
-	applied := appliedChange{id: cc.GetId(), answer: make(chan confAnswer, 1)}
-	if refused == nil {
-		applied.change = cc
-	}
-	var answer confAnswer
+	applied := appliedChange{id: cc.GetId(), change: cc, refused: refused, state: make(chan *raftpb.ConfState, 1)}
+	var state *raftpb.ConfState
 	select {
 	case n.appliedChanges <- applied:
 	case <-n.stopped:
 		return errStopping
 	}
 	select {
-	case answer = <-applied.answer:
+	case state = <-applied.state:
 	case <-n.stopped:
 		return errStopping
 	}
 	tx := n.store.Begin(entry.GetIndex(), entry.GetTerm())
 	if refused == nil {
-		tx.SetConfState(answer.state)
+		tx.SetConfState(state)
 		if err := n.members.apply(tx, c); err != nil {
 			tx.Fail(err)
 			return err
@@ -216,11 +127,27 @@ func (n *Node) applyConfChange(entry *raftpb.Entry) error {
 	tx.End()
 	n.reached(entry.GetIndex())
 	if refused == nil {
+		n.setPeers()
 		n.logger.Info("changed the membership", "change", c.Type.String(), "member-id", idString(c.Member.ID), "peer-urls", c.Member.PeerURLs)
 	}
-	if answer.waiter != nil {
-		answer.waiter <- result{err: refused}
-	}
+	n.changes.applied(cc.GetId(), refused)
 	n.countForCut(entry)
+	if refused == nil && c.removes(n.member.ID) {
+		n.goroutines.Add(1)
+		go n.leave()
+	}
 	return nil
+}
+
+// leaveDelay is how long a member goes on after its removal, in heartbeat intervals: etcd's second by default. If it leads, the
+// others learn from it that the removal is committed, and without that two members could not elect one of them any more.
+const leaveDelay = 10
+
+// leave ends this member, which has been removed.
+func (n *Node) leave() {
+	defer n.goroutines.Done()
+	n.pause(leaveDelay * n.cfg.HeartbeatInterval)
+	if n.ctx.Err() == nil {
+		n.fail(ErrRemoved)
+	}
 }

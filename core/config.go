@@ -1,6 +1,8 @@
 package core
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,23 +24,46 @@ type Config struct {
 	// PeerURLs and ClientURLs are what this member advertises. With the token, the peer URLs decide the ids of a
 	// member and a cluster that do not exist yet.
 	PeerURLs, ClientURLs []string
+	// InitialCluster are the members of a cluster that does not exist yet, this one among them; default this one alone.
+	// It must be the same on all of them. The name of this one must be Name.
+	InitialCluster []InitialMember
+	// Discover finds InitialCluster, if that is empty, for a member that has no data; nil: see there. Only the peer URLs of
+	// others count, since each member may be told other names.
+	Discover func(context.Context) ([]InitialMember, error)
+	// PeerTLS is what this member shows to other members, and asks of them; nil is plaintext.
+	PeerTLS *tls.Config
 	// ClusterToken keeps clusters apart that happen to have the same peer URLs; default "etcd-cluster".
 	ClusterToken string
 	// CheckToken refuses a data directory whose cluster was made with another token.
 	CheckToken bool
-	// JoinExisting refuses to make a new cluster (--initial-cluster-state=existing).
+	// JoinExisting has a member without data join the cluster that has added it (--initial-cluster-state=existing).
+	// InitialCluster then are its members, this one included.
 	JoinExisting bool
+	// ForceNewCluster removes all other members from the cluster that there is data of, without asking them
+	// (--force-new-cluster): for when a majority is lost for good. They must not run any more.
+	ForceNewCluster bool
+
+	MaxRequestBytes int // of a client's request, as the server for clients has it; default 1.5 MiB
 
 	SnapshotCount uint64 // entries between two cuts of the log; default 10,000
 	QuotaBytes    int64  // of the store's file; 0 is DefaultQuotaBytes, negative none
 
 	HeartbeatInterval time.Duration // raft's tick; default 100 ms
 	ElectionTimeout   time.Duration // default 1 s
+	NoPreVote         bool          // --pre-vote=false
+	// NoElectionTickAdvance has a member that has just started wait for the whole election timeout before it holds an
+	// election, also when it reaches a majority before (--initial-election-tick-advance=false).
+	NoElectionTickAdvance bool
 
 	// LaxReconfigCheck lets members be added and removed also when more voters are down than a majority could spare
 	// (--strict-reconfig-check=false). While there is one voter it changes nothing.
 	LaxReconfigCheck bool
 	MaxLearners      int // in the cluster; default 1
+
+	stableAfter time.Duration // see countStable; default stableAfter
+
+	level         int           // the highest that this weir knows; default newestLevel
+	levelInterval time.Duration // see tendLevel; default levelInterval
 
 	AutoCompaction AutoCompaction
 
@@ -53,8 +78,14 @@ type Config struct {
 	// DefragmentAtStart is how many bytes of the store's file must be free for it to be defragmented by Open; 0 is never.
 	DefragmentAtStart int64
 
-	// SnapshotCatchUpEntries are to be kept when the log is cut, for members that lag. There are none yet, and none are
-	// kept.
+	// InitialCorruptCheck has a member that was there before compare what it holds with the others before it is ready.
+	InitialCorruptCheck bool
+	// CorruptCheckInterval is how often the leader has all members hash what they hold, and CompactHashCheckInterval how often it
+	// compares the hashes that compactions leave; 0 is never. If a member differs the CORRUPT alarm is raised.
+	CorruptCheckInterval, CompactHashCheckInterval time.Duration
+
+	// SnapshotCatchUpEntries are kept when the log is cut, for members that lag, as far as they are not too large (see
+	// maxCatchUpBytes); default 5,000. A cluster of one member keeps none.
 	SnapshotCatchUpEntries uint64
 
 	// WarnApply is how long an entry may take to be applied before that is logged; default 100 ms.
@@ -77,22 +108,36 @@ type Config struct {
 	DiskFree func(dir string) (int64, error)
 }
 
+// InitialMember is one of the first members of a cluster.
+type InitialMember struct {
+	Name     string
+	PeerURLs []string
+}
+
 // DefaultQuotaBytes is how large the store's file may become unless Config says otherwise.
 const DefaultQuotaBytes = 2 << 30
 
 // cutBytes of log entries trigger a cut before SnapshotCount is reached: raft's storage holds in memory what has not
 // been cut.
-const cutBytes = 64 << 20
+const cutBytes = 32 << 20
+
+// minElectionTicks is how many heartbeats an election timeout has at least, as at etcd.
+const minElectionTicks = 5
 
 // withDefaults fills in what is zero and checks the rest.
 func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Name, "default")
 	setDefault(&c.ClusterToken, "etcd-cluster")
+	setDefault(&c.MaxRequestBytes, 3<<19)
 	setDefault(&c.SnapshotCount, 10_000)
+	setDefault(&c.SnapshotCatchUpEntries, 5_000)
 	setDefault(&c.HeartbeatInterval, 100*time.Millisecond)
 	setDefault(&c.ElectionTimeout, time.Second)
 	setDefault(&c.HistoryBytes, 64<<20)
 	setDefault(&c.MaxLearners, 1)
+	setDefault(&c.stableAfter, stableAfter)
+	setDefault(&c.level, newestLevel)
+	setDefault(&c.levelInterval, levelInterval)
 	setDefault(&c.WarnApply, 100*time.Millisecond)
 	setDefault(&c.QuotaBytes, DefaultQuotaBytes)
 	if c.Logger == nil {
@@ -117,8 +162,11 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.PeerURLs) == 0 {
 		c.PeerURLs = []string{"http://localhost:2380"}
 	}
-	if c.electionTicks() < 5 {
-		return c, fmt.Errorf("--election-timeout (%v) must be at least 5 times --heartbeat-interval (%v)", c.ElectionTimeout, c.HeartbeatInterval)
+	if len(c.InitialCluster) == 0 && c.Discover == nil {
+		c.InitialCluster = []InitialMember{{c.Name, c.PeerURLs}}
+	}
+	if c.electionTicks() < minElectionTicks {
+		return c, fmt.Errorf("--election-timeout (%v) must be at least %d times --heartbeat-interval (%v)", c.ElectionTimeout, minElectionTicks, c.HeartbeatInterval)
 	}
 	return c, c.AutoCompaction.check()
 }

@@ -19,11 +19,22 @@ import (
 //
 //	DataDir/member/lock       locked by the process that has the directory open
 //	DataDir/member/store.db   mvcc's bbolt file
+//	DataDir/member/incoming.db a snapshot that another member has sent, which is to take the store's place
+//	DataDir/member/restoring.db what is to become the store when Restore has made the log, too
 //	DataDir/member/wal/       the log, unless Config.WALDir says otherwise
 //
 // A new member's store is made first, without any state; then its log, which appears as a whole and says who the member
-// is; then the store's first state. So a store that has a state has had a log, and without it is of no use: what was
-// acknowledged may be in that alone. Where there is no state yet, a start was cut off, and goes on from there.
+// is; then the store's first state, which a founder of the cluster makes and a member that joins is sent. So a store that has a state
+// has had a log, and without it is of no use: what was acknowledged may be in that alone. Where there is no state yet, a start
+// was cut off, and goes on from there.
+
+// Names in DataDir/member. A snapshot that another member sends is incomingName, and before it is whole also has partSuffix.
+const (
+	storeName     = "store.db"
+	incomingName  = "incoming.db"
+	restoringName = "restoring.db"
+	partSuffix    = ".part"
+)
 
 // errLocked says that another process has the data directory.
 var errLocked = errors.New("in use by another process")
@@ -32,7 +43,7 @@ var errLocked = errors.New("in use by another process")
 func (n *Node) openFiles() (*wal.Recovered, error) {
 	dir := n.cfg.DataDir
 	memberDir := filepath.Join(dir, "member")
-	storePath, logDir := filepath.Join(memberDir, "store.db"), n.cfg.WALDir
+	storePath, logDir := filepath.Join(memberDir, storeName), n.cfg.WALDir
 	hasStore, err := exists(storePath)
 	if err != nil {
 		return nil, dirError(dir, err)
@@ -58,21 +69,24 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	if hasStore, err = exists(storePath); err != nil { // again: from here on nobody else makes one
 		return nil, dirError(dir, err)
 	}
+	isPart, err := exists(filepath.Join(memberDir, restoringName))
+	if err != nil {
+		return nil, dirError(dir, err)
+	}
+	if isPart {
+		return nil, fmt.Errorf("data directory %s is of a snapshot whose restoration was cut off: remove it, and %s, and restore the snapshot again", dir, logDir)
+	}
 	hasLog, err := wal.Exists(logDir, n.cfg.LogFS)
 	if err != nil {
 		return nil, logDirError(err)
 	}
-	switch {
-	case hasLog && !hasStore:
+	if hasLog && !hasStore {
 		return nil, fmt.Errorf("data directory %s has no store for the log in %s: put member/store.db back, or give another directory for both", dir, logDir)
-	case !hasLog && n.cfg.JoinExisting:
-		return nil, errors.New("--initial-cluster-state=existing, but there is no data and joining a cluster is not there yet: start with 'new'")
 	}
 	if err := n.openStore(storePath); err != nil {
 		return nil, err
 	}
-	applied := n.store.Applied()
-	hasState := applied.Index > 0 || n.store.Revision() > 1
+	hasState := n.store.Applied().Index > 0 || n.store.Revision() > 1
 	if !hasLog && hasState {
 		return nil, fmt.Errorf("data directory %s has a store, and its log is not in %s: put it back or give the right --wal-dir, or another --data-dir", dir, logDir)
 	}
@@ -80,19 +94,49 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := n.finishInstall(recovered); err != nil {
+		return nil, err
+	}
 	if n.cfg.CheckToken && n.member.Token != n.cfg.ClusterToken {
 		return nil, fmt.Errorf("data directory %s is of another cluster, made with --initial-cluster-token=%s: give that token, or another --data-dir", dir, n.member.Token)
 	}
-	switch isUsed := len(recovered.Entries) > 0 || recovered.FirstIndex > 1; {
-	case !hasState && isUsed:
-		return nil, fmt.Errorf("data directory %s has an empty store, and its log is not: put the right member/store.db back", dir)
-	case !hasState:
-		n.beginStore()
-		applied.Index, applied.Term = firstIndex, firstTerm
-	case !slices.Contains(applied.ConfState.GetVoters(), n.member.ID):
-		return nil, fmt.Errorf("data directory %s has a store that is not of member %s, whose log it has: they are of different clusters; put the right member/store.db back", dir, idString(n.member.ID))
+	if err := n.loadState(recovered); err != nil {
+		return nil, err
 	}
-	return recovered, n.updateAttributes(applied.Index, applied.Term)
+	return recovered, n.checkRestored(recovered)
+}
+
+// loadState holds the store's state against the log, and makes the first one if there is none and it is this member's to make.
+func (n *Node) loadState(recovered *wal.Recovered) (err error) {
+	dir, applied := n.cfg.DataDir, n.store.Applied()
+	hasState := applied.Index > 0 || n.store.Revision() > 1
+	isUsed := len(recovered.Entries) > 0 || recovered.FirstIndex > 1
+	isFounder := len(n.member.Founders) > 0
+	switch {
+	case !hasState && isUsed:
+		return fmt.Errorf("data directory %s has an empty store, and its log is not: put the right member/store.db back", dir)
+	case !hasState && isFounder:
+		if err := n.beginStore(); err != nil {
+			return err
+		}
+	case !hasState:
+		n.logger.Info("this member has yet to be sent what its cluster has", "cluster-id", idString(n.member.ClusterID))
+	}
+	if n.members, err = loadMembers(n.store); err != nil {
+		return err
+	}
+	switch {
+	case n.members.wasRemoved(n.member.ID):
+		return ErrRemoved
+	case hasState && !isIn(applied.ConfState, n.member.ID):
+		return fmt.Errorf("data directory %s has a store that is not of member %s, whose log it has: they are of different clusters; put the right member/store.db back", dir, idString(n.member.ID))
+	}
+	return nil
+}
+
+// isIn tells whether a member is one of a configuration, or was when it was made: its log may say that it has been removed.
+func isIn(cs *raftpb.ConfState, id uint64) bool {
+	return slices.Contains(cs.GetVoters(), id) || slices.Contains(cs.GetLearners(), id)
 }
 
 // dirError says what to do about a data directory that cannot be used.
@@ -125,7 +169,7 @@ func (n *Node) openStore(path string) (err error) {
 	return nil
 }
 
-// openLog opens the log, or makes that of the only member of a new cluster, and learns from it who this member is.
+// openLog opens the log, or makes that of a new member, and learns from it who this member is.
 func (n *Node) openLog(dir string, exists bool) (recovered *wal.Recovered, err error) {
 	o := wal.Options{FS: n.cfg.LogFS, Logger: n.logger}
 	if !exists {
@@ -141,11 +185,14 @@ func (n *Node) openLog(dir string, exists bool) (recovered *wal.Recovered, err e
 }
 
 func (n *Node) makeLog(dir string, o wal.Options) (*wal.Recovered, error) {
+	var err error
+	if n.member, err = n.newIdentity(); err != nil {
+		return nil, err
+	}
 	// The name of the store's file must not be lost when the log's is not: they may be on two disks.
 	if err := n.cfg.LogFS.SyncDir(filepath.Join(n.cfg.DataDir, "member")); err != nil {
 		return nil, fmt.Errorf("make the data directory durable: %w", err)
 	}
-	n.member = newMember(n.cfg.PeerURLs, n.cfg.ClusterToken)
 	metadata, err := n.member.encode()
 	if err != nil {
 		return nil, err
@@ -153,7 +200,7 @@ func (n *Node) makeLog(dir string, o wal.Options) (*wal.Recovered, error) {
 	if n.log, err = wal.Create(dir, metadata, o); err != nil {
 		return nil, logDirError(fmt.Errorf("make the log: %w", err))
 	}
-	n.logger.Info("made a new cluster of one member", "cluster-id", idString(n.member.ClusterID), "member-id", idString(n.member.ID))
+	n.logger.Info("made a member", "founds-cluster", len(n.member.Founders) > 0, "members", len(n.cfg.InitialCluster), "cluster-id", idString(n.member.ClusterID), "member-id", idString(n.member.ID))
 	return &wal.Recovered{HardState: &raftpb.HardState{}, FirstIndex: 1}, nil
 }
 
@@ -169,40 +216,36 @@ func exists(path string) (bool, error) {
 // same first state, as if it had received a snapshot of this index and term.
 const firstIndex, firstTerm = 1, 1
 
-// beginStore writes the first state, but for what updateAttributes adds to it before it is committed.
-func (n *Node) beginStore() {
+// beginStore writes the first state.
+func (n *Node) beginStore() error {
 	tx := n.store.Begin(firstIndex, firstTerm)
-	tx.SetConfState(&raftpb.ConfState{Voters: []uint64{n.member.ID}, AutoLeave: proto.Bool(false)})
-	tx.Put(mvcc.BucketCluster, clusterVersionKey, []byte(layoutVersion))
-	tx.End()
-}
-
-// updateAttributes writes this member's name and URLs into the store, if they are not there, as part of the entry that
-// was applied last. They say where the member is, not who it is.
-func (n *Node) updateAttributes(index, term uint64) error {
-	m, err := loadMembers(n.store)
-	if err != nil {
+	if err := n.member.beginCluster(tx); err != nil {
+		tx.Fail(err)
 		return err
 	}
-	self, ok := m.get(n.member.ID)
-	if !ok {
-		self = memberRecord{ID: n.member.ID, PeerURLs: n.cfg.PeerURLs}
+	tx.End()
+	if err := n.store.Commit(); err != nil {
+		return fmt.Errorf("write the first state: %w", err)
 	}
-	if !ok || self.Name != n.cfg.Name || !slices.Equal(self.ClientURLs, n.cfg.ClientURLs) {
-		self.Name, self.ClientURLs = n.cfg.Name, n.cfg.ClientURLs
-		m.byID[self.ID] = self
-		tx := n.store.Begin(index, term)
-		err = self.put(tx)
-		tx.End()
-	}
-	if err := errors.Join(err, n.store.Commit()); err != nil {
-		return fmt.Errorf("write the member: %w", err)
-	}
-	n.members = m
 	return nil
 }
 
-// checkFiles holds the log against the store, and returns the entries that the store does not have yet.
+// beginCluster writes who is in a new cluster.
+func (m member) beginCluster(tx *mvcc.Entry) error {
+	confState := &raftpb.ConfState{AutoLeave: proto.Bool(false)}
+	for _, r := range m.Founders {
+		confState.Voters = append(confState.Voters, r.ID)
+		if err := r.put(tx); err != nil {
+			return err
+		}
+	}
+	tx.SetConfState(confState)
+	tx.Put(mvcc.BucketCluster, clusterVersionKey, []byte(layoutVersion))
+	return nil
+}
+
+// checkFiles holds the log against the store, and returns the entries that raft is to start with: those that the store does not
+// have yet, and those before them that were kept for members that lag.
 func (n *Node) checkFiles(recovered *wal.Recovered, applied mvcc.Applied) ([]*raftpb.Entry, error) {
 	entries := recovered.Entries
 	before := recovered.FirstIndex - 1 // the entry before the first
@@ -213,8 +256,8 @@ func (n *Node) checkFiles(recovered *wal.Recovered, applied mvcc.Applied) ([]*ra
 	case last < applied.Index && (last != 0 || applied.Index != firstIndex):
 		// Nothing is applied that is not synced to the log. A log that never had an entry was made a moment ago.
 		return nil, fmt.Errorf("the log ends at entry %d and the store has %d: the log has lost what was written to it; restore both from one backup", last, applied.Index)
-	case last <= applied.Index:
+	case last < applied.Index:
 		return nil, nil
 	}
-	return entries[applied.Index-before:], nil
+	return entries, nil
 }

@@ -39,7 +39,7 @@ func TestACutOffBootstrapIsDoneAgainWithWhateverIdentityIsAskedFor(t *testing.T)
 
 func TestABootstrapThatWasCutOffBeforeTheStoreHadAStateGoesOn(t *testing.T) {
 	dir := t.TempDir()
-	made := newMember([]string{"http://127.0.0.1:1"}, "token")
+	made := newMember([]InitialMember{{"default", []string{"http://127.0.0.1:1"}}}, []string{"http://127.0.0.1:1"}, "token")
 	metadata, err := made.encode()
 	if err != nil {
 		t.Fatal(err)

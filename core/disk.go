@@ -42,6 +42,15 @@ func (g *diskGuard) isLow(bytes int) bool {
 	return g.low.Load()
 }
 
+// room is how many bytes may be written to the disk at once, beside the writes; it may be negative. It is not known of a disk that
+// cannot be asked.
+func (g *diskGuard) room() (bytes int64, known bool) {
+	free, err := g.free(g.dir)
+	return free - g.reserve(), err == nil
+}
+
+func (g *diskGuard) reserve() int64 { return diskReserve + 2*int64(g.pending()+diskCheckBytes) }
+
 func (g *diskGuard) ask() {
 	if !g.asking.TryLock() {
 		return
@@ -50,7 +59,7 @@ func (g *diskGuard) ask() {
 	g.checked.Store(time.Now().UnixNano())
 	g.through.Store(0)
 	free, err := g.free(g.dir)
-	reserve := diskReserve + 2*int64(g.pending()+diskCheckBytes)
+	reserve := g.reserve()
 	low := err == nil && free < reserve
 	if was := g.low.Swap(low); low && !was {
 		g.logger.Warn("the disk is nearly full: writes are refused", "data-dir", g.dir, "free", free, "reserve", reserve)

@@ -46,7 +46,7 @@ var (
 const layoutVersion = "3.7.0"
 
 // loadClusterVersion reads what the store holds.
-func loadClusterVersion(store *mvcc.Store) (*clusterVersion, error) {
+func loadClusterVersion(store stored) (*clusterVersion, error) {
 	v := &clusterVersion{current: *semver.New(layoutVersion)}
 	err := store.ForEach(mvcc.BucketCluster, func(key, value []byte) error {
 		switch string(key) {
@@ -66,6 +66,13 @@ func loadClusterVersion(store *mvcc.Store) (*clusterVersion, error) {
 	return v, nil
 }
 
+// replace makes the version that of by, which nobody else knows.
+func (v *clusterVersion) replace(by *clusterVersion) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.current, v.downgrade = by.current, by.downgrade
+}
+
 func (v *clusterVersion) get() (current semver.Version, downgrade downgradeInfo) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -82,21 +89,17 @@ func (v *clusterVersion) wanted() (semver.Version, bool) {
 	return want, !want.Equal(current)
 }
 
-// applyVersion carries out a change of the version, here and in the store.
-func (v *clusterVersion) applyVersion(tx *mvcc.Entry, r *membershippb.ClusterVersionSetRequest) error {
-	current, err := semver.NewVersion(r.Ver)
-	if err != nil {
-		return fmt.Errorf("decode the version of the cluster: %w", err)
-	}
+// applyVersion carries out a change of the version that validate has let pass, here and in the store.
+func (v *clusterVersion) applyVersion(tx *mvcc.Entry, r *membershippb.ClusterVersionSetRequest) {
+	current := semver.New(r.Ver)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.current = *current
 	tx.Put(mvcc.BucketCluster, clusterVersionKey, []byte(current.String()))
 	tx.SetStorageVersion(current.String())
-	return nil
 }
 
-// applyDowngrade enables or cancels a downgrade, here and in the store.
+// applyDowngrade enables or cancels a downgrade that validate has let pass, here and in the store.
 func (v *clusterVersion) applyDowngrade(tx *mvcc.Entry, r *membershippb.DowngradeInfoSetRequest) error {
 	info := downgradeInfo{TargetVersion: r.Ver, Enabled: r.Enabled}
 	value, err := json.Marshal(info)

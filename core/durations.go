@@ -32,6 +32,7 @@ var operationNames = [operations]string{
 	kindCompact:              "Compaction",
 	kindLeaseGrant:           "LeaseGrant",
 	kindLeaseRevoke:          "LeaseRevoke",
+	kindLeaseCheckpoint:      "LeaseCheckpoint",
 	kindAlarm:                "Alarm",
 	kindAuthEnable:           "AuthEnable",
 	kindAuthDisable:          "AuthDisable",
@@ -47,6 +48,7 @@ var operationNames = [operations]string{
 	kindRoleRevokePermission: "AuthRoleRevokePermission",
 	kindClusterVersion:       "ClusterVersionSet",
 	kindDowngrade:            "DowngradeInfoSet",
+	kindMemberAttr:           "ClusterMemberAttrSet",
 }
 
 func (k kind) operation() operation {

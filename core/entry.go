@@ -42,6 +42,8 @@ const (
 	kindAlarm       kind = 7 // etcdserverpb.AlarmRequest
 	kindLeaseExpire kind = 8 // etcdserverpb.LeaseRevokeRequest, of the leader itself
 
+	kindLeaseCheckpoint kind = 9 // leaseCheckpoints, of the leader itself
+
 	kindAuthEnable           kind = 16 // etcdserverpb.AuthEnableRequest; the others likewise
 	kindAuthDisable          kind = 17
 	kindAuthenticate         kind = 18 // etcdserverpb.InternalAuthenticateRequest: the password has been checked
@@ -57,40 +59,51 @@ const (
 
 	kindClusterVersion kind = 32 // membershippb.ClusterVersionSetRequest
 	kindDowngrade      kind = 33 // membershippb.DowngradeInfoSetRequest
+	kindMemberAttr     kind = 34 // membershippb.ClusterMemberAttrSetRequest
+	kindLevel          kind = 35 // levelRaise, of the leader itself
 
 	// asUser in the byte of the kind says that a user follows. It is set while authentication is on.
 	asUser kind = 0x80
 )
 
-// kinds says of each kind what its name is, and what message it carries.
-var kinds = map[kind]struct {
-	name string
-	make func() proto.Message // nil for those that are decoded by hand
-}{
-	kindPut:         {"put", nil},
-	kindDeleteRange: {"delete-range", nil},
-	kindTxn:         {"txn", func() proto.Message { return new(pb.TxnRequest) }},
-	kindCompact:     {"compact", func() proto.Message { return new(pb.CompactionRequest) }},
-	kindLeaseGrant:  {"lease-grant", func() proto.Message { return new(pb.LeaseGrantRequest) }},
-	kindLeaseRevoke: {"lease-revoke", func() proto.Message { return new(pb.LeaseRevokeRequest) }},
-	kindAlarm:       {"alarm", func() proto.Message { return new(pb.AlarmRequest) }},
-	kindLeaseExpire: {"lease-expire", func() proto.Message { return new(pb.LeaseRevokeRequest) }},
+// kindInfo says of a kind what its name is, what message it carries, and which level has brought it: no member proposes it before
+// all have agreed on that level.
+type kindInfo struct {
+	name  string
+	make  func() proto.Message // nil for those that are decoded by hand
+	level int
+}
 
-	kindClusterVersion: {"cluster-version", func() proto.Message { return new(membershippb.ClusterVersionSetRequest) }},
-	kindDowngrade:      {"downgrade", func() proto.Message { return new(membershippb.DowngradeInfoSetRequest) }},
+// kinds are all that this weir knows.
+var kinds = map[kind]kindInfo{
+	kindPut:         {"put", nil, 1},
+	kindDeleteRange: {"delete-range", nil, 1},
+	kindTxn:         {"txn", func() proto.Message { return new(pb.TxnRequest) }, 1},
+	kindCompact:     {"compact", func() proto.Message { return new(pb.CompactionRequest) }, 1},
+	kindLeaseGrant:  {"lease-grant", func() proto.Message { return new(pb.LeaseGrantRequest) }, 1},
+	kindLeaseRevoke: {"lease-revoke", func() proto.Message { return new(pb.LeaseRevokeRequest) }, 1},
+	kindAlarm:       {"alarm", func() proto.Message { return new(pb.AlarmRequest) }, 1},
+	kindLeaseExpire: {"lease-expire", func() proto.Message { return new(pb.LeaseRevokeRequest) }, 1},
 
-	kindAuthEnable:           {"auth-enable", func() proto.Message { return new(pb.AuthEnableRequest) }},
-	kindAuthDisable:          {"auth-disable", func() proto.Message { return new(pb.AuthDisableRequest) }},
-	kindAuthenticate:         {"authenticate", func() proto.Message { return new(pb.InternalAuthenticateRequest) }},
-	kindUserAdd:              {"user-add", func() proto.Message { return new(pb.AuthUserAddRequest) }},
-	kindUserDelete:           {"user-delete", func() proto.Message { return new(pb.AuthUserDeleteRequest) }},
-	kindUserChangePassword:   {"user-change-password", func() proto.Message { return new(pb.AuthUserChangePasswordRequest) }},
-	kindUserGrantRole:        {"user-grant-role", func() proto.Message { return new(pb.AuthUserGrantRoleRequest) }},
-	kindUserRevokeRole:       {"user-revoke-role", func() proto.Message { return new(pb.AuthUserRevokeRoleRequest) }},
-	kindRoleAdd:              {"role-add", func() proto.Message { return new(pb.AuthRoleAddRequest) }},
-	kindRoleDelete:           {"role-delete", func() proto.Message { return new(pb.AuthRoleDeleteRequest) }},
-	kindRoleGrantPermission:  {"role-grant-permission", func() proto.Message { return new(pb.AuthRoleGrantPermissionRequest) }},
-	kindRoleRevokePermission: {"role-revoke-permission", func() proto.Message { return new(pb.AuthRoleRevokePermissionRequest) }},
+	kindLeaseCheckpoint: {"lease-checkpoint", nil, 1},
+
+	kindClusterVersion: {"cluster-version", func() proto.Message { return new(membershippb.ClusterVersionSetRequest) }, 1},
+	kindDowngrade:      {"downgrade", func() proto.Message { return new(membershippb.DowngradeInfoSetRequest) }, 1},
+	kindMemberAttr:     {"member-attributes", func() proto.Message { return new(membershippb.ClusterMemberAttrSetRequest) }, 1},
+	kindLevel:          {"level", nil, 1},
+
+	kindAuthEnable:           {"auth-enable", func() proto.Message { return new(pb.AuthEnableRequest) }, 1},
+	kindAuthDisable:          {"auth-disable", func() proto.Message { return new(pb.AuthDisableRequest) }, 1},
+	kindAuthenticate:         {"authenticate", func() proto.Message { return new(pb.InternalAuthenticateRequest) }, 1},
+	kindUserAdd:              {"user-add", func() proto.Message { return new(pb.AuthUserAddRequest) }, 1},
+	kindUserDelete:           {"user-delete", func() proto.Message { return new(pb.AuthUserDeleteRequest) }, 1},
+	kindUserChangePassword:   {"user-change-password", func() proto.Message { return new(pb.AuthUserChangePasswordRequest) }, 1},
+	kindUserGrantRole:        {"user-grant-role", func() proto.Message { return new(pb.AuthUserGrantRoleRequest) }, 1},
+	kindUserRevokeRole:       {"user-revoke-role", func() proto.Message { return new(pb.AuthUserRevokeRoleRequest) }, 1},
+	kindRoleAdd:              {"role-add", func() proto.Message { return new(pb.AuthRoleAddRequest) }, 1},
+	kindRoleDelete:           {"role-delete", func() proto.Message { return new(pb.AuthRoleDeleteRequest) }, 1},
+	kindRoleGrantPermission:  {"role-grant-permission", func() proto.Message { return new(pb.AuthRoleGrantPermissionRequest) }, 1},
+	kindRoleRevokePermission: {"role-revoke-permission", func() proto.Message { return new(pb.AuthRoleRevokePermissionRequest) }, 1},
 }
 
 func (k kind) String() string {
@@ -98,6 +111,11 @@ func (k kind) String() string {
 		return info.name
 	}
 	return fmt.Sprintf("kind %d", byte(k))
+}
+
+// isLeaders tells whether a kind is proposed by the leader alone, for the term in which it leads.
+func (k kind) isLeaders() bool {
+	return k == kindLeaseExpire || k == kindLeaseCheckpoint || k == kindLevel
 }
 
 // appendEntryHeader starts an entry.

@@ -45,7 +45,7 @@ func TestEntryOfAnotherVersionIsRefusedByName(t *testing.T) {
 	if _, _, err := readEntryHeader(data); err == nil || !strings.Contains(err.Error(), "format version 9") {
 		t.Fatalf("got %v", err)
 	}
-	if _, err := decode(kind(99), nil); err == nil || !strings.Contains(err.Error(), "kind 99") {
+	if _, err := decode(kind(99), nil, newestLevel); err == nil || !strings.Contains(err.Error(), "kind 99") {
 		t.Fatalf("got %v", err)
 	}
 }

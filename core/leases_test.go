@@ -1,7 +1,9 @@
 package core
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -138,5 +140,51 @@ func TestLeaseMistakesHaveEtcdsErrors(t *testing.T) {
 	}
 	if _, err := n.LeaseTimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: 9}); !errors.Is(err, rpctypes.ErrGRPCLeaseNotFound) {
 		t.Errorf("time to live of an unknown lease: %v", err)
+	}
+}
+
+// Pings of a batch that must wait, or may not be, are told apart from those that are done, and LeaseRenew tells why.
+func TestPingsOfABatch(t *testing.T) {
+	clock := newTestClock()
+	u := openUsers(t, func(c *Config) { c.Clock = clock })
+	n, root, alice, bob := u.n, u.as("root"), u.as("alice"), u.as("bob")
+	grant := func(id, ttl int64) {
+		_, err := n.LeaseGrant(root, &pb.LeaseGrantRequest{ID: id, TTL: ttl})
+		u.must(err)
+	}
+	grant(1, 100)
+	grant(2, 50)
+	u.must(u.put(root, &pb.PutRequest{Key: []byte("/a/1"), Lease: 1}))
+	for _, c := range []struct {
+		name       string
+		ctx        context.Context
+		ids, want  []int64
+		reasonOf   int64
+		reasonText error
+	}{
+		{"root", root, []int64{1, 2, 3}, []int64{100, 50, 0}, 3, rpctypes.ErrGRPCLeaseNotFound},
+		{"who may write the keys", alice, []int64{1, 2}, []int64{100, 50}, 0, nil},
+		{"who may not", bob, []int64{2, 1}, []int64{0, 0}, 1, rpctypes.ErrGRPCPermissionDenied},
+		{"who may, of those without", bob, []int64{2}, []int64{50}, 0, nil},
+		{"nobody", t.Context(), []int64{2}, []int64{0}, 2, rpctypes.ErrGRPCUserEmpty},
+		{"a stranger", withToken(t.Context(), "forged"), []int64{2}, []int64{0}, 2, rpctypes.ErrGRPCInvalidAuthToken},
+	} {
+		ttls := slices.Repeat([]int64{-1}, len(c.ids))
+		n.LeaseRenewNow(c.ctx, c.ids, ttls)
+		if !slices.Equal(ttls, c.want) {
+			t.Errorf("%s: TTLs of %d are %d, want %d", c.name, c.ids, ttls, c.want)
+		}
+		if c.reasonOf == 0 {
+			continue
+		}
+		if _, err := n.LeaseRenew(c.ctx, c.reasonOf); !errors.Is(err, c.reasonText) {
+			t.Errorf("%s: lease %d: %v, want %v", c.name, c.reasonOf, err, c.reasonText)
+		}
+	}
+	clock.advance(99 * time.Second) // 2 has expired, and is revoked by and by
+	ttls := []int64{-1, -1}
+	n.LeaseRenewNow(root, []int64{1, 2}, ttls)
+	if !slices.Equal(ttls, []int64{100, 0}) {
+		t.Errorf("at the end: TTLs are %d", ttls)
 	}
 }

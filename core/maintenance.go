@@ -75,27 +75,13 @@ func (n *Node) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVRespo
 	if err := n.permitAdmin(ctx); err != nil {
 		return nil, err
 	}
-	hash, current, compacted, hashRev, err := n.store.HashKV(r.Revision)
+	hash, current, err := n.store.HashKV(ctx, r.Revision)
 	if err != nil {
 		return nil, apiError(err)
 	}
 	header := n.pbHeader()
 	header.Revision = current
-	return &pb.HashKVResponse{Header: header, Hash: hash, CompactRevision: compacted, HashRevision: hashRev}, nil
-}
-
-// MoveLeader makes another member the leader. There is no other that could be: all but this one are learners.
-func (n *Node) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
-	if err := n.permitAdmin(ctx); err != nil {
-		return nil, err
-	}
-	switch {
-	case !n.leads():
-		return nil, rpctypes.ErrGRPCNotLeader
-	case r.TargetID != n.member.ID:
-		return nil, rpctypes.ErrGRPCBadLeaderTransferee
-	}
-	return &pb.MoveLeaderResponse{}, nil
+	return &pb.HashKVResponse{Header: header, Hash: hash.Hash, CompactRevision: hash.Compact, HashRevision: hash.Revision}, nil
 }
 
 // snapshotChunk is how much of the store's file goes into one message: etcd's size.

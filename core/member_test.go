@@ -4,7 +4,7 @@ import "testing"
 
 // The ids are those that etcd 3.7 gives a single member with its default flags.
 func TestIDsAreComputedAsEtcdDoes(t *testing.T) {
-	m := newMember([]string{"http://localhost:2380"}, "etcd-cluster")
+	m := newMember([]InitialMember{{"default", []string{"http://localhost:2380"}}}, []string{"http://localhost:2380"}, "etcd-cluster")
 	if got := idString(m.ID); got != "8e9e05c52164694d" {
 		t.Errorf("member id %s", got)
 	}

@@ -42,7 +42,7 @@ func idString(id uint64) string { return strconv.FormatUint(id, 16) }
 func memberKey(id uint64) []byte { return []byte(idString(id)) }
 
 // loadMembers reads the members that the store holds.
-func loadMembers(store *mvcc.Store) (*members, error) {
+func loadMembers(store stored) (*members, error) {
 	m := &members{byID: map[uint64]memberRecord{}, removed: map[uint64]bool{}}
 	err := store.ForEach(mvcc.BucketMembers, func(_, v []byte) error {
 		var r memberRecord
@@ -66,6 +66,13 @@ func loadMembers(store *mvcc.Store) (*members, error) {
 	return m, nil
 }
 
+// replace makes the members those of by, which nobody else knows.
+func (m *members) replace(by *members) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.byID, m.removed = by.byID, by.removed
+}
+
 // get returns a member.
 func (m *members) get(id uint64) (memberRecord, bool) {
 	m.mu.Lock()
@@ -74,18 +81,57 @@ func (m *members) get(id uint64) (memberRecord, bool) {
 	return r, ok
 }
 
-// list returns the members in the order of their ids.
-func (m *members) list() []*pb.Member {
+// peerURLs returns those of all members.
+func (m *members) peerURLs() map[uint64][]string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return peerURLsOf(slices.Collect(maps.Values(m.byID)))
+}
+
+func peerURLsOf(records []memberRecord) map[uint64][]string {
+	urls := map[uint64][]string{}
+	for _, r := range records {
+		urls[r.ID] = r.PeerURLs
+	}
+	return urls
+}
+
+// wasRemoved tells whether a member was removed.
+func (m *members) wasRemoved(id uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.removed[id]
+}
+
+// isAlone tells whether there is no other member.
+func (m *members) isAlone(id uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.byID[id]
+	return ok && len(m.byID) == 1
+}
+
+// records returns the members in the order of their ids.
+func (m *members) records() []memberRecord {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.byID), func(a, b memberRecord) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// list is records in the form of the Cluster service.
+func (m *members) list() []*pb.Member {
 	var list []*pb.Member
-	for r := range maps.Values(m.byID) {
+	for _, r := range m.records() {
 		list = append(list, &pb.Member{
 			ID: r.ID, Name: r.Name, PeerURLs: r.PeerURLs, ClientURLs: r.ClientURLs, IsLearner: r.IsLearner,
 		})
 	}
-	slices.SortFunc(list, func(a, b *pb.Member) int { return cmp.Compare(a.ID, b.ID) })
 	return list
+}
+
+// voters returns the members that vote.
+func (m *members) voters() []memberRecord {
+	return slices.DeleteFunc(m.records(), isLearner)
 }
 
 // known tells whether the id is, or was, a member's.
@@ -157,18 +203,27 @@ func (m *members) usesURL(urls []string, id uint64) bool {
 
 // apply carries out a change that check has let pass, here and in the store.
 func (m *members) apply(tx *mvcc.Entry, c confChange) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	id := c.Member.ID
-	if c.Type == raftpb.ConfChangeRemoveNode {
-		delete(m.byID, id)
-		m.removed[id] = true
+	r, ok := m.change(c)
+	if !ok {
 		tx.Delete(mvcc.BucketMembers, memberKey(id))
 		tx.Put(mvcc.BucketMembersRemoved, memberKey(id), []byte("removed"))
 		return nil
 	}
-	r := m.byID[id]
+	return r.put(tx)
+}
+
+// change carries out a change here alone. It returns what the member is then, if it still is one.
+func (m *members) change(c confChange) (r memberRecord, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	id := c.Member.ID
+	r = m.byID[id]
 	switch {
+	case c.removes(id):
+		delete(m.byID, id)
+		m.removed[id] = true
+		return r, false
 	case c.adds():
 		r = c.Member
 	case c.Promote:
@@ -176,6 +231,19 @@ func (m *members) apply(tx *mvcc.Entry, c confChange) error {
 	default:
 		r.PeerURLs = c.Member.PeerURLs
 	}
+	m.byID[id] = r
+	return r, true
+}
+
+// describe carries out what a member says of itself: its name, and its clients' URLs.
+func (m *members) describe(tx *mvcc.Entry, id uint64, name string, clientURLs []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.byID[id]
+	if !ok { // it was removed meanwhile
+		return nil
+	}
+	r.Name, r.ClientURLs = name, clientURLs
 	m.byID[id] = r
 	return r.put(tx)
 }

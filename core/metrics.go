@@ -96,6 +96,7 @@ func (n *Node) Describe(ch chan<- *prometheus.Desc) {
 	}
 	n.store.Describe(ch)
 	n.log.Describe(ch)
+	n.transport.Describe(ch)
 }
 
 // Collect is part of prometheus.Collector. It may be called at any time, also after Close.
@@ -111,6 +112,7 @@ func (n *Node) Collect(ch chan<- prometheus.Metric) {
 	n.metrics.ranges.answer.collect(ch)
 	n.store.Collect(ch)
 	n.log.Collect(ch)
+	n.transport.Collect(ch)
 }
 
 // collectState tells where raft, the store and authentication are.
@@ -127,6 +129,8 @@ func (n *Node) collectState(ch chan<- prometheus.Metric) {
 	gauge(ch, descGoVersion, 1, runtime.Version())
 	cluster, _ := n.version.get()
 	gauge(ch, descClusterVersion, 1, fmt.Sprintf("%d.%d", cluster.Major, cluster.Minor))
+	gauge(ch, descLevel, float64(n.agreement.level()))
+	gauge(ch, descNewestLevel, float64(n.cfg.level))
 	gauge(ch, descID, 1, idString(n.member.ID))
 	for _, a := range n.alarms.list(pb.AlarmType_NONE) {
 		gauge(ch, descAlarms, 1, idString(a.MemberID), a.Alarm.String())
@@ -176,6 +180,8 @@ var (
 	descVersion        = desc("etcd_server_version", "1, with the version of etcd that this member speaks as.", "server_version")
 	descGoVersion      = desc("etcd_server_go_version", "1, with the version of Go that this member was built with.", "server_go_version")
 	descClusterVersion = desc("etcd_cluster_version", "1, with the version of the cluster.", "cluster_version")
+	descLevel          = desc("weir_level", "Level that all members have agreed on.")
+	descNewestLevel    = desc("weir_level_newest", "Highest level that this member knows.")
 	descID             = desc("etcd_server_id", "1, with the id of this member in hexadecimal.", "server_id")
 	descAlarms         = desc("etcd_server_alarms", "1 for each alarm that is raised.", "server_id", "alarm_type")
 	descKnownPeers     = desc("etcd_network_known_peers", "1 for each member of the cluster.", "Local", "Remote")
@@ -189,7 +195,7 @@ var (
 // nodeDescs are all of the above.
 var nodeDescs = []*prometheus.Desc{
 	descHasLeader, descIsLeader, descIsLearner, descCommitted, descApplied, descPending,
-	descQuota, descAuthRevision, descVersion, descGoVersion, descClusterVersion, descID,
+	descQuota, descAuthRevision, descVersion, descGoVersion, descClusterVersion, descLevel, descNewestLevel, descID,
 	descAlarms, descKnownPeers, descWatchStreams, descWatchers, descSlowWatchers, descWatchEvents,
 }
 

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,13 +13,13 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"weir/coalesce"
 	"weir/core/auth"
 	"weir/core/lease"
 	"weir/core/mvcc"
+	"weir/core/transport"
 	"weir/core/wal"
 	"weir/grpcapi/wire"
 )
@@ -36,35 +37,55 @@ type Node struct {
 	alarms  *alarms
 	members *members
 	version *clusterVersion
-	auth    *auth.Store
-	hub     *coalesce.Hub
-	applier *applier
+	// agreement is what members may write.
+	agreement *agreement
+	auth      *auth.Store
+	hub       *coalesce.Hub
+	applier   *applier
 
-	raft    *consensus
-	queue   *requestQueue
-	reads   *readGate
-	toApply *mailbox[*raftpb.Message]
+	raft      raftDriver
+	transport *transport.Transport
+	fromPeers fromPeers
+	incoming  incoming
+	tenure    tenure
+	queue     *requestQueue
+	reads     *readGate
+	pings     *pingQueue
+	toApply   *mailbox[toApply]
+	backlog   backlog
 	// reconfigurations go to run, which takes one at a time, and appliedChanges from the applier to it.
 	reconfigurations chan *reconfiguration
 	appliedChanges   chan appliedChange
+	changes          changes
 	cutter           cutter
 	disk             diskGuard
+	hashing          chan struct{} // held while a hash is computed for another member
+	hadData          bool          // when it was opened
 
 	metrics *metrics
 
 	term, leader, committed, applied atomic.Uint64
+	isLearner                        atomic.Bool
+	refusals                         refusals
+	standing                         standing
+	appliedTerm                      uint64          // of the last entry that was applied; of the apply goroutine
+	leaderMu                         sync.Mutex      // guards led and endLed
+	led                              context.Context // ends when leader changes
+	endLed                           context.CancelFunc
 
 	ctx        context.Context // ends with stopped
 	stopped    chan struct{}   // closed when the node stops or has failed
 	stop       func()
 	goroutines sync.WaitGroup
 
+	published chan struct{} // closed when the cluster knows this member's name and URLs
+
 	failed  chan struct{} // closed after failure has been set
 	failure error
 	failing sync.Once
 }
 
-// Open starts the member whose data is in cfg.DataDir, or makes a new cluster of one member there. WaitReady
+// Open starts the member whose data is in cfg.DataDir, or founds or joins a cluster, as cfg says. WaitReady
 // tells when it serves. An error is one line that says what is wrong and how to mend it; nothing is left running.
 func Open(cfg Config) (_ *Node, err error) {
 	cfg, err = cfg.withDefaults()
@@ -78,21 +99,29 @@ func Open(cfg Config) (_ *Node, err error) {
 		cfg:     cfg,
 		logger:  cfg.Logger,
 		queue:   newRequestQueue(rand.Uint64()),
-		toApply: newMailbox[*raftpb.Message](),
+		toApply: newMailbox[toApply](),
+		pings:   newPingQueue(),
 
 		reconfigurations: make(chan *reconfiguration),
 		appliedChanges:   make(chan appliedChange),
+		changes:          changes{expected: map[uint64]*expectedChange{}},
 
-		cutter:  cutter{wake: make(chan struct{}, 1)},
-		disk:    diskGuard{dir: cfg.DataDir, free: cfg.DiskFree, logger: cfg.Logger},
-		metrics: newNodeMetrics(),
-		stopped: make(chan struct{}),
-		failed:  make(chan struct{}),
+		fromPeers: fromPeers{wake: make(chan struct{}, 1)},
+		cutter:    cutter{wake: make(chan struct{}, 1), turn: newTurn()},
+		disk:      diskGuard{dir: cfg.DataDir, free: cfg.DiskFree, logger: cfg.Logger},
+		metrics:   newNodeMetrics(),
+		stopped:   make(chan struct{}),
+		hashing:   make(chan struct{}, 1),
+
+		published: make(chan struct{}),
+		failed:    make(chan struct{}),
 	}
 	n.disk.pending = n.queue.pending
 	var cancel context.CancelFunc
 	n.ctx, cancel = context.WithCancel(context.Background())
 	n.stop = sync.OnceFunc(func() { cancel(); close(n.stopped) })
+	n.standing.begin(n.ctx)
+	n.led, n.endLed = context.WithCancel(n.ctx)
 	defer func() {
 		if err != nil {
 			n.stop()
@@ -103,15 +132,29 @@ func Open(cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.agreement, err = loadAgreement(n.store, cfg.level); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+	}
 	applied := n.store.Applied()
 	entries, err := n.checkFiles(recovered, applied)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
 	}
-	// The store has what came before: it is not needed, and in a new log it never was.
-	if err := n.log.Cut(applied.Index); err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+	if len(entries) == 0 { // the next one follows what the store has
+		if err := n.log.Cut(applied.Index); err != nil {
+			return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+		}
 	}
+	hasData := applied.Index != firstIndex || len(entries) > 0 // one that joins and has heard nothing is refused below
+	if cfg.ForceNewCluster && !hasData {                       // as at etcd: whoever has lost its disk must not remove those who have not
+		n.logger.Warn("there is no data, so --force-new-cluster removes nobody", "data-dir", cfg.DataDir)
+	}
+	if cfg.ForceNewCluster && hasData {
+		if entries, err = n.forceNewCluster(recovered, applied, entries); err != nil {
+			return nil, fmt.Errorf("data directory %s: %w", cfg.DataDir, err)
+		}
+	}
+	n.hadData = hasData
 	if n.alarms, err = loadAlarms(n.store); err != nil {
 		return nil, err
 	}
@@ -124,54 +167,65 @@ func Open(cfg Config) (_ *Node, err error) {
 	if n.auth, err = loadAuth(n.store, cfg); err != nil {
 		return nil, err
 	}
-	if n.raft, err = newConsensus(cfg, n.member, recovered.HardState, applied, entries, n.logger); err != nil {
-		return nil, err
-	}
-	n.term.Store(n.raft.hardState.GetTerm())
-	n.committed.Store(n.raft.hardState.GetCommit())
 	n.applied.Store(applied.Index)
+	n.appliedTerm = applied.Term
 	n.reads = newReadGate(applied.Index)
 	var feed *coalesce.Feed
 	n.hub, feed = coalesce.NewStoreHub(history{n.store}, n.store.Revision, cfg.HistoryBytes)
-	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, auth: n.auth, guard: guard{auth: n.auth, leases: n.leases, writers: leaseWriters{}}, metrics: n.metrics, version: n.version, hub: n.hub, feed: feed, header: n.headerAt}
+	n.applier = &applier{store: n.store, leases: n.leases, alarms: n.alarms, auth: n.auth, guard: guard{auth: n.auth, leases: n.leases, writers: leaseWriters{}}, metrics: n.metrics, version: n.version, members: n.members, agreement: n.agreement, hub: n.hub, feed: feed, header: n.headerAt}
+	if err := n.startRaft(recovered.HardState, applied, entries); err != nil {
+		return nil, err
+	}
+	n.transport = transport.New(transport.Config{
+		ID: n.member.ID, ClusterID: n.member.ClusterID, Handler: peerHandler{n}, IsRemoved: n.members.wasRemoved, TLS: cfg.PeerTLS, Logger: n.logger,
+		MaxMessage: max(cfg.MaxRequestBytes, maxBatchBytes) + messageExtra,
+	})
+	n.setPeers()
 	n.logger.Info("opened member", "name", cfg.Name, "member-id", idString(n.member.ID), "cluster-id", idString(n.member.ClusterID),
 		"data-dir", cfg.DataDir, "revision", n.store.Revision(), "applied-index", applied.Index, "entries-to-replay", len(entries))
-	for _, goroutine := range []func(){n.run, n.apply, n.expire, n.cut, n.watchStore, n.tendVersion, n.autoCompact} {
+	for _, goroutine := range []func(){n.run, n.apply, n.expire, n.checkpoint, n.cut, n.watchStore, n.tendVersion, n.tendLevel, n.autoCompact, n.checkStores, n.checkCompactions, n.publish, n.watchLeader, n.compareTiming} {
 		n.goroutines.Add(1)
 		go goroutine()
+	}
+	for range pingCalls {
+		n.goroutines.Add(1)
+		go n.sendPings()
 	}
 	return n, nil
 }
 
 // loadLeases makes the lessor from what the store holds.
-func loadLeases(store *mvcc.Store, cfg Config) (*lease.Lessor, error) {
+func loadLeases(store stored, cfg Config) (*lease.Lessor, error) {
+	set, err := readLeases(store, cfg)
+	if err != nil {
+		return nil, err
+	}
 	lessor := lease.New(cfg.Clock, 1)
-	err := store.ForEach(mvcc.BucketLease, func(_, v []byte) error {
-		record, err := lease.ParseRecord(v)
-		if err != nil {
-			return err
-		}
-		_, err = lessor.Grant(record.ID, record.TTL)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load the leases: %w", err)
-	}
-	err = store.LeasedKeys(func(key []byte, id int64) {
-		// A key may name a lease that is gone when an etcd that had this bug made the data; it then stays.
-		if err := lessor.Attach(id, key); err != nil {
-			cfg.Logger.Warn("a key names a lease that does not exist", "lease", idString(uint64(id)))
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load the leases: %w", err)
-	}
+	lessor.Reset(set)
 	return lessor, nil
 }
 
-// WaitReady waits until this member serves: it knows a leader and has applied all that was committed. If the member
-// ends before, the error is why.
+// WaitReady waits until this member serves: it knows a leader and has applied all that was committed, and the others know
+// where it serves. If the member ends before, the error is why; so it is if this one does not hold what they do, see
+// Config.InitialCorruptCheck.
 func (n *Node) WaitReady(ctx context.Context) error {
+	if err := n.waitApplied(ctx); err != nil {
+		return err
+	}
+	if err := n.checkAtStart(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-n.published:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait until the members know of this one: %w", ctx.Err())
+	case <-n.stopped:
+		return cmp.Or(n.Err(), rpctypes.ErrGRPCStopped)
+	}
+}
+
+func (n *Node) waitApplied(ctx context.Context) error {
 	for {
 		err := n.linearizable(ctx)
 		if err == nil {
@@ -183,7 +237,8 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		if !errors.Is(err, rpctypes.ErrGRPCTimeout) {
 			return fmt.Errorf("wait until the member serves: %w", err)
 		}
-		n.logger.Warn("still waiting for a leader")
+		self, _ := n.members.get(n.member.ID)
+		n.logger.Warn("still waiting for a leader, who must reach this member at its peer URLs", "peer-urls", self.PeerURLs)
 	}
 }
 
@@ -204,7 +259,9 @@ func (n *Node) Err() error {
 // fail ends the node because of err. Any goroutine may call it; the first error counts.
 func (n *Node) fail(err error) {
 	n.failing.Do(func() {
-		n.logger.Error("the member cannot go on", "error", err)
+		if !errors.Is(err, ErrRemoved) { // which is no fault; who called Open says it
+			n.logger.Error("the member cannot go on", "error", err)
+		}
 		n.failure = err
 		close(n.failed)
 	})
@@ -225,6 +282,7 @@ func (n *Node) watchStore() {
 func (n *Node) Close() error {
 	n.queue.close()
 	n.stop()
+	n.transport.Close()
 	n.goroutines.Wait()
 	n.hub.Close()
 	return n.closeFiles()
@@ -238,6 +296,7 @@ func (n *Node) closeFiles() error {
 	if n.log != nil {
 		errs = append(errs, n.log.Close())
 	}
+	errs = append(errs, n.incoming.discard())
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}

@@ -214,7 +214,7 @@ func TestConcurrentWritersShareEntries(t *testing.T) {
 func waitCut(t *testing.T, n *Node, index uint64) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		first, err := n.raft.storage.FirstIndex()
+		first, err := n.raft.machine.Storage().FirstIndex()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -345,7 +345,7 @@ func TestStartIsRefusedInOneLine(t *testing.T) {
 		"another cluster": {Config{DataDir: other, ClusterToken: "mine", CheckToken: true}, "is of another cluster"},
 		"etcd's data":     {Config{DataDir: etcds}, "is etcd's"},
 		"store missing":   {Config{DataDir: noStore}, "put member/store.db back"},
-		"existing":        {Config{DataDir: t.TempDir(), JoinExisting: true}, "--initial-cluster-state=existing"},
+		"existing":        {Config{DataDir: t.TempDir(), JoinExisting: true}, "no peer URL answers"},
 		"no log":          {Config{DataDir: noLog}, "its log is not in"},
 	} {
 		t.Run(name, func(t *testing.T) {

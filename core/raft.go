@@ -2,52 +2,32 @@ package core
 
 import (
 	"fmt"
-	"log/slog"
-	"math"
 	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 
+	"weir/core/consensus"
 	"weir/core/mvcc"
 )
 
-// consensus drives raft's state machine. Its run goroutine is the only one that touches raft.RawNode; others
-// reach it through the mailbox, the request queue and the read gate.
-//
-// RawNode is used instead of raft.Node because the loop knows more than Node's channels can say: it takes
-// requests only when the log is free, so that those that arrive meanwhile share one entry.
-type consensus struct {
-	raw     *raft.RawNode
-	storage *raft.MemoryStorage
-	inbox   *mailbox[stored] // what the storage threads have done
-
-	// appends is how many appends the log has been given and not yet reported. Owned by run.
-	appends int
-	// hardState is what the log last got. Owned by run.
-	hardState *raftpb.HardState
-	// isLeader is raft's last word on it. Owned by run.
-	isLeader bool
-	// mayRead is whether an entry of this leader's own term is committed. Before, the commit index may be behind
-	// what was acknowledged under an earlier leader, or before a restart (Raft thesis, 6.4), and raft does not
-	// hold ReadIndex back when there is only one voter. Owned by run.
-	mayRead bool
+// raftDriver is what the run goroutine drives raft with. Others reach it through the inboxes, the request queue and the read
+// gate.
+type raftDriver struct {
+	machine *consensus.Machine // of run alone
+	// inbox is what log, applier and connections have to tell the machine. It is bounded by its use: what is told answers
+	// what the machine has asked for.
+	inbox   *mailbox[func(*consensus.Machine)]
+	logIdle bool // what the queue has been told of the log; owned by run
+	// received is a snapshot that raft is to hear of, nil if there is none. Owned by run.
+	received *receivedSnapshot
 	// change is the change of the membership that is proposed and not applied yet, nil if there is none. Owned by run.
 	change *reconfiguration
+	first  firstElection
+	warned bool // of a leader that is not known here
 }
 
-// stored is the answer of a storage thread: messages for raft, once what they attest is durable (log) or done
-// (apply).
-type stored struct {
-	messages []*raftpb.Message
-	appended bool // by the log
-}
-
-// mailbox is a queue between goroutines that never blocks the sender. What is in it is bounded by its use: each
-// message answers one that the receiver sent.
+// mailbox is a queue between goroutines that never blocks the sender.
 type mailbox[T any] struct {
 	wake chan struct{}
 
@@ -75,213 +55,184 @@ func (m *mailbox[T]) takeAll() []T {
 	return items
 }
 
-// newConsensus restarts raft from what the log and the store hold. applied is the store's; entries are those
-// after it.
-func newConsensus(cfg Config, m member, hs *raftpb.HardState, applied mvcc.Applied, entries []*raftpb.Entry, logger *slog.Logger) (*consensus, error) {
-	storage := raft.NewMemoryStorage()
-	snapshot := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
-		ConfState: applied.ConfState,
-		Index:     proto.Uint64(applied.Index),
-		Term:      proto.Uint64(applied.Term),
-	}}
-	if err := storage.ApplySnapshot(snapshot); err != nil {
-		return nil, fmt.Errorf("start raft at index %d: %w", applied.Index, err)
-	}
-	hs = proto.Clone(hs).(*raftpb.HardState)
-	// The log need not have recorded that these entries were committed; that they were applied proves it.
-	// raft panics when applied > commit.
-	if hs.GetCommit() < applied.Index {
-		hs.Commit = proto.Uint64(applied.Index)
-	}
-	if hs.GetTerm() < applied.Term {
-		hs.Term, hs.Vote = proto.Uint64(applied.Term), nil // the vote was one of the earlier term
-	}
-	if err := storage.SetHardState(hs); err != nil {
-		return nil, fmt.Errorf("start raft: %w", err)
-	}
-	if err := storage.Append(entries); err != nil {
-		return nil, fmt.Errorf("start raft with %d entries: %w", len(entries), err)
-	}
-	raw, err := raft.NewRawNode(&raft.Config{
-		ID:                        m.ID,
-		ElectionTick:              cfg.electionTicks(),
-		HeartbeatTick:             1,
-		Storage:                   storage,
-		Applied:                   applied.Index,
-		AsyncStorageWrites:        true,
-		MaxSizePerMsg:             maxBatchBytes,
-		MaxCommittedSizePerReady:  64 << 20,
-		MaxUncommittedEntriesSize: math.MaxUint64,
-		MaxInflightMsgs:           512,
-		CheckQuorum:               true,
-		PreVote:                   true,
-		Logger:                    raftLogger{logger},
-	})
+// startRaft restarts raft from what the log and the store hold. entries are those of the log.
+func (n *Node) startRaft(hs *raftpb.HardState, applied mvcc.Applied, entries []*raftpb.Entry) error {
+	n.raft.inbox = newMailbox[func(*consensus.Machine)]()
+	n.raft.first = newFirstElection(n.cfg)
+	machine, err := consensus.New(consensus.Config{
+		ID: n.member.ID, ElectionTicks: n.cfg.electionTicks(), MaxMessageBytes: maxBatchBytes, NoPreVote: n.cfg.NoPreVote, Logger: n.logger,
+	}, consensus.State{
+		HardState: hs, Applied: applied.Index, AppliedTerm: applied.Term, ConfState: applied.ConfState, Entries: entries,
+	}, raftEffects{n})
 	if err != nil {
-		return nil, fmt.Errorf("start raft: %w", err)
+		return err
 	}
-	return &consensus{raw: raw, storage: storage, inbox: newMailbox[stored](), hardState: hs}, nil
+	n.raft.machine = machine
+	n.term.Store(machine.Role().Term)
+	n.committed.Store(machine.Committed())
+	n.cutter.told.Store(applied.Index)
+	return nil
 }
+
+// holdInterval is for how long, up to twice as long, a follower may not be told that the last of several writes is committed, when
+// nobody is known to wait for it there; see consensus.Machine.ReleaseHeld. Who watches there, or reads what may be old, sees it so much
+// later. With 1 ms, which is about what a write takes, the timer woke the leader as often as what it saves.
+const holdInterval = 2 * time.Millisecond
 
 // run is the raft goroutine.
 func (n *Node) run() {
 	defer n.goroutines.Done()
-	c := n.raft
+	m := n.raft.machine
 	ticker := time.NewTicker(n.cfg.HeartbeatInterval)
 	defer ticker.Stop()
-	if len(n.store.Applied().ConfState.GetVoters()) == 1 {
+	release, isReleasing := time.NewTimer(holdInterval), true
+	defer release.Stop()
+	if voters := n.store.Applied().ConfState.GetVoters(); len(voters) == 1 && voters[0] == n.member.ID {
 		// Nobody else can win: no need to wait for the election timeout.
-		if err := c.raw.Campaign(); err != nil {
+		if err := m.Campaign(); err != nil {
 			n.fail(fmt.Errorf("campaign: %w", err))
 		}
 	}
 	for {
-		n.handleReady()
-		requests, reads, changes := n.queue.wake, n.reads.wake, n.reconfigurations
-		if !c.isLeader || c.appends > 0 {
-			requests = nil // what arrives now shares the next entry
+		m.Advance()
+		n.stepSnapshot()
+		n.committed.Store(m.Committed())
+		if idle := m.IsLogIdle(); idle != n.raft.logIdle {
+			n.raft.logIdle = idle
+			n.queue.logIs(idle)
 		}
-		if !c.mayRead {
+		if m.IsPacing() && !isReleasing {
+			release.Reset(holdInterval)
+			isReleasing = true
+		}
+		requests, reads, changes := n.queue.wake, n.reads.wake, n.reconfigurations
+		if !m.CanPropose() || !n.reaches(m.Role().Leader) {
+			requests = nil
+		}
+		if !m.CanRead() || n.reads.isBusy() {
 			reads = nil
 		}
-		if !c.isLeader || c.change != nil {
+		if n.raft.change != nil {
 			changes = nil
 		}
 		select {
 		case <-requests:
-			if entry, id := n.queue.take(); entry != nil {
-				if err := c.raw.Propose(entry); err != nil {
-					n.logger.Warn("raft dropped a proposal", "error", err)
-					n.queue.drop(id, rpctypes.ErrGRPCNoLeader)
-				}
-			}
+			n.proposeNext()
 		case <-reads:
-			c.raw.ReadIndex(n.reads.take())
+			m.ReadIndex(n.reads.take())
 		case r := <-changes:
 			n.beginChange(r)
 		case a := <-n.appliedChanges:
 			n.carryOut(a)
-		case <-c.inbox.wake:
-			for _, done := range c.inbox.takeAll() {
-				if done.appended {
-					c.appends--
-				}
-				for _, m := range done.messages {
-					if err := c.raw.Step(m); err != nil {
-						n.logger.Warn("raft refused a message", "type", m.GetType().String(), "error", err)
-					}
-				}
+		case <-n.raft.inbox.wake:
+			for _, tell := range n.raft.inbox.takeAll() {
+				tell(m)
 			}
 			n.retryChange()
+		case <-n.fromPeers.wake:
+			n.stepPeers()
+		case <-release.C:
+			isReleasing = false
+			m.ReleaseHeld()
 		case <-ticker.C:
-			c.raw.Tick()
-			for _, id := range n.reads.tick() {
-				n.metrics.slowReads.Inc()
-				if c.mayRead {
-					c.raw.ReadIndex(id)
-				}
-			}
+			n.tick()
 		case <-n.stopped:
 			return
 		}
 	}
 }
 
-// handleReady hands on everything that raft has ready.
-func (n *Node) handleReady() {
-	c := n.raft
-	for c.raw.HasReady() {
-		rd := c.raw.Ready()
-		if rd.SoftState != nil {
-			wasLeader := c.isLeader
-			c.isLeader = rd.RaftState == raft.StateLeader
-			if old := n.leader.Swap(rd.Lead); old != rd.Lead && rd.Lead != raft.None {
-				n.metrics.leaderChanges.Inc()
-			}
-			c.mayRead = c.mayRead && c.isLeader
-			switch {
-			case c.isLeader && !wasLeader:
-				n.logger.Info("became leader", "member-id", idString(n.member.ID))
-				n.leases.Promote(0)
-			case wasLeader && !c.isLeader:
-				n.leases.Demote()
-				n.queue.abandon(rpctypes.ErrGRPCLeaderChanged)
-				n.endChange(result{err: rpctypes.ErrGRPCLeaderChanged})
-			}
-		}
-		if !raft.IsEmptyHardState(rd.HardState) {
-			if old := n.term.Swap(rd.HardState.GetTerm()); old != rd.HardState.GetTerm() {
-				c.mayRead = false
-			}
-			n.committed.Store(rd.HardState.GetCommit())
-		}
-		for _, rs := range rd.ReadStates {
-			n.reads.confirm(rs.RequestCtx, rs.Index)
-		}
-		for _, m := range rd.Messages {
-			switch m.GetTo() {
-			case raft.LocalAppendThread:
-				n.appendToLog(m)
-			case raft.LocalApplyThread:
-				entries := m.GetEntries()
-				c.mayRead = c.mayRead || c.isLeader && entries[len(entries)-1].GetTerm() == n.term.Load()
-				n.toApply.put(m)
-			default:
-				if m.GetType() == raftpb.MsgHeartbeat {
-					n.metrics.lostHeartbeats.Inc()
-				}
-				c.cannotSend(m)
-			}
+// proposeNext proposes the requests that wait, as far as one entry may hold them. Called by run.
+func (n *Node) proposeNext() {
+	role := n.raft.machine.Role()
+	entry, id := n.queue.take(role)
+	if entry == nil {
+		return
+	}
+	if err := n.raft.machine.Propose(entry); err != nil {
+		n.logger.Debug("raft took no proposal, it will be made again", "error", err)
+		n.queue.putBack(id)
+	}
+}
+
+// tick is what happens in each heartbeat interval. Called by run.
+func (n *Node) tick() {
+	m := n.raft.machine
+	n.hasten()
+	m.Tick()
+	n.queue.signalWaiting() // which Tick may have let proceed
+	n.queue.expire(n.cfg.requestTimeout(), min(n.cfg.ElectionTimeout, maxPatience))
+	for _, id := range n.reads.tick() {
+		n.metrics.slowReads.Inc()
+		if m.CanRead() {
+			m.ReadIndex(id)
 		}
 	}
 }
 
-// cannotSend deals with a message to another member: there is no way to reach one yet.
-func (c *consensus) cannotSend(m *raftpb.Message) {
-	if m.GetType() == raftpb.MsgSnap {
-		c.raw.ReportSnapshot(m.GetTo(), raft.SnapshotFailure)
-		return
-	}
-	c.raw.ReportUnreachable(m.GetTo())
-}
+// raftEffects does what raft wants done; see consensus.Effects.
+type raftEffects struct{ n *Node }
 
-// appendToLog starts the log append that m asks for. Its answers go to the inbox when it is durable.
-func (n *Node) appendToLog(m *raftpb.Message) {
-	c := n.raft
-	if m.GetSnapshot() != nil && !raft.IsEmptySnap(m.GetSnapshot()) {
-		n.fail(fmt.Errorf("raft sent a snapshot of index %d, but a cluster has one member", m.GetSnapshot().GetMetadata().GetIndex()))
-		return
-	}
-	hs := &raftpb.HardState{Term: proto.Uint64(m.GetTerm()), Vote: proto.Uint64(m.GetVote()), Commit: proto.Uint64(m.GetCommit())}
-	if raft.IsEmptyHardState(hs) {
-		hs = c.hardState
-	}
-	entries, responses := m.GetEntries(), m.GetResponses()
-	if len(entries) == 0 && hs.GetTerm() == c.hardState.GetTerm() && hs.GetVote() == c.hardState.GetVote() {
-		// The commit index alone is worth no disk write: the next append carries it, and after a crash raft
-		// finds it again (Raft, figure 2: commitIndex is volatile). The responses may attest earlier appends,
-		// so they wait for those.
-		c.hardState = hs
-		hs = nil
-		if len(responses) == 0 {
-			return
-		}
-		if c.appends == 0 {
-			c.inbox.put(stored{messages: responses})
-			return
-		}
-	} else {
-		c.hardState = hs
-	}
-	c.appends++
-	n.log.Append(hs, entries, func(err error) {
-		if err == nil && len(entries) > 0 {
-			err = c.storage.Append(entries)
-		}
+func (e raftEffects) Append(hs *raftpb.HardState, entries []*raftpb.Entry, w consensus.Work) {
+	e.n.log.Append(hs, entries, func(err error) {
 		if err != nil {
-			n.fail(fmt.Errorf("append to the log: %w", err))
+			e.n.fail(fmt.Errorf("append to the log: %w", err))
 			return
 		}
-		c.inbox.put(stored{messages: responses, appended: true})
+		e.n.raft.inbox.put(func(m *consensus.Machine) { m.Done(w) })
+	})
+}
+
+func (e raftEffects) Apply(entries []*raftpb.Entry, w consensus.Work) {
+	// Before any is applied: who sees one applied sees it committed.
+	e.n.committed.Store(max(e.n.committed.Load(), entries[len(entries)-1].GetIndex()))
+	e.n.backlog.add(time.Now(), entries)
+	e.n.toApply.put(toApply{entries: entries, work: w})
+}
+
+func (e raftEffects) Install(snapshot *raftpb.SnapshotMetadata, hs *raftpb.HardState, w consensus.Work) {
+	e.n.backlog.add(time.Now(), nil)
+	e.n.toApply.put(toApply{snapshot: snapshot, hardState: hs, work: w})
+}
+
+func (e raftEffects) Send(messages []*raftpb.Message) { e.n.send(messages) }
+
+func (e raftEffects) Confirmed(context []byte, index uint64) { e.n.reads.confirm(context, index) }
+
+// Became is called by run.
+func (e raftEffects) Became(r consensus.Role) {
+	n := e.n
+	n.term.Store(r.Term)
+	n.queue.lostTouch()
+	old := n.sawLeader(r.Leader)
+	if old != r.Leader && r.Leader != 0 {
+		n.metrics.leaderChanges.Inc()
+		n.logger.Info("there is a leader", "leader", idString(r.Leader), "term", r.Term)
+		for _, context := range n.reads.unanswered() { // the one before will not
+			n.raft.machine.ReadIndex(context)
+		}
+	}
+	wasLeading := n.tenure.ofTerm() != 0
+	switch {
+	case r.Leads && n.tenure.ofTerm() != r.Term:
+		n.logger.Info("became leader", "member-id", idString(n.member.ID), "term", r.Term)
+		n.tenure.begin(r.Term)
+	case wasLeading && !r.Leads:
+		n.tenure.end(n.leases)
+		n.endChange()
+	}
+	n.queue.signalWaiting()
+}
+
+// done tells raft what the applier has done.
+func (n *Node) done(what toApply) {
+	applied := n.applied.Load()
+	n.raft.inbox.put(func(m *consensus.Machine) {
+		m.Done(what.work)
+		n.cutter.told.Store(applied)
+		if what.snapshot != nil { // only now raft can tell whether the next one is to be installed
+			n.incoming.end()
+			n.cutter.turn.end()
+		}
 	})
 }

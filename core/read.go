@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"encoding/binary"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type readGate struct {
 	mu      sync.Mutex // guards all below
 	next    *readCheck
 	sent    map[uint64]*readCheck
+	base    uint64 // tells this gate's contexts from those of all others
 	lastID  uint64
 	applied uint64       // how far the store is
 	waiting []*readCheck // confirmed, waiting for the store to reach their index
@@ -28,16 +30,22 @@ type readGate struct {
 
 // readCheck is one ReadIndex and the reads that share it.
 type readCheck struct {
-	passed chan struct{}
-	index  uint64
-	ticks  int // since it was sent
+	passed    chan struct{}
+	confirmed chan struct{} // nil if nobody waits for it
+	index     uint64
+	ticks     int // since it was sent
 }
 
 // retryTicks is how many heartbeat intervals a check may go without an answer: 500 ms by default, as at etcd.
 const retryTicks = 5
 
+// maxChecks is how many ReadIndexes may be on their way. Each costs the leader a round of heartbeats, and who comes meanwhile
+// shares the next.
+const maxChecks = 2
+
 func newReadGate(applied uint64) *readGate {
 	return &readGate{
+		base:    rand.Uint64(),
 		applied: applied,
 		wake:    make(chan struct{}, 1),
 		next:    &readCheck{passed: make(chan struct{})},
@@ -49,11 +57,35 @@ func newReadGate(applied uint64) *readGate {
 func (g *readGate) join() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.wakeUp()
+	return g.next.passed
+}
+
+// joinConfirmed returns a channel that is closed when a majority, asked from now on, has followed whoever leads then. The store may
+// be behind.
+func (g *readGate) joinConfirmed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wakeUp()
+	if g.next.confirmed == nil {
+		g.next.confirmed = make(chan struct{})
+	}
+	return g.next.confirmed
+}
+
+// wakeUp leaves a token for the run goroutine. Called with mu held.
+func (g *readGate) wakeUp() {
 	select {
 	case g.wake <- struct{}{}:
 	default:
 	}
-	return g.next.passed
+}
+
+// isBusy tells whether the next check has to wait for one that is on its way.
+func (g *readGate) isBusy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.sent) >= maxChecks
 }
 
 // take closes the check that collects readers, and returns the context to give to raft's ReadIndex.
@@ -64,23 +96,32 @@ func (g *readGate) take() []byte {
 	g.next = &readCheck{passed: make(chan struct{})}
 	g.lastID++
 	g.sent[g.lastID] = check
-	return binary.LittleEndian.AppendUint64(nil, g.lastID)
+	return g.context(g.lastID)
+}
+
+// context names a check. The leader takes two questions with the same context for one, so it has to be unlike those of other
+// members, and of an earlier process: late answers to that one may still come.
+func (g *readGate) context(id uint64) []byte {
+	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, g.base), id)
 }
 
 // confirm is raft's answer to the check with that context: its readers may go on once the store has reached
 // index.
 func (g *readGate) confirm(ctx []byte, index uint64) {
-	if len(ctx) != 8 {
+	if len(ctx) != 16 || binary.LittleEndian.Uint64(ctx) != g.base {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	id := binary.LittleEndian.Uint64(ctx)
+	id := binary.LittleEndian.Uint64(ctx[8:])
 	check := g.sent[id]
 	if check == nil {
 		return
 	}
 	delete(g.sent, id)
+	if check.confirmed != nil {
+		close(check.confirmed)
+	}
 	if index <= g.applied {
 		close(check.passed)
 		return
@@ -113,10 +154,20 @@ func (g *readGate) tick() (again [][]byte) {
 	defer g.mu.Unlock()
 	for id, check := range g.sent {
 		if check.ticks++; check.ticks%retryTicks == 0 {
-			again = append(again, binary.LittleEndian.AppendUint64(nil, id))
+			again = append(again, g.context(id))
 		}
 	}
 	return again
+}
+
+// unanswered returns the contexts of all checks that are on their way.
+func (g *readGate) unanswered() (contexts [][]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id := range g.sent {
+		contexts = append(contexts, g.context(id))
+	}
+	return contexts
 }
 
 // linearizable waits until a read that arrived now may be answered from the store. It returns ErrGRPCTimeout

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 
@@ -24,7 +25,15 @@ var authBuckets = map[auth.Kind]mvcc.Bucket{
 }
 
 // loadAuth makes users and roles from what the store holds.
-func loadAuth(store *mvcc.Store, cfg Config) (*auth.Store, error) {
+func loadAuth(store stored, cfg Config) (*auth.Store, error) {
+	records, err := authRecords(store)
+	if err != nil {
+		return nil, err
+	}
+	return openAuth(cfg, records)
+}
+
+func authRecords(store stored) (iter.Seq[auth.Record], error) {
 	var records []auth.Record
 	for kind, bucket := range authBuckets {
 		err := store.ForEach(bucket, func(k, v []byte) error {
@@ -35,7 +44,7 @@ func loadAuth(store *mvcc.Store, cfg Config) (*auth.Store, error) {
 			return nil, fmt.Errorf("load users and roles: %w", err)
 		}
 	}
-	return openAuth(cfg, records)
+	return slices.Values(records), nil
 }
 
 // checkAuth refuses a configuration before a data directory is made for it.
@@ -49,10 +58,10 @@ func checkAuth(cfg Config) error {
 	return nil
 }
 
-func openAuth(cfg Config, records []auth.Record) (*auth.Store, error) {
+func openAuth(cfg Config, records iter.Seq[auth.Record]) (*auth.Store, error) {
 	c := cfg.Auth
 	c.Clock, c.Logger = cfg.Clock, cfg.Logger
-	return auth.Open(c, slices.Values(records))
+	return auth.Open(c, records)
 }
 
 // AuthEnable turns authentication on. There must be a user root with the role root.

@@ -243,6 +243,21 @@ func sameError(a, b error) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Error() == b.Error()
 }
 
+// As etcd has it: there is nothing in it that nobody may not see.
+func TestNobodyMaySendATransactionThatTouchesNoKey(t *testing.T) {
+	u := openUsers(t)
+	for _, m := range []*pb.TxnRequest{
+		{},
+		{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{}}}}},
+	} {
+		raw, err := proto.Marshal(m)
+		u.must(err)
+		if _, err := u.n.Txn(u.as(""), m, raw); err != nil {
+			t.Errorf("%v: %v", m, err)
+		}
+	}
+}
+
 func TestWriteOfAnEarlierAuthRevisionIsRefused(t *testing.T) {
 	u := openUsers(t)
 	ctx := u.as("alice")
@@ -263,7 +278,7 @@ func TestWriteOfAnEarlierAuthRevisionIsRefused(t *testing.T) {
 	if _, err := u.n.propose(t.Context(), kindPut, auth.Identity{}, raw, &r); !sameError(err, rpctypes.ErrGRPCUserEmpty) {
 		t.Errorf("a write of before authentication was on: %v", err)
 	}
-	if err := u.n.unchanged(id.Revision); !sameError(err, rpctypes.ErrGRPCAuthOldRevision) {
+	if err := u.n.auth.Unchanged(id.Revision); !sameError(err, rpctypes.ErrGRPCAuthOldRevision) {
 		t.Errorf("what was read before the change: %v", err)
 	}
 	if err := u.put(u.as("alice"), m); !sameError(err, rpctypes.ErrGRPCPermissionDenied) {

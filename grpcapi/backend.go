@@ -50,6 +50,10 @@ type Lease interface {
 	// LeaseRenew is one ping. It returns the TTL in seconds that the lease has again, or
 	// rpctypes.ErrGRPCLeaseNotFound, which the keepalive stream answers as TTL 0.
 	LeaseRenew(ctx context.Context, id int64) (ttl int64, err error)
+	// LeaseRenewNow is many pings, as far as none has to wait for its own lease or is refused. It may wait for what they all need,
+	// as for other members' word that this one still leads. It sets ttls, which is as long as ids, to the TTLs in seconds that the
+	// leases have again; 0 is of one about which LeaseRenew is to be asked.
+	LeaseRenewNow(ctx context.Context, ids, ttls []int64)
 	// LeaseTimeToLive fails with rpctypes.ErrGRPCLeaseNotFound too, which is answered as TTL -1.
 	LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	LeaseLeases(ctx context.Context, r *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error)
@@ -95,15 +99,23 @@ type Forwarder interface {
 
 // WatchSharer is what a forwarding server needs to serve watches itself, many of its clients' from one of upstream's.
 // proxy.Proxy satisfies it. All methods may be called concurrently.
+//
+// Who may watch what is asked as at a Backend, see WatchPermits. There the user is an opaque name for whoever has sent a stream.
+// An Unavailable error of it ends the stream: the client comes again, and it is seen then.
 type WatchSharer interface {
+	WatchPermits
+
 	// Hub is the watch engine that upstream's watches feed. Before it serves a stream no longer that it has
 	// served, because what Share says has changed, it ends the stream with an error that has clients connect again.
 	Hub() *coalesce.Hub
 	// Header is that of the member from which the hub is fed, as last seen. Its revision may be old, or 0.
 	Header() wire.Header
-	// Share tells whether a stream that carries no identity may be served from the hub; if not, it is forwarded. It waits
-	// until that is known, or fails with the error to answer: upstream cannot be reached, or ctx has ended.
-	Share(ctx context.Context) (bool, error)
+	// Share tells whether streams may be served from the hub: then apart is nil. If not, they are forwarded until apart
+	// ends, because from then on they may, and its cause is the error to end them with, which has clients connect again.
+	// Share waits until that is known, or fails with the error to answer: upstream cannot be reached, or ctx has ended.
+	Share(ctx context.Context) (apart context.Context, err error)
+	// Watching says that so many more streams may be served from the hub.
+	Watching(more int)
 	// Leader waits until it is known whether upstream has a leader. If it has none, the error is
 	// rpctypes.ErrGRPCNoLeader; if upstream cannot be reached, it is Unavailable. Else led ends when the leader is lost,
 	// and its cause is the status error to end the stream with: ErrGRPCNoLeader if a member said so, and Unavailable if
@@ -117,8 +129,8 @@ type WatchSharer interface {
 
 // Reads is what a forwarding server needs to answer reads without asking upstream for each of them. proxy.Proxy satisfies it.
 //
-// Requests carry no identity, ask for no leader, are valid, and hold nothing that is not known here. Reads asks upstream
-// itself where it has no answer. The session is that of the client's connection: no answer is of an older revision than the
+// Requests ask for no leader, are valid, and hold nothing that is not known here. Who asks is in wire.CredentialsOf(ctx), and
+// Reads sees to it that nobody is given what upstream would refuse them. It asks upstream itself where it has no answer. The session is that of the client's connection: no answer is of an older revision than the
 // session was told, and it is told that of the answer. Errors are as Backend's, or status errors from upstream. All
 // methods may be called concurrently.
 type Reads interface {

@@ -33,11 +33,19 @@ func newPrefacedConn(sniffed *cmux.MuxConn, held *heldConn) (net.Conn, error) {
 		return nil, errors.New("grpcapi: cmux matched HTTP/2 without its preface")
 	}
 	c := &prefacedConn{Conn: held, unread: http2.ClientPreface}
-	c.ready = newReadyReader(held.Conn)
+	c.ready = newReadyReader(plain(held.Conn))
 	if c.ready == nil {
 		return struct{ net.Conn }{c}, nil // hides ReadOnReady
 	}
 	return c, nil
+}
+
+// plain is what a listener has wrapped, if it says that the wrapper changes nothing of what is read.
+func plain(c net.Conn) net.Conn {
+	if wrapper, ok := c.(interface{ Plain() net.Conn }); ok {
+		return wrapper.Plain()
+	}
+	return c
 }
 
 func (c *prefacedConn) Read(p []byte) (int, error) {

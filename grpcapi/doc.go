@@ -4,7 +4,9 @@
 //
 //   - Server: one Port or several, each with gRPC and HTTP on it, or with one of them. NewBackendServer answers from data that
 //     the process holds, NewForwardServer passes RPCs on.
-//   - endpoints: what a Server serves over HTTP: health, version, metrics, profiles. Behind accessGuard, which knows CORS.
+//   - endpoints: what a Server serves over HTTP: health, version, metrics, profiles, and the status page, which is statuspage's.
+//     Behind accessGuard, which knows CORS.
+//   - ListedWatch: a watch as it is shown to people.
 //   - gateway: the API as JSON over HTTP, translated for the Server's own gRPC, which it reaches over loopback.
 //   - Backend: what the core gives. By the time a request reaches it, it is decoded and has been checked for all
 //     that can be checked without the data.
@@ -14,6 +16,8 @@
 //   - connection: what RPCs of one client connection share: its TLS state, and the cache.Session that remembers the newest
 //     revision which the client was told.
 //   - watchService, watchStream: the Watch service over a hub, the same for core and proxy, and one RPC of it.
+//   - pingStream: one RPC of lease keepalives that are shared, or come many in a message. Its pinger does what they ask, and
+//     waitingPings are those that have to wait for that, each for a second from when it was read.
 //   - lockQueues, claim: the Lock and Election services of a Backend keep who wants a name in the store, and this waits for it.
 //   - watcher: watches of the server's own, which an RPC follows.
 //

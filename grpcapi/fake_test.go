@@ -30,6 +30,7 @@ type fakeBackend struct {
 	rangeKeys   func(context.Context, *wire.RangeRequest) (mem.BufferSlice, error)
 	rangeStream func(context.Context, *wire.RangeRequest, func(mem.BufferSlice) error) error
 	renew       func(context.Context, int64) (int64, error)
+	renewNow    func(ids, ttls []int64)
 	timeToLive  func(context.Context, *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
 	snapshot    func(context.Context, func(*pb.SnapshotResponse) error) error
 	alarms      []*pb.AlarmMember
@@ -60,6 +61,8 @@ func (b *fakeBackend) RangeStream(ctx context.Context, r *wire.RangeRequest, sen
 func (b *fakeBackend) LeaseRenew(ctx context.Context, id int64) (int64, error) {
 	return b.renew(ctx, id)
 }
+
+func (b *fakeBackend) LeaseRenewNow(_ context.Context, ids, ttls []int64) { b.renewNow(ids, ttls) }
 
 func (b *fakeBackend) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
 	return b.timeToLive(ctx, r)

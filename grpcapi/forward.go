@@ -2,7 +2,6 @@ package grpcapi
 
 import (
 	"context"
-	"os"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -12,38 +11,33 @@ import (
 
 // registerForward gives every unary method of etcd a unary handler, because forwarding one call costs a third of
 // what forwarding a stream of one message costs. All else, streams and what etcd may grow, reaches forwardStream. Reads
-// are k's; nil forwards them too. A URL that is advertised is the answer to MemberList.
-func registerForward(s grpc.ServiceRegistrar, f Forwarder, k *sharedReads, advertised string) {
-	for _, d := range etcdServices() {
-		if len(d.Methods) == 0 {
+// are k's and keepalives p's; nil forwards them too. MemberList is for members to answer.
+func registerForward(s grpc.ServiceRegistrar, d door, f Forwarder, k *sharedReads, p *sharedPings, members grpc.MethodHandler) {
+	for _, service := range etcdServices() {
+		if len(service.Methods) == 0 {
 			continue // a service of streams may be registered by who serves them
 		}
-		fd := grpc.ServiceDesc{ServiceName: d.ServiceName}
-		for _, m := range d.Methods {
-			full := "/" + d.ServiceName + "/" + m.MethodName
-			h := forwardUnary(f, full)
-			if full == pb.Cluster_MemberList_FullMethodName && advertised != "" {
-				h = advertise(advertised)
+		fd := grpc.ServiceDesc{ServiceName: service.ServiceName}
+		for _, m := range service.Methods {
+			full := "/" + service.ServiceName + "/" + m.MethodName
+			h := forwardUnary(d, f, full)
+			if full == pb.Cluster_MemberList_FullMethodName {
+				h = members
 			}
 			fd.Methods = append(fd.Methods, grpc.MethodDesc{MethodName: m.MethodName, Handler: h})
 		}
-		if k != nil && d.ServiceName == pb.KV_ServiceDesc.ServiceName {
+		if k != nil && service.ServiceName == pb.KV_ServiceDesc.ServiceName {
 			k.takeOver(&fd)
+		}
+		if p != nil && service.ServiceName == pb.Lease_ServiceDesc.ServiceName {
+			p.takeOver(&fd)
 		}
 		s.RegisterService(&fd, nil)
 	}
 }
 
-// advertise answers MemberList with one member, which has this server's host for a name. It has no header, as at etcd.
-func advertise(url string) grpc.MethodHandler {
-	return handleRaw(func(context.Context, wire.Raw) (any, error) {
-		name, _ := os.Hostname() // without one the member has no name
-		return &pb.MemberListResponse{Members: []*pb.Member{{Name: name, ClientURLs: []string{url}}}}, nil
-	})
-}
-
-func forwardUnary(f Forwarder, method string) grpc.MethodHandler {
-	return handleRaw(func(ctx context.Context, req wire.Raw) (any, error) { return forwardRaw(ctx, f, method, req) })
+func forwardUnary(d door, f Forwarder, method string) grpc.MethodHandler {
+	return d.unary(method, func(ctx context.Context, req wire.Raw) (any, error) { return forwardRaw(ctx, f, method, req) })
 }
 
 func forwardRaw(ctx context.Context, f Forwarder, method string, req wire.Raw) (any, error) {
@@ -65,9 +59,9 @@ func handleRaw(handle func(ctx context.Context, req wire.Raw) (any, error)) grpc
 	}
 }
 
-func forwardStream(f Forwarder) grpc.StreamHandler {
+func forwardStream(d door, f Forwarder) grpc.StreamHandler {
 	return func(_ any, s grpc.ServerStream) error {
 		method, _ := grpc.MethodFromServerStream(s)
-		return f.Stream(method, s, sessionOf(s.Context()))
+		return d.forward(f, method, s)
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 func TestEveryMethodIsForwarded(t *testing.T) {
 	u := &fakeUpstream{answer: []byte("answer")}
-	conn := dial(t, start(t, NewForwardServer(Config{Logger: quiet()}, u, nil, nil)))
+	conn := dial(t, start(t, NewForwardServer(Config{KeepClientURLs: true, Logger: quiet()}, u, nil, nil)))
 	raw := grpc.ForceCodecV2(wire.Codec{})
 	unary := func(method string) {
 		t.Helper()

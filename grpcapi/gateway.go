@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -54,6 +55,12 @@ func newGateway(conn *grpc.ClientConn, maxMessageBytes int, allowed origins) *ga
 			}),
 			runtime.WithStreamErrorHandler(func(ctx context.Context, err error) *status.Status {
 				return status.Convert(reasonOf(ctx, err))
+			}),
+			runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
+				if r.TLS == nil {
+					return nil
+				}
+				return metadata.Pairs(forwardedProto, "https")
 			}),
 		),
 		limit:  limit,

@@ -18,7 +18,7 @@ type endpoints map[string]http.Handler
 func (e endpoints) monitoring() endpoints {
 	only := endpoints{}
 	for pattern, h := range e {
-		if !slices.Contains([]string{"/version", "/debug/vars"}, pattern) {
+		if !slices.Contains([]string{"/version", "/debug/vars", "/weir/"}, pattern) {
 			only[pattern] = h
 		}
 	}
@@ -35,9 +35,7 @@ func (e endpoints) mux() *http.ServeMux {
 
 // serveHTTP makes the handlers of all that is not gRPC. names tells whether certificates name users now; nil is never.
 func (s *Server) serveHTTP(own endpoints, names func(context.Context) bool) {
-	if s.cfg.HTTP != nil {
-		own["/"] = s.cfg.HTTP
-	}
+	statusEndpoints(own, s.cfg.Status)
 	s.monitor = own.monitoring().mux()
 	mux := own.mux()
 	if s.cfg.Pprof {

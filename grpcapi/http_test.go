@@ -128,10 +128,17 @@ func TestPathsOfAServer(t *testing.T) {
 			t.Errorf("%s for monitors: got %d %s", c.path, code, body)
 		}
 	}
-	all, monitor := handlers(t, Config{HTTP: mine}, backend)
-	for _, h := range []http.Handler{all, monitor} {
-		if _, body := request(h, "GET", "/of/mine"); body != "mine" {
-			t.Errorf("got %s", body)
+	all, monitor := handlers(t, Config{Status: mine}, backend)
+	for _, c := range []struct {
+		handler http.Handler
+		path    string
+		want    int
+	}{
+		{all, "/weir/", 200}, {all, "/weir/events", 200}, {all, "/weir/status", 200},
+		{monitor, "/weir/", 404}, {monitor, "/weir/events", 404}, {monitor, "/weir/status", 200},
+	} {
+		if code, body := request(c.handler, "GET", c.path); code != c.want || (body == "mine") != (c.want == 200) {
+			t.Errorf("%s: got %d %s", c.path, code, body)
 		}
 	}
 }

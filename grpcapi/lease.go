@@ -8,13 +8,18 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+
+	"weir/grpcapi/wire"
 )
 
-// lease is the Lease service over a Backend.
-type lease struct{ b Backend }
+// lease is the Lease service over a Backend, and that of weir's own for many pings at once.
+type lease struct {
+	b       Backend
+	pinging *pingStreams // of many pings
+}
 
-func registerLease(s grpc.ServiceRegistrar, b Backend) {
-	l := lease{b}
+func registerLease(s grpc.ServiceRegistrar, b Backend, pinging *pingStreams) {
+	l := lease{b, pinging}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: pb.Lease_ServiceDesc.ServiceName,
 		Methods: []grpc.MethodDesc{
@@ -24,6 +29,10 @@ func registerLease(s grpc.ServiceRegistrar, b Backend) {
 			method("LeaseLeases", b, b.LeaseLeases),
 		},
 		Streams: []grpc.StreamDesc{stream("LeaseKeepAlive", true, b, l.keepAlive)},
+	}, nil)
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: wire.PingsService,
+		Streams:     []grpc.StreamDesc{stream("KeepAlive", true, b, l.keepAliveBatches)},
 	}, nil)
 }
 

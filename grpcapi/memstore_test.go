@@ -319,6 +319,12 @@ func (s *memStore) ttl(id int64) (int64, error) {
 
 func (s *memStore) LeaseRenew(_ context.Context, id int64) (int64, error) { return s.ttl(id) }
 
+func (s *memStore) LeaseRenewNow(_ context.Context, ids, ttls []int64) {
+	for i, id := range ids {
+		ttls[i], _ = s.ttl(id) // 0 if it is not there
+	}
+}
+
 func (s *memStore) LeaseTimeToLive(_ context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
 	ttl, err := s.ttl(r.ID)
 	return &pb.LeaseTimeToLiveResponse{Header: header(s.header()), ID: r.ID, TTL: ttl, GrantedTTL: ttl}, err

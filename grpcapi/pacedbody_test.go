@@ -22,6 +22,7 @@ import (
 
 	"weir/cache"
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
 )
 
 // repeated is a request's body: one message, over and over, in chunks of any size.
@@ -75,7 +76,7 @@ func TestNoMoreOfARequestIsReadThroughNetHTTPThanIsReceived(t *testing.T) {
 			if chunk == 3 && size > 7 {
 				continue
 			}
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				message := bytes.Repeat([]byte("x"), size)
 				receive := make(chan struct{})
 				s := NewForwardServer(Config{Logger: quiet()}, streamHandler(func(gs grpc.ServerStream) error {
@@ -107,7 +108,7 @@ func TestNoMoreOfARequestIsReadThroughNetHTTPThanIsReceived(t *testing.T) {
 }
 
 func TestMessageOverTheLimitIsRefusedUnreadThroughNetHTTP(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := NewForwardServer(Config{Logger: quiet()}, streamHandler(func(gs grpc.ServerStream) error {
 			err := gs.RecvMsg(new(wire.Raw))
 			synctest.Wait()
@@ -123,7 +124,7 @@ func TestMessageOverTheLimitIsRefusedUnreadThroughNetHTTP(t *testing.T) {
 
 func TestRequestOfTooManyMessagesIsRefusedThroughNetHTTP(t *testing.T) {
 	for _, method := range []string{"/etcdserverpb.KV/Range", "/etcdserverpb.KV/RangeStream"} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			s := NewBackendServer(Config{Logger: quiet()}, oneKey(t))
 			defer s.Stop(t.Context())
 			body := &repeated{message: framed(marshal(t, &pb.RangeRequest{Key: []byte("k")})), chunk: 1 << 30}

@@ -12,9 +12,10 @@ import (
 )
 
 // sharedReads is the reads of a forwarding server, which may be answered without asking upstream for each: what is a
-// valid read without an identity is given to Reads. Everything else is forwarded as it came, and so upstream says what
-// is wrong with it, under its own limits.
+// valid read is given to Reads, which knows who may have it. Everything else is forwarded as it came, and so upstream says
+// what is wrong with it, under its own limits.
 type sharedReads struct {
+	door      door
 	reads     Reads
 	forward   Forwarder
 	maxTxnOps int
@@ -30,22 +31,26 @@ func (k *sharedReads) takeOver(kv *grpc.ServiceDesc) {
 	for i := range kv.Methods {
 		switch m := &kv.Methods[i]; m.MethodName {
 		case "Range":
-			m.Handler = handleRaw(k.rangeKeys)
+			m.Handler = k.door.unary(pb.KV_Range_FullMethodName, k.rangeKeys)
 		case "Txn":
-			m.Handler = handleRaw(k.txn)
+			m.Handler = k.door.unary(pb.KV_Txn_FullMethodName, k.txn)
 		}
 	}
 	kv.Streams = append(kv.Streams, grpc.StreamDesc{
 		StreamName:    "RangeStream",
 		ServerStreams: true,
-		Handler:       func(_ any, gs grpc.ServerStream) error { return k.rangeStream(gs) },
+		Handler: func(_ any, gs grpc.ServerStream) error {
+			return k.door.stream(pb.KV_RangeStream_FullMethodName, gs, func(gs grpc.ServerStream, visit wire.Visit) error {
+				return k.rangeStream(inNamespace(visit, pb.KV_RangeStream_FullMethodName, gs))
+			})
+		},
 	})
 }
 
 // admit tells whether a request may be answered by Reads, as far as its metadata goes.
 func (k *sharedReads) admit(ctx context.Context) (bool, error) {
 	md := incomingMetadata(ctx)
-	if carriesIdentity(ctx) || requiresLeader(md) || wantsUncached(ctx) {
+	if requiresLeader(md) || wantsUncached(ctx) {
 		return false, nil
 	}
 	if err := checkAPIVersion(md); err != nil { // which cannot be forwarded
@@ -96,15 +101,12 @@ func (k *sharedReads) rangeStream(gs grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	if !admitted {
-		return k.forward.Stream(pb.KV_RangeStream_FullMethodName, gs, s)
-	}
 	var raw wire.Raw
 	if err := gs.RecvMsg(&raw); err != nil {
 		return err
 	}
 	r, unread := new(wire.RangeRequest), &unreadStream{ServerStream: gs, request: raw}
-	if !knownRange(raw) || r.Unmarshal(raw) != nil || checkRangeStream(r) != nil {
+	if !admitted || !knownRange(raw) || r.Unmarshal(raw) != nil || checkRangeStream(r) != nil {
 		return k.forward.Stream(pb.KV_RangeStream_FullMethodName, unread, s)
 	}
 	return toStatus(k.reads.RangeStream(r, s, unread))

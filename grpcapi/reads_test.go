@@ -33,24 +33,25 @@ type fakeReads struct {
 	txn     *pb.TxnRequest
 	raw     wire.Raw
 	session *cache.Session
+	shown   wire.Credentials
 }
 
 // fromMemory is what fakeReads answers.
 const fromMemory = "memory"
 
-func (f *fakeReads) answer(s *cache.Session) (mem.BufferSlice, error) {
-	f.session = s
+func (f *fakeReads) answer(ctx context.Context, s *cache.Session) (mem.BufferSlice, error) {
+	f.session, f.shown = s, wire.CredentialsOf(ctx)
 	return mem.BufferSlice{mem.SliceBuffer(fromMemory)}, f.err
 }
 
-func (f *fakeReads) Range(_ context.Context, r *wire.RangeRequest, s *cache.Session) (mem.BufferSlice, error) {
+func (f *fakeReads) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Session) (mem.BufferSlice, error) {
 	f.ranged = r
-	return f.answer(s)
+	return f.answer(ctx, s)
 }
 
-func (f *fakeReads) Txn(_ context.Context, r *pb.TxnRequest, raw wire.Raw, s *cache.Session) (mem.BufferSlice, error) {
+func (f *fakeReads) Txn(ctx context.Context, r *pb.TxnRequest, raw wire.Raw, s *cache.Session) (mem.BufferSlice, error) {
 	f.txn, f.raw = r, raw
-	return f.answer(s)
+	return f.answer(ctx, s)
 }
 
 func (f *fakeReads) RangeStream(r *wire.RangeRequest, s *cache.Session, stream grpc.ServerStream) error {
@@ -58,7 +59,7 @@ func (f *fakeReads) RangeStream(r *wire.RangeRequest, s *cache.Session, stream g
 	if f.stream != nil {
 		return f.stream(stream, s)
 	}
-	m, err := f.answer(s)
+	m, err := f.answer(stream.Context(), s)
 	if err != nil {
 		return err
 	}
@@ -166,8 +167,6 @@ func TestReadsForWhichUpstreamIsNeededAreForwarded(t *testing.T) {
 	r := &fakeReads{}
 	u, cc := startReading(t, r)
 	for name, md := range map[string][]string{
-		"token":           {"token", "x.1"},
-		"bearer token":    {"authorization", "Bearer x"},
 		"leader required": {rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader},
 		"uncached":        {"weir-uncached", ""},
 	} {
@@ -191,7 +190,7 @@ func TestReadsForWhichUpstreamIsNeededAreForwarded(t *testing.T) {
 	}
 }
 
-func TestReadsOfClientsWithACertificateAreForwarded(t *testing.T) {
+func TestReadsTellWhoAsks(t *testing.T) {
 	serverCert, serverCA := selfSigned(t, "server")
 	clientCert, clientCA := selfSigned(t, "alice")
 	r, u := &fakeReads{}, &fakeUpstream{answer: []byte("upstream")}
@@ -200,21 +199,28 @@ func TestReadsOfClientsWithACertificateAreForwarded(t *testing.T) {
 		ClientCAs:    clientCA,
 		ClientAuth:   tls.VerifyClientCertIfGiven,
 	}})
+	certificate := wire.Credentials{CommonName: "alice", HasCertificate: true}
 	for _, protos := range [][]string{{"h2"}, {"h2", "http/1.1"}} { // grpc's transport, and net/http's
-		connect := func(certs ...tls.Certificate) *grpc.ClientConn {
-			return dial(t, address, grpc.WithTransportCredentials(credentials.NewTLS(
-				&tls.Config{RootCAs: serverCA, Certificates: certs, NextProtos: protos})))
-		}
-		alice, nobody := connect(clientCert), connect()
-		for _, method := range readMethods {
-			expectForwarded(t, r, u, alice, method, validRead(t, method))
-		}
-		for _, method := range readMethods {
-			if answer, err := invoke(t.Context(), nobody, method, validRead(t, method)); err != nil || answer != fromMemory {
-				t.Errorf("nobody with %v: %s: got %q, %v", protos, method, answer, err)
+		for _, c := range []struct {
+			certs []tls.Certificate
+			md    []string
+			want  wire.Credentials
+		}{
+			{want: wire.Credentials{}},
+			{certs: []tls.Certificate{clientCert}, want: certificate},
+			{md: []string{"token", "x.1"}, want: wire.Credentials{Token: "x.1", HasToken: true}},
+			{md: []string{"authorization", "Bearer x"}, want: wire.Credentials{Token: "x", HasToken: true}},
+		} {
+			cc := dial(t, address, grpc.WithTransportCredentials(credentials.NewTLS(
+				&tls.Config{RootCAs: serverCA, Certificates: c.certs, NextProtos: protos})))
+			ctx := metadata.AppendToOutgoingContext(t.Context(), c.md...)
+			for _, method := range readMethods {
+				*r = fakeReads{}
+				if answer, err := invoke(ctx, cc, method, validRead(t, method)); err != nil || answer != fromMemory || r.shown != c.want {
+					t.Errorf("%+v with %v: %s: got %q, %v, of %+v", c.want, protos, method, answer, err, r.shown)
+				}
 			}
 		}
-		*r = fakeReads{}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +39,8 @@ type Server struct {
 	watches  *watchService  // nil if there is none
 	health   *servingStatus // nil if others say how they are
 	slow     *slowRequests  // nil if nobody wants to know
+	pinging  pingStreams
+	handlers sync.WaitGroup // of streams that have ended with the leader
 
 	life     lifetimes
 	stopping context.CancelFunc // of life.undivided, when Stop begins
@@ -80,6 +83,13 @@ type Config struct {
 	// KeepAliveTimeout is how long the server then waits for an answer, 20 s by default.
 	KeepAliveTimeout time.Duration
 
+	// Standing is that of the member that a server answers from; nil is that of a voter that has a leader for ever.
+	Standing Standing
+	// Gate is asked for each RPC of a server that forwards; nil lets all in.
+	Gate Gate
+	// Pings say which streams of keepalives a server that forwards serves itself; nil forwards all.
+	Pings Pings
+
 	// Metrics count what the server does; nil counts nothing.
 	Metrics *Metrics
 
@@ -91,6 +101,11 @@ type Config struct {
 	// AdvertiseClientURL makes a server that forwards answer MemberList with itself, under this URL, as the only member, as etcd's
 	// grpc-proxy does; "" forwards. It need not be a URL.
 	AdvertiseClientURL string
+	// Proxies are what a server that forwards answers MemberList with instead, if it is not nil. Its result is not changed.
+	Proxies func(ctx context.Context) []*pb.Member
+	// KeepClientURLs leaves to the members, in such an answer, the client URLs that upstream has for them, because they lead
+	// here. Else each has the URL by which the client who asks has come.
+	KeepClientURLs bool
 	// Gatherer is what is served as /metrics, by a server that forwards as /proxy/metrics; nil is not served.
 	Gatherer prometheus.Gatherer
 	// Reflection serves gRPC's reflection service, which tells clients what the server serves.
@@ -105,8 +120,8 @@ type Config struct {
 	// HostWhitelist are the names by which a plaintext server may be called in HTTP, so that a page whose name is made to lead
 	// here cannot use it. Without any, or with "*", every name will do.
 	HostWhitelist []string
-	// HTTP answers the paths that the server does not; nil answers 404.
-	HTTP http.Handler
+	// Status answers what is below /weir/, and at ports for monitors /weir/status alone; nil is nobody. See package statuspage.
+	Status http.Handler
 	// Tracing is told of every RPC and message; nil costs nothing.
 	Tracing stats.Handler
 	// Logger is slog.Default() when nil.
@@ -121,6 +136,8 @@ const (
 	sniffTimeout = 10 * time.Second
 	// headerTimeout bounds the reading of one HTTP request's header.
 	headerTimeout = 10 * time.Second
+	// peerTimeout bounds all of an HTTP request at a peer port, and its answer, each.
+	peerTimeout = 10 * time.Second
 
 	// What a client may send ahead of what has been read, in bytes: on one stream, and on all of a connection.
 	streamWindow   = 128 << 10
@@ -173,8 +190,11 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 		s.slow = newSlowRequests(cfg.WarnUnary, s.cfg.Logger)
 	}
 	services := s.slow.registrar(s.cfg.Metrics.registrar(s.grpc, true))
+	if cfg.Standing != nil {
+		services = member{services, cfg.Standing, &s.handlers}
+	}
 	registerKV(services, b, s.cfg)
-	registerLease(services, b)
+	registerLease(services, b, &s.pinging)
 	registerCluster(services, b)
 	s.health = registerServingStatus(services)
 	defragment := b.Defragment
@@ -186,6 +206,7 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 	registerLocks(services, b, s.cfg)
 	watches := s.watchConfig(false)
 	watches.permits = b
+	watches.standing = cfg.Standing
 	s.watches = newWatchService(b.Hub(), b.Header, watches)
 	s.watches.register(services, b)
 	s.reflect(services)
@@ -200,25 +221,45 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 	return s
 }
 
-// NewForwardServer makes a server that passes every RPC to f, those of services it has never heard of included. Only what
-// carries no identity may be answered here: watch streams, from w's hub, as far as w lets them, and reads, by r. Each
-// of w and r may be nil.
+// NewForwardServer makes a server that passes every RPC to f, those of services it has never heard of included. Answered
+// here may be watch streams, from w's hub, as far as w lets them, and reads, by r. Each of w and r may be nil.
 func NewForwardServer(cfg Config, f Upstream, w WatchSharer, r Reads) *Server {
-	s := newServer(cfg, grpc.UnknownServiceHandler(cfg.Metrics.unregistered(forwardStream(f))))
+	d := door{cfg.Gate}
+	s := newServer(cfg, grpc.UnknownServiceHandler(cfg.Metrics.unregistered(forwardStream(d, f))))
 	var reads *sharedReads
 	if r != nil {
-		reads = &sharedReads{reads: r, forward: f, maxTxnOps: s.cfg.MaxTxnOps}
+		reads = &sharedReads{door: d, reads: r, forward: f, maxTxnOps: s.cfg.MaxTxnOps}
 	}
 	services := s.cfg.Metrics.registrar(s.grpc, false)
-	registerForward(services, f, reads, s.cfg.AdvertiseClientURL)
+	var pings *sharedPings
+	if cfg.Pings != nil {
+		var leader func(context.Context) (context.Context, error)
+		if w != nil {
+			leader = w.Leader
+		}
+		pings = newSharedPings(d, cfg.Pings, f, leader, &s.pinging)
+		pings.register(services)
+	}
+	registerForward(services, d, f, reads, pings, memberList(d, f, s.cfg))
 	if w != nil {
 		cfg := s.watchConfig(true)
-		cfg.era = w.Era
+		cfg.era, cfg.permits = w.Era, w
 		s.watches = newWatchService(w.Hub(), w.Header, cfg)
-		(&sharedWatches{service: s.watches, sharer: w, forward: f}).register(services)
+		(&sharedWatches{door: d, service: s.watches, sharer: w, forward: f}).register(services)
 	}
 	s.reflect(services)
 	s.serveHTTP(s.upstreamEndpoints(f), nil)
+	return s
+}
+
+// NewPeerServer makes a server for the other members of b's cluster: register is given what they call, opts are what that needs,
+// and by HTTP people and scripts are answered; see PeerHTTP.
+func NewPeerServer(cfg Config, b Backend, members http.Handler, register func(grpc.ServiceRegistrar), opts ...grpc.ServerOption) *Server {
+	s := newServer(cfg, opts...)
+	register(s.grpc)
+	// Here HTTP has short questions and answers. Members' calls, which may last, come over HTTP/2 alone.
+	s.http.ReadTimeout, s.http.WriteTimeout = peerTimeout, peerTimeout
+	s.rest = PeerHTTP(b, members)
 	return s
 }
 
@@ -252,10 +293,10 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	if cfg.Tracing != nil {
 		opts = append(opts, grpc.StatsHandler(cfg.Tracing))
 	}
-	s.grpc = grpc.NewServer(append(opts,
+	s.grpc = grpc.NewServer(slices.Concat([]grpc.ServerOption{
 		grpc.ForceServerCodecV2(cfg.Metrics.codec()),
 		grpc.Creds(handshaken{}),
-		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes+frameOverhead),
+		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes + frameOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
 		grpc.MaxHeaderListSize(cfg.MaxHeaderBytes),
@@ -268,7 +309,7 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 		// gRPC would let a stream's window grow to 16 MiB, and every stream that is not read from pins its window.
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
-	)...)
+	}, opts)...)
 	s.http = &http.Server{
 		Handler:           s.route(),
 		BaseContext:       s.baseContext,
@@ -411,4 +452,6 @@ func (s *Server) Stop(ctx context.Context) {
 	if s.watches != nil {
 		s.watches.wait()
 	}
+	s.pinging.tasks.Wait()
+	s.handlers.Wait()
 }

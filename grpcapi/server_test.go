@@ -377,10 +377,32 @@ func TestStreamsOfABackendArePassedOn(t *testing.T) {
 
 // An idle connection must not hold a read buffer, for which grpc needs what newReadyReader finds.
 func TestSniffedConnectionsCanWaitWithoutABuffer(t *testing.T) {
+	for name, wrap := range map[string]func(net.Listener) net.Listener{
+		"accepted": func(l net.Listener) net.Listener { return l },
+		"counted":  func(l net.Listener) net.Listener { return countedListener{l} },
+	} {
+		t.Run(name, func(t *testing.T) { testWaitsWithoutABuffer(t, wrap) })
+	}
+}
+
+// countedListener wraps its connections, which is no reason to hold buffers for them.
+type countedListener struct{ net.Listener }
+
+type countedConn struct{ net.Conn }
+
+func (c countedConn) Plain() net.Conn { return c.Conn }
+
+func (l countedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return countedConn{c}, err
+}
+
+func testWaitsWithoutABuffer(t *testing.T, wrap func(net.Listener) net.Listener) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	l = wrap(l)
 	p := divide(l, Port{}, lifetimes{time.Minute, t.Context(), t.Context()}, quiet())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.run() })

@@ -79,6 +79,10 @@ func stream(name string, clientStreams bool, b Maintenance, handle func(grpc.Ser
 // notThere answers RPCs that a backend server does not have, as grpc would.
 func notThere(_ any, s grpc.ServerStream) error {
 	full, _ := grpc.MethodFromServerStream(s)
+	return errNotThere(full)
+}
+
+func errNotThere(full string) error {
 	service, method, _ := strings.Cut(strings.TrimPrefix(full, "/"), "/")
 	if isEtcdService(service) {
 		return status.Errorf(codes.Unimplemented, "unknown method %s for service %s", method, service)

@@ -65,3 +65,18 @@ func sessionOf(ctx context.Context) *cache.Session {
 	s, _ := ctx.Value(sessionKey{}).(*cache.Session)
 	return s
 }
+
+// tlsOf returns what the handshake of an RPC's connection has shown; nil in plaintext.
+func tlsOf(ctx context.Context) *credentials.TLSInfo {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	switch info := p.AuthInfo.(type) {
+	case *connection:
+		return info.tls
+	case credentials.TLSInfo: // of net/http
+		return &info
+	}
+	return nil
+}

@@ -6,8 +6,9 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"weir/internal/bubble"
 
 	"google.golang.org/grpc"
 )
@@ -24,7 +25,7 @@ func TestRequestsThatTakeLongerThanTheLimitAreLogged(t *testing.T) {
 	}{
 		{0, false}, {290 * time.Millisecond, false}, {300 * time.Millisecond, false}, {380 * time.Millisecond, true}, {time.Minute, true},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
 			s := newSlowRequests(300*time.Millisecond, slog.New(slog.NewTextHandler(&log, nil)))
 			defer s.close()

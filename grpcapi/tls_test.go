@@ -60,15 +60,15 @@ func TestTLSPortHasGRPCAndHTTP(t *testing.T) {
 	answer := b.rangeKeys
 	users := make(chan string, 1)
 	b.rangeKeys = func(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
-		if info := tlsOf(ctx); info != nil && len(info.State.VerifiedChains) > 0 {
-			users <- info.State.VerifiedChains[0][0].Subject.CommonName
+		if c := wire.CredentialsOf(ctx); c.HasCertificate {
+			users <- c.CommonName
 		} else {
 			users <- "nobody"
 		}
 		return answer(ctx, r)
 	}
 	address := startOn(t, NewBackendServer(Config{
-		HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		Status: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, r.Proto)
 		}),
 		Logger: quiet(),
@@ -102,7 +102,7 @@ func TestTLSPortHasGRPCAndHTTP(t *testing.T) {
 	} {
 		t.Run(proto, func(t *testing.T) {
 			defer transport.CloseIdleConnections()
-			if _, body := get(t, &http.Client{Transport: transport}, "https://"+address+"/"); body != proto {
+			if _, body := get(t, &http.Client{Transport: transport}, "https://"+address+"/weir/status"); body != proto {
 				t.Errorf("got %s", body)
 			}
 		})

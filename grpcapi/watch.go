@@ -51,6 +51,8 @@ type watchConfig struct {
 	waits bool
 	// permits is nil for a server that permits all.
 	permits WatchPermits
+	// standing is Config.Standing.
+	standing Standing
 	// era is WatchSharer.Era. nil for a server whose clients have no sessions: all that it says is of one store.
 	era func() uint64
 	// after calls f once after d, in a goroutine of its own, unless it is stopped before.
@@ -78,8 +80,16 @@ func newWatchService(hub *coalesce.Hub, header func() wire.Header, cfg watchConf
 // register adds the service to gs.
 func (w *watchService) register(gs grpc.ServiceRegistrar, b Maintenance) {
 	gs.RegisterService(watchDesc(stream("Watch", true, b, func(gs grpc.ServerStream) error {
-		return newWatchStream(w, gs).serve(context.Background())
+		return newWatchStream(w, gs, nil).serve(w.led(gs))
 	})), nil)
+}
+
+// led ends with the leader if the client requires one.
+func (w *watchService) led(gs grpc.ServerStream) context.Context {
+	if w.cfg.standing != nil && requiresLeader(incomingMetadata(gs.Context())) {
+		return w.cfg.standing.Led()
+	}
+	return context.Background()
 }
 
 func watchDesc(watch grpc.StreamDesc) *grpc.ServiceDesc {

@@ -46,7 +46,7 @@ func BenchmarkWatchDelivery(b *testing.B) {
 			service := (&watchServer{revisions: r, clock: &manualTimers{}}).service()
 			x := &sinkhole{ctx: b.Context(), want: int64(l.streams * l.perStream), done: make(chan struct{}, 1)}
 			for i := range l.streams {
-				s := newWatchStream(service, x)
+				s := newWatchStream(service, x, nil)
 				b.Cleanup(s.close)
 				for j := range l.perStream {
 					s.create(decoded(b, l.request(i*l.perStream+j)), 0)
@@ -159,7 +159,7 @@ func BenchmarkWatchMemory(b *testing.B) {
 				before := heap()
 				streams := make([]*watchStream, l.streams)
 				for i := range streams {
-					streams[i] = newWatchStream(service, x)
+					streams[i] = newWatchStream(service, x, nil)
 					for j := range l.perStream {
 						streams[i].create(decoded(b, l.request(i*l.perStream+j)), 0)
 					}

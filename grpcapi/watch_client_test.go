@@ -40,7 +40,7 @@ func startWatchServer(t testing.TB, ringBytes int) *watchServer {
 	return s
 }
 
-func (s *watchServer) start() {
+func (s *watchServer) start() *watchService {
 	gs := grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec{}), grpc.WaitForHandlers(true))
 	service := s.service()
 	service.register(gs, &fakeBackend{})
@@ -59,6 +59,7 @@ func (s *watchServer) start() {
 		<-done
 		service.wait()
 	})
+	return service
 }
 
 func (s *watchServer) service() *watchService {

@@ -22,7 +22,7 @@ type WatchPermits interface {
 	// PermitWatch refuses who may not read a range, with the error that a watch over it is refused for, and else returns
 	// the user: "" is nobody, while authentication is off. Requests of one stream are always of the same user, or nobody's.
 	PermitWatch(ctx context.Context, key, end []byte) (user string, err error)
-	// PermitUser refuses a user who may not read a range now. For nobody the range does not matter.
+	// PermitUser refuses a user who may not read a range now. For nobody the range does not matter. It does not wait.
 	PermitUser(user string, key, end []byte) error
 }
 
@@ -32,10 +32,26 @@ func (s *watchStream) permit(r *wire.WatchCreate) (user, reason string) {
 		return "", ""
 	}
 	user, err := s.service.cfg.permits.PermitWatch(s.grpc.Context(), r.Key, r.End)
-	if err != nil {
+	switch {
+	case isUnavailable(err):
+		s.end(err)
+		return "", rpctypes.ErrGRPCWatchCanceled.Error() // which nobody is told any more
+	case err != nil:
 		return "", refusal(err)
 	}
 	return user, ""
+}
+
+// isUnavailable tells whether nobody can say now what somebody may do: they are to come again.
+func isUnavailable(err error) bool {
+	if err == nil {
+		return false
+	}
+	switch status.Code(toStatus(err)) {
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:
+		return true
+	}
+	return false
 }
 
 // refusal is the reason to cancel a watch that is not permitted because of err.
@@ -99,7 +115,11 @@ func (s *watchStream) endIfRevoked(w *coalesce.Watcher, h wire.Header) bool {
 		user, r = s.user, *w.Range
 	}
 	err := s.service.cfg.permits.PermitUser(user, r.Key, r.End)
-	if err == nil {
+	switch {
+	case err == nil:
+		return false
+	case isUnavailable(err):
+		s.endNow(err)
 		return false
 	}
 	s.forget(w.ID)

@@ -216,7 +216,7 @@ func TestRecheckOfABusyStreamDoesNotWait(t *testing.T) {
 	s := newGuardedWatches(t)
 	x := newTransport(t)
 	x.ctx = metadata.NewIncomingContext(t.Context(), metadata.Pairs(rpctypes.TokenFieldNameGRPC, "alice"))
-	w := newWatchStream(s.service(), x)
+	w := newWatchStream(s.service(), x, nil)
 	defer w.close()
 	w.create(decoded(t, key("a")), 0)
 	w.create(decoded(t, key("b")), 0)
@@ -371,7 +371,7 @@ func BenchmarkRecheck(b *testing.B) {
 		ctx:  metadata.NewIncomingContext(b.Context(), metadata.Pairs(rpctypes.TokenFieldNameGRPC, "alice")),
 		want: watches, done: make(chan struct{}, 1),
 	}
-	w := newWatchStream(s.service(), x)
+	w := newWatchStream(s.service(), x, nil)
 	defer w.close()
 	for range watches {
 		w.create(decoded(b, key("a")), 0)

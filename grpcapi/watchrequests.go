@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/status"
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
@@ -135,6 +136,7 @@ func (s *watchStream) create(r *wire.WatchCreate, since coalesce.Arrival) {
 	if len(r.Key) == 0 {
 		r.Key = []byte{0} // the smallest key
 	}
+	s.namespace.enclose(&r.Key, &r.End)
 	w, reason := s.newWatch(r)
 	if reason == "" {
 		o := coalesce.Watch{
@@ -201,6 +203,14 @@ func (s *watchStream) newWatch(r *wire.WatchCreate) (w *coalesce.Watcher, reason
 		s.nextID++
 	} else if s.watches.get(id).watcher != nil {
 		return nil, reasonDuplicateID
+	}
+	if s.visit != nil {
+		if err := s.visit.Watch(); err != nil {
+			if r.WatchID == 0 {
+				s.nextID = id // a refused watch has no id
+			}
+			return nil, status.Convert(toStatus(err)).Message()
+		}
 	}
 	w = &coalesce.Watcher{ID: id, Fragment: r.Fragment}
 	if user != "" {

@@ -154,7 +154,7 @@ func TestQueueOfRequestsIsBounded(t *testing.T) {
 	f := newFakeSharer(t)
 	open := f.hold()
 	defer open()
-	s := newWatchStream(sharedServiceOf(f), newTransport(t))
+	s := newWatchStream(sharedServiceOf(f), newTransport(t), nil)
 	r := watchRequest{raw: marshal(t, createRequest(key("a")))}
 	n := 0
 	for s.mayReadNow() {
@@ -181,7 +181,7 @@ func TestStreamsMayHaveOneRequestEachWhenTheQueuesOfAllAreFull(t *testing.T) {
 	open := f.hold()
 	defer open()
 	service := sharedServiceOf(f)
-	one, other := newWatchStream(service, newTransport(t)), newWatchStream(service, newTransport(t))
+	one, other := newWatchStream(service, newTransport(t), nil), newWatchStream(service, newTransport(t), nil)
 	r := watchRequest{raw: marshal(t, createRequest(key("a")))}
 	one.queueRequest(r)
 	if !one.mayReadNow() {
@@ -228,7 +228,7 @@ func TestOnlyCancelingAWatchThatIsThereWaitsForTheRevisionToState(t *testing.T) 
 	asked := 0
 	f.asked = func() { asked++ }
 	x := newTransport(t)
-	s := newWatchStream(sharedServiceOf(f), x)
+	s := newWatchStream(sharedServiceOf(f), x, nil)
 	defer s.close()
 	s.cancel(0, 0)
 	s.cancel(-1, 0)

@@ -27,17 +27,19 @@ type fakeSharer struct {
 	waiting chan coalesce.Arrival // an element for each Find that begins to wait
 	gone    chan error            // an element for each Find whose context has ended
 
-	asked func() // each Now, if not nil
-	share func(context.Context) (bool, error)
-	era   atomic.Uint64
-	led   context.Context
-	lose  context.CancelCauseFunc // ends led
+	asked    func()       // each Now, if not nil
+	watching atomic.Int64 // streams
+	era      atomic.Uint64
+	led      context.Context
+	lose     context.CancelCauseFunc // ends led
 
 	mu       sync.Mutex // guards the fields below
+	share    func(context.Context) (apart context.Context, err error)
 	arrivals coalesce.Arrival
 	gate     chan struct{}    // Find waits until it is closed
 	refused  map[string]error // by key
 	noLeader bool
+	shown    wire.Credentials // by who asked for the last watch
 }
 
 func newFakeSharer(t *testing.T) *fakeSharer {
@@ -46,10 +48,10 @@ func newFakeSharer(t *testing.T) *fakeSharer {
 		arrived:   make(chan coalesce.Arrival, 1<<20),
 		waiting:   make(chan coalesce.Arrival, 1<<20),
 		gone:      make(chan error, 1<<20),
-		share:     func(context.Context) (bool, error) { return true, nil },
 		gate:      make(chan struct{}),
 		refused:   map[string]error{},
 	}
+	f.shareAll()
 	close(f.gate)
 	f.led, f.lose = context.WithCancelCause(context.Background())
 	f.hub = coalesce.NewHub(f)
@@ -74,7 +76,39 @@ func (f *fakeSharer) Header() wire.Header {
 	return wire.Header{ClusterID: 11, MemberID: 12, RaftTerm: 13}
 }
 
-func (f *fakeSharer) Share(ctx context.Context) (bool, error) { return f.share(ctx) }
+func (f *fakeSharer) Share(ctx context.Context) (context.Context, error) {
+	f.mu.Lock()
+	share := f.share
+	f.mu.Unlock()
+	return share(ctx)
+}
+
+// shareAll has streams served from now on, and shareNothing has them forwarded, until rejoin is called.
+func (f *fakeSharer) shareAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.share = func(context.Context) (context.Context, error) { return nil, nil }
+}
+
+func (f *fakeSharer) shareNothing() (rejoin context.CancelCauseFunc) {
+	apart, rejoin := context.WithCancelCause(context.Background())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.share = func(context.Context) (context.Context, error) { return apart, nil }
+	return rejoin
+}
+
+func (f *fakeSharer) Watching(more int) { f.watching.Add(int64(more)) }
+
+// PermitWatch permits everybody everything, as while authentication is off.
+func (f *fakeSharer) PermitWatch(ctx context.Context, _, _ []byte) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.shown = wire.CredentialsOf(ctx)
+	return "", nil
+}
+
+func (f *fakeSharer) PermitUser(string, []byte, []byte) error { return nil }
 
 func (f *fakeSharer) Era() uint64 { return f.era.Load() }
 
@@ -171,7 +205,7 @@ func TestSharedWatchIsServedFromTheHub(t *testing.T) {
 	c.expect("@3 id=0 canceled")
 }
 
-func TestStreamsWithAnIdentityAreForwarded(t *testing.T) {
+func TestStreamsAreForwardedOnlyIfNothingIsShared(t *testing.T) {
 	for name, c := range map[string]struct {
 		md      []string
 		share   bool
@@ -179,13 +213,15 @@ func TestStreamsWithAnIdentityAreForwarded(t *testing.T) {
 	}{
 		"nobody":               {share: true},
 		"another key":          {md: []string{"tokens", "x"}, share: true},
-		"a token":              {md: []string{"token", "x.1"}, share: true, forward: true},
-		"a bearer token":       {md: []string{"authorization", "Bearer x"}, share: true, forward: true},
+		"a token":              {md: []string{"token", "x.1"}, share: true},
+		"a bearer token":       {md: []string{"authorization", "Bearer x"}, share: true},
 		"nothing to be shared": {forward: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, u := newFakeSharer(t), &fakeUpstream{}
-			f.share = func(context.Context) (bool, error) { return c.share, nil }
+			if !c.share {
+				f.shareNothing()
+			}
 			_, cc := startSharing(t, f, u)
 			if got := isForwarded(t, cc, c.md...); got != c.forward {
 				t.Errorf("forwarded: %v", got)
@@ -215,7 +251,7 @@ func isForwarded(t *testing.T, cc *grpc.ClientConn, md ...string) bool {
 	return string(answer) == string(request)
 }
 
-func TestStreamsOfClientsWithACertificateAreForwarded(t *testing.T) {
+func TestWatchesTellWhoseTheyAre(t *testing.T) {
 	serverCert, serverCA := selfSigned(t, "server")
 	clientCert, clientCA := selfSigned(t, "alice")
 	f, u := newFakeSharer(t), &fakeUpstream{}
@@ -228,9 +264,14 @@ func TestStreamsOfClientsWithACertificateAreForwarded(t *testing.T) {
 		for name, certs := range map[string][]tls.Certificate{"alice": {clientCert}, "nobody": nil} {
 			cc := dial(t, address, grpc.WithTransportCredentials(credentials.NewTLS(
 				&tls.Config{RootCAs: serverCA, Certificates: certs, NextProtos: protos})))
-			if got := isForwarded(t, cc); got != (name == "alice") {
-				t.Errorf("%s with %v: forwarded: %v", name, protos, got)
+			if isForwarded(t, cc) {
+				t.Errorf("%s with %v: the stream is forwarded", name, protos)
 			}
+			f.mu.Lock()
+			if f.shown.HasCertificate != (name == "alice") || f.shown.HasCertificate && f.shown.CommonName != name {
+				t.Errorf("%s with %v: the watch is said to be of %+v", name, protos, f.shown)
+			}
+			f.mu.Unlock()
 		}
 	}
 }
@@ -238,7 +279,7 @@ func TestStreamsOfClientsWithACertificateAreForwarded(t *testing.T) {
 func TestErrorOfShareIsAnswered(t *testing.T) {
 	f := newFakeSharer(t)
 	down := status.Error(codes.Unavailable, "there is no connection available")
-	f.share = func(context.Context) (bool, error) { return false, down }
+	f.share = func(context.Context) (context.Context, error) { return nil, down }
 	_, cc := startSharing(t, f, nil)
 	openWatch(t, cc).expectEnd(down)
 }
@@ -246,11 +287,11 @@ func TestErrorOfShareIsAnswered(t *testing.T) {
 func TestClientThatLeavesWhileShareIsNotKnownIsForgotten(t *testing.T) {
 	f := newFakeSharer(t)
 	asked, left := make(chan struct{}), make(chan struct{})
-	f.share = func(ctx context.Context) (bool, error) {
+	f.share = func(ctx context.Context) (context.Context, error) {
 		close(asked)
 		<-ctx.Done()
 		close(left)
-		return false, ctx.Err()
+		return nil, ctx.Err()
 	}
 	_, cc := startSharing(t, f, nil)
 	c := openWatch(t, cc)
@@ -324,9 +365,9 @@ func TestStreamsEndWhenTheHubEndsThem(t *testing.T) {
 func TestStreamThatIsJustBeingSharedEndsWithTheOthers(t *testing.T) {
 	f := newFakeSharer(t)
 	reason := status.Error(codes.Unavailable, "weir: watches are no longer shared")
-	f.share = func(context.Context) (bool, error) {
+	f.share = func(context.Context) (context.Context, error) {
 		f.hub.End(reason)
-		return true, nil // as of before
+		return nil, nil // as of before
 	}
 	_, cc := startSharing(t, f, nil)
 	openWatch(t, cc).expectEnd(reason)

@@ -48,7 +48,7 @@ func TestNobodyIsCutOffUnasked(t *testing.T) {
 	r := newRevisions(t, 1<<20)
 	server := &watchServer{revisions: r, clock: &manualTimers{}}
 	x := newTransport(t)
-	s := newWatchStream(server.service(), x)
+	s := newWatchStream(server.service(), x, nil)
 	defer s.close()
 	s.create(decoded(t, key("a")), 0)
 	<-x.sent
@@ -64,7 +64,7 @@ func TestOnlyTheClientThatTakesNothingIsCutOff(t *testing.T) {
 	var transports []*transport
 	for range 3 {
 		x := newTransport(t)
-		s := newWatchStream(service, x)
+		s := newWatchStream(service, x, nil)
 		defer s.close()
 		s.create(decoded(t, key("a")), 0)
 		<-x.sent
@@ -111,7 +111,7 @@ func TestClientIsCutOffAfterOneTimeoutAtLeastAndOneLookMore(t *testing.T) {
 		r := newRevisions(t, 1<<20)
 		service, clock, _ := slowService(r)
 		x := newTransport(t)
-		s := newWatchStream(service, x)
+		s := newWatchStream(service, x, nil)
 		s.create(decoded(t, key("a")), 0)
 		<-x.sent
 		for range given {
@@ -138,7 +138,7 @@ func TestClientThroughNetHTTPIsNotCutOff(t *testing.T) {
 	service, clock, _ := slowService(newRevisions(t, 1<<20))
 	x := newTransport(t)
 	x.ctx = context.WithValue(x.ctx, http.ServerContextKey, &http.Server{})
-	s := newWatchStream(service, x)
+	s := newWatchStream(service, x, nil)
 	defer s.close()
 	s.create(decoded(t, key("a")), 0)
 	<-x.sent
@@ -153,7 +153,7 @@ func TestClientThroughNetHTTPIsNotCutOff(t *testing.T) {
 func TestClientForWhomNothingIsInFlightIsNotSlow(t *testing.T) {
 	service, clock, _ := slowService(newRevisions(t, 1<<20))
 	x := newTransport(t)
-	s := newWatchStream(service, x)
+	s := newWatchStream(service, x, nil)
 	s.create(decoded(t, key("a")), 0)
 	<-x.sent
 	x.write()
@@ -173,7 +173,7 @@ func TestClientThatTakesALongResponseSlowlyIsNotCutOff(t *testing.T) {
 	r := newRevisions(t, 1<<20)
 	service, clock, _ := slowService(r)
 	x := newTransport(t)
-	s := newWatchStream(service, x)
+	s := newWatchStream(service, x, nil)
 	defer s.close()
 	s.create(decoded(t, keys("a", "b")), 0)
 	<-x.sent

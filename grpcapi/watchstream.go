@@ -34,9 +34,12 @@ type watchStream struct {
 	service *watchService
 	grpc    grpc.ServerStream
 	hub     *coalesce.Stream
+	visit   wire.Visit // nil without a Gate
 	limit   int        // of bytes in flight
 	over    chan error // has an element when the stream is ended from within
 	nextID  int64      // of whoever handles requests
+
+	namespace namespace // of the client; what is said of keys below is of upstream's
 
 	session *cache.Session // of the client's connection, told each revision that a header states; nil if there is none
 	era     uint64         // as of the stream's opening; a watch may be of a later one
@@ -67,14 +70,19 @@ const inflightLimit = 48 << 10
 // frameHeader is what grpc puts before each message.
 const frameHeader = 5
 
-func newWatchStream(w *watchService, gs grpc.ServerStream) *watchStream {
+// newWatchStream has no visit where there is no Gate.
+func newWatchStream(w *watchService, gs grpc.ServerStream, visit wire.Visit) *watchStream {
 	s := &watchStream{
 		service: w,
 		grpc:    gs,
+		visit:   visit,
 		limit:   inflightLimit,
 		over:    make(chan error, 1),
 	}
 	s.changed.L = &s.mu
+	if visit != nil {
+		s.namespace = namespace(visit.Namespace())
+	}
 	if w.cfg.era != nil {
 		s.session, s.era = sessionOf(gs.Context()), w.cfg.era() // before the hub knows of the stream
 	}
@@ -89,12 +97,17 @@ func newWatchStream(w *watchService, gs grpc.ServerStream) *watchStream {
 
 // end has the RPC end with err, unless it is ending already. Nothing more is sent.
 func (s *watchStream) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endNow(err)
+}
+
+// endNow is end with s.mu held.
+func (s *watchStream) endNow(err error) {
 	select {
 	case s.over <- err:
 	default:
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
 	s.changed.Broadcast()
 }
@@ -164,6 +177,11 @@ func (s *watchStream) Ended(err error) { s.end(err) }
 
 // Deliver is part of coalesce.Sink.
 func (s *watchStream) Deliver(w *coalesce.Watcher, m *coalesce.Message) bool {
+	m, err := s.namespace.inside(m)
+	if err != nil {
+		s.end(err)
+		return true
+	}
 	shared := s.service.shared(w, m)
 	s.mu.Lock()
 	e, ok := s.watches.find(w)
@@ -335,6 +353,9 @@ func (s *watchStream) forget(id int64) watchEntry {
 	e := s.watches.remove(id)
 	s.watchBytes -= e.bytes
 	s.service.watchBytes.Add(int64(-e.bytes))
+	if s.visit != nil && e.watcher != nil {
+		s.visit.Unwatch()
+	}
 	return e
 }
 

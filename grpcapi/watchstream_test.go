@@ -104,7 +104,7 @@ func TestSlowClientPinsLittleAndIsBroughtUpToDate(t *testing.T) {
 	const revisions, size = 500, 1000
 	r := newRevisions(t, 20*size) // the client falls out of the ring
 	x := newTransport(t)
-	s := newWatchStream(watchServiceOf(r), x)
+	s := newWatchStream(watchServiceOf(r), x, nil)
 	defer s.close()
 	s.create(decoded(t, key("a")), 0)
 	for range revisions {
@@ -138,7 +138,7 @@ func TestRequestsOfAClientThatDoesNotReadAreNotRead(t *testing.T) {
 func floodWithRequests(t *testing.T, service *watchService) {
 	const requests = 20000
 	x := &flood{transport: newTransport(t), requests: requests, request: marshal(t, createRequest(key("a")))}
-	x.s = newWatchStream(service, x)
+	x.s = newWatchStream(service, x, nil)
 	service.tasks.Go(x.s.receive)
 	for range requests {
 		<-x.sent
@@ -180,7 +180,7 @@ func TestResponsesForABusyStreamAreLeftToItsSender(t *testing.T) {
 	r := newRevisions(t, 1<<20)
 	x := newTransport(t)
 	x.entered, x.leave = make(chan struct{}), make(chan struct{})
-	s := newWatchStream(watchServiceOf(r), x)
+	s := newWatchStream(watchServiceOf(r), x, nil)
 	w := &coalesce.Watcher{ID: 5}
 	s.watches.add(watchEntry{watcher: w})
 
@@ -215,7 +215,7 @@ func TestResponsesForABusyStreamAreLeftToItsSender(t *testing.T) {
 func TestFragmentsBeyondTheLimitFollowWhenThereIsRoom(t *testing.T) {
 	r := newRevisions(t, 1<<20)
 	x := newTransport(t)
-	s := newWatchStream(watchServiceOf(r), x)
+	s := newWatchStream(watchServiceOf(r), x, nil)
 	defer s.close()
 	fragmented := keys("a", "b")
 	fragmented.Fragment = true
@@ -244,7 +244,7 @@ func TestFragmentsBeyondTheLimitFollowWhenThereIsRoom(t *testing.T) {
 func TestWatchesOfOneStreamAreBounded(t *testing.T) {
 	r := newRevisions(t, 1<<20)
 	x := newTransport(t)
-	s := newWatchStream(watchServiceOf(r), x)
+	s := newWatchStream(watchServiceOf(r), x, nil)
 	defer s.close()
 	s.watchBytes = maxStreamWatchBytes - 2*watchBytes
 	for range 2 {
@@ -267,7 +267,7 @@ func TestWatchesOfOneStreamAreBounded(t *testing.T) {
 func TestStreamThatCannotSendTakesEverythingAndSendsNothing(t *testing.T) {
 	r := newRevisions(t, 1<<20)
 	x := &broken{transport: newTransport(t)}
-	s := newWatchStream(watchServiceOf(r), x)
+	s := newWatchStream(watchServiceOf(r), x, nil)
 	s.create(decoded(t, key("a")), 0)
 	for range 100 {
 		r.commit(put("a", strings.Repeat("x", 3000)))

@@ -10,7 +10,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
 	"weir/cache"
@@ -27,17 +26,27 @@ type answer struct {
 // Unary forwards one call; see grpcapi.Forwarder. What a client reads by serializable requests is not older than what
 // was answered on its connection before.
 func (p *Proxy) Unary(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
+	p.busy.call(ctx, p.tenants)
 	if method == pb.KV_Range_FullMethodName {
 		return p.forwardRange(ctx, req, s)
 	}
+	if method == pb.Lease_LeaseGrant_FullMethodName {
+		return p.forwardGrant(ctx, req, s)
+	}
 	resp, err := p.forward(ctx, method, req, s)
-	if err == nil && method == pb.KV_Compact_FullMethodName {
+	if err != nil {
+		return nil, err
+	}
+	switch method {
+	case pb.KV_Compact_FullMethodName:
 		var r pb.CompactionRequest
 		if proto.Unmarshal(req, &r) == nil { // upstream could
 			p.feeds.Compacted(r.Revision) // who is told must not find older watches possible here
 		}
+	case pb.Auth_Authenticate_FullMethodName:
+		p.guard.Authenticated(req, resp)
 	}
-	return resp, err
+	return resp, nil
 }
 
 // forwardRange forwards a Range that may not be answered from memory.
@@ -55,7 +64,7 @@ func (p *Proxy) forwardRange(ctx context.Context, req wire.Raw, s *cache.Session
 }
 
 func (p *Proxy) forward(ctx context.Context, method string, req wire.Raw, s *cache.Session) (wire.Raw, error) {
-	return p.answer(ctx, method, req, s, func(req wire.Raw) (answer, error) { return p.call(outgoing(ctx), method, req) })
+	return p.answer(ctx, method, req, s, func(req wire.Raw) (answer, error) { return p.ask(ctx, method, req) })
 }
 
 // answer answers a client with what ask brings from upstream. What is older than the session was told is asked for again.
@@ -86,24 +95,43 @@ func (p *Proxy) tell(s *cache.Session, era uint64, a answer) {
 	}
 }
 
-// call calls the current member. Metadata is there with an error too.
-func (p *Proxy) call(ctx context.Context, method string, req wire.Raw) (a answer, err error) {
-	if strings.HasPrefix(method, "/etcdserverpb.KV/") {
-		w := p.newPatience(ctx)
+const (
+	// maxQueuedCalls bounds the calls of one client that wait for others upstream, and maxQueuedBytes the memory of all that do.
+	maxQueuedCalls = 4096
+	maxQueuedBytes = 256 << 20
+)
+
+// isShort tells whether a call ends by itself soon, so that it may have others wait. A lock is waited for.
+func isShort(method string) bool {
+	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	switch service {
+	case pb.KV_ServiceDesc.ServiceName, pb.Lease_ServiceDesc.ServiceName, pb.Auth_ServiceDesc.ServiceName:
+		return name != "Compact" // which may wait until it is done
+	}
+	return false
+}
+
+// ask calls the current member for a client, with the rights that the client has, when it is the client's turn.
+func (p *Proxy) ask(ctx context.Context, method string, req wire.Raw) (a answer, err error) {
+	if isShort(method) || method == pb.KV_Compact_FullMethodName {
+		w := p.newPatience(ctx) // the turn is waited for too
 		defer func() { err = w.end(err) }()
 		ctx = w.ctx
 	}
-	err = p.upstream.try(ctx, func(t *tenure) (sent bool, err error) {
-		var to peer.Peer // set only if a stream was made
-		err = t.member.conn.Invoke(ctx, method, req, &a.resp, grpc.Header(&a.header), grpc.Trailer(&a.trailer), grpc.Peer(&to))
-		if err == nil {
-			a.revision = revisionOf(method, a.resp)
-			t.show(a.revision)
+	c := &judgedCall{proxy: p, method: method, req: req, client: outgoing(ctx)}
+	// First, because to be judged may take a second, and others should not wait for that.
+	if err := c.judge(); err != nil {
+		return answer{}, err
+	}
+	if p.shares && isShort(method) {
+		who, weight := p.tenants.Identify(ctx)
+		slot, err := p.pool.Acquire(ctx, who, weight, len(req))
+		if err != nil {
+			return answer{}, err
 		}
-		return to.Addr != nil, err
-	})
-	a.header, a.trailer = returning(a.header), returning(a.trailer)
-	return a, err
+		defer slot.Release()
+	}
+	return c.do()
 }
 
 // pass gives upstream's metadata to the client that is answered by ctx.
@@ -169,17 +197,54 @@ func linearizable(method string, req wire.Raw) wire.Raw {
 	return nil
 }
 
-// Stream forwards a stream; see grpcapi.Forwarder.
+// Stream forwards a stream; see grpcapi.Forwarder. The request of a RangeStream has come already, so that the turn which is taken
+// for it is not spent on waiting for the client.
 //
 // The client's messages are pumped by a goroutine that may outlive the call for a moment: it can be waiting in
 // RecvMsg, which returns only when the stream has ended, and that is after Stream has returned.
-func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session) error {
+func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session) (err error) {
+	p.busy.call(client.Context(), p.tenants)
 	ctx, cancel := context.WithCancel(outgoing(client.Context()))
 	defer cancel()
+	var turn *turnStream // nil if it takes none
+	if method == pb.KV_RangeStream_FullMethodName {
+		w := p.newPatience(ctx)
+		defer func() { err = w.end(err) }()
+		ctx = w.ctx
+		turn = p.newTurnStream(ctx)
+	}
+	var judged *judgedStream // nil if upstream judges
+	switch {
+	case !p.guard.HasIdentity():
+	case wire.CredentialsOf(ctx).HasToken:
+		stay, err := p.guard.Stay(client.Context(), ctx, method)
+		if err != nil {
+			return err
+		}
+		defer stay.End()
+		client = &stayingStream{client, stay}
+	default:
+		if judged, err = p.judge(ctx, method, client); err != nil {
+			return err
+		}
+		defer judged.end()
+		ctx, client = judged.ctx, judged
+	}
 	era := p.feeds.Era()
+	if turn != nil {
+		if err := turn.take(); err != nil {
+			return err
+		}
+		defer turn.end()
+	}
 	var server grpc.ClientStream
 	behind := false // the member may be, of what this connection was told
-	err := p.upstream.try(ctx, func(t *tenure) (sent bool, err error) {
+	err = p.upstream.try(ctx, func(t *tenure) (sent bool, err error) {
+		if judged != nil {
+			if ctx, err = judged.fresh(); err != nil {
+				return true, err // no member is asked
+			}
+		}
 		server, err = t.member.conn.NewStream(ctx, &anyStream, method)
 		behind = t.shown.Load() < s.Floor(era)
 		return err == nil, err
@@ -190,12 +255,25 @@ func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session
 	if behind && method == pb.KV_RangeStream_FullMethodName {
 		client = &linearizableStream{ServerStream: client} // its revision comes last, when it is too late to ask again
 	}
+	gone := make(chan error, 1) // the client is, or has been refused a message
 	p.pumps.Go(func() {
 		if err := pumpRequests(client, server); err != nil {
-			cancel() // the client is gone
+			gone <- err
+			cancel()
 		}
 	})
-	return pumpResponses(server, client, func(m wire.Raw) { s.Told(era, revisionOf(method, m)) })
+	from := server
+	if turn != nil {
+		turn.ClientStream = server
+		from = turn
+	}
+	err = pumpResponses(from, client, func(m wire.Raw) { s.Told(era, revisionOf(method, m)) })
+	select {
+	case why := <-gone:
+		return why
+	default:
+		return err
+	}
 }
 
 // linearizableStream is a client's RangeStream that asks linearizably, whatever the client does.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,14 +25,26 @@ import (
 
 // member is one upstream endpoint.
 type member struct {
-	endpoint string // as configured
+	endpoint string // as configured, or found
+	target   target
 	conn     *grpc.ClientConn
+	calls    *calls // on conn, however they are made
 	url      string // for http, without a path
 	http     *http.Client
+	stop     context.CancelFunc        // lets go of it
+	heard    atomic.Pointer[time.Time] // see hear
 
 	// Guarded by upstream.mu.
-	state  connectivity.State
-	failed bool // since it was last ready, or ever: do not wait for it
+	state   connectivity.State
+	failed  bool // since it was last ready, or ever: do not wait for it
+	leaving bool // it is to be let go
+}
+
+// endpoint is where a member is.
+type endpoint struct {
+	target
+	name       string // what people know it by
+	serverName string // in its certificate; "" is its host
 }
 
 // connectTimeout bounds one attempt to connect, TLS handshake included, and so how long an RPC waits for the first
@@ -45,25 +58,20 @@ const (
 )
 
 // newMember does not connect yet.
-func newMember(endpoint string, cfg Config) (*member, error) {
-	t, err := parseEndpoint(endpoint)
-	if err != nil {
-		return nil, err
-	}
+func newMember(e endpoint, cfg Config) (*member, error) {
 	creds, scheme := insecure.NewCredentials(), "http://"
-	if t.tls || t.bare && cfg.TLS != nil {
+	tlsConfig := cfg.tlsFor(e)
+	if e.tls {
 		scheme = "https://"
-		creds = credentials.NewTLS(nil)
-		if cfg.TLS != nil {
-			creds = freshTLS{creds, cfg.TLS}
-		}
+		creds = freshTLS{credentials.NewTLS(nil), tlsConfig}
 	}
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		if cfg.Dial != nil {
-			return cfg.Dial(ctx, endpoint)
+			return cfg.Dial(ctx, e.name)
 		}
-		return new(net.Dialer).DialContext(ctx, t.network, t.addr)
+		return new(net.Dialer).DialContext(ctx, e.network, e.addr)
 	}
+	m := &member{endpoint: e.name, target: e.target, calls: newCalls(), url: scheme + e.authority, http: newHTTP(dial, tlsConfig)}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(
@@ -78,7 +86,9 @@ func newMember(endpoint string, cfg Config) (*member, error) {
 			MinConnectTimeout: connectTimeout,
 		}),
 		grpc.WithContextDialer(dial),
-		grpc.WithAuthority(t.authority),
+		grpc.WithAuthority(e.authority),
+		grpc.WithUnaryInterceptor(m.calls.unary),
+		grpc.WithStreamInterceptor(m.calls.stream),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0), // stay connected
 		// gRPC would let a stream's window grow to 16 MiB, and every stream whose client does not read pins its window.
@@ -92,11 +102,26 @@ func newMember(endpoint string, cfg Config) (*member, error) {
 			PermitWithoutStream: cfg.PermitWithoutStream,
 		}))
 	}
-	conn, err := grpc.NewClient("passthrough:///"+t.addr, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("endpoint %s: %w", endpoint, err)
+	var err error
+	if m.conn, err = grpc.NewClient("passthrough:///"+e.addr, opts...); err != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", e.name, err)
 	}
-	return &member{endpoint: endpoint, conn: conn, url: scheme + t.authority, http: newHTTP(dial, cfg.TLS)}, nil
+	return m, nil
+}
+
+// tlsFor returns what makes the configuration of each connection to e.
+func (c Config) tlsFor(e endpoint) func() *tls.Config {
+	return func() *tls.Config {
+		made := &tls.Config{}
+		if c.TLS != nil {
+			made = c.TLS()
+		}
+		if e.serverName != "" {
+			made = made.Clone()
+			made.ServerName = e.serverName
+		}
+		return made
+	}
 }
 
 // freshTLS makes its configuration anew for every connection, since crypto/tls reads the authorities only once.
@@ -106,11 +131,22 @@ type freshTLS struct {
 }
 
 func (f freshTLS) ClientHandshake(ctx context.Context, authority string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return credentials.NewTLS(f.config()).ClientHandshake(ctx, authority, c)
+	cfg := f.config()
+	if cfg.ServerName != "" {
+		authority = cfg.ServerName // gRPC goes by this alone
+	}
+	return credentials.NewTLS(cfg).ClientHandshake(ctx, authority, c)
 }
 
 func (f freshTLS) Clone() credentials.TransportCredentials {
 	return freshTLS{f.TransportCredentials.Clone(), f.config}
+}
+
+// hear records that the member answers: it has said who may read, which it is asked twice a second while it is the current one,
+// or has just become that.
+func (m *member) hear() {
+	now := time.Now()
+	m.heard.Store(&now)
 }
 
 // cause returns why the member is not connected, or nil if it is.
@@ -140,11 +176,18 @@ func (m *member) cause(ctx context.Context) error {
 	}
 }
 
-// target is a parsed endpoint.
+// target is a parsed endpoint. Two that are equal are the same.
 type target struct {
 	network, addr string // for net.Dial
 	authority     string // and the name in the certificate, less its port
 	tls, bare     bool   // wants TLS; says nothing about it
+}
+
+// endpoint is what name means. What says nothing about TLS wants it if there is a configuration for it.
+func (c Config) endpoint(name string) (endpoint, error) {
+	t, err := parseEndpoint(name)
+	t.tls, t.bare = t.tls || t.bare && c.TLS != nil, false
+	return endpoint{target: t, name: name}, err
 }
 
 func parseEndpoint(endpoint string) (target, error) {

@@ -11,6 +11,9 @@ func (p *Proxy) Describe(ch chan<- *prometheus.Desc) {
 	for _, s := range allSeries {
 		ch <- s.desc
 	}
+	for _, d := range []*prometheus.Desc{tenantKeys, tenantBytes} {
+		ch <- d
+	}
 }
 
 // Collect is part of prometheus.Collector: it tells what Status does, and what the watches are.
@@ -19,7 +22,19 @@ func (p *Proxy) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range allSeries {
 		ch <- prometheus.MustNewConstMetric(s.desc, s.kind, s.value(now))
 	}
+	for _, u := range now.Clients.Usage {
+		if u.Known {
+			ch <- prometheus.MustNewConstMetric(tenantKeys, prometheus.GaugeValue, float64(u.Keys), u.Tenant)
+			ch <- prometheus.MustNewConstMetric(tenantBytes, prometheus.GaugeValue, float64(u.Bytes), u.Tenant)
+		}
+	}
 }
+
+// What tenants with a quota have: as many series as the tenants file has of them. They never change.
+var (
+	tenantKeys  = prometheus.NewDesc("weir_tenant_keys", "Keys of a tenant with a quota.", []string{"tenant"}, nil)
+	tenantBytes = prometheus.NewDesc("weir_tenant_bytes", "Bytes of a tenant with a quota, in keys and values.", []string{"tenant"}, nil)
+)
 
 // snapshot is what series are computed from.
 type snapshot struct {
@@ -58,8 +73,10 @@ var allSeries = []series{
 
 	gauge("weir_upstream_connected", "Whether a member is connected: 1 if so, else 0.",
 		func(s snapshot) float64 { return truth(s.Upstream.Connected) }),
-	gauge("weir_upstream_shared", "Whether clients without an identity may share answers and watches, authentication being off upstream: 1 if so, else 0.",
+	gauge("weir_upstream_shared", "Whether clients share answers and watches: 1 if so, else 0.",
 		func(s snapshot) float64 { return truth(s.Upstream.Shared) }),
+	gauge("weir_upstream_guarded", "Whether they do so only as far as each is permitted to, authentication being on upstream: 1 if so, else 0.",
+		func(s snapshot) float64 { return truth(s.Upstream.Guarded) }),
 	gauge("weir_upstream_revision", "Newest revision of upstream that is known.",
 		func(s snapshot) float64 { return float64(s.Upstream.Revision) }),
 	gauge("weir_upstream_answered_before_seconds", "How long ago the last linearizable read was sent upstream that was answered; -1 if none was.",
@@ -75,7 +92,7 @@ var allSeries = []series{
 		func(s snapshot) uint64 { return s.Reads.Waits }),
 	counter("weir_reads_forwarded_total", "Reads that could have been answered from memory, and were forwarded.",
 		func(s snapshot) uint64 { return s.Reads.Forwarded }),
-	counter("weir_reads_bypassed_total", "Ranges forwarded whatever is in memory: with an identity, or as their metadata demands.",
+	counter("weir_reads_bypassed_total", "Ranges forwarded whatever is in memory, as their metadata demands, or because upstream is to say what is wrong with them.",
 		func(s snapshot) uint64 { return s.Bypassed }),
 	counter("weir_reads_refused_total", "Reads refused because their answer was too large.",
 		func(s snapshot) uint64 { return s.Reads.Refused }),
@@ -110,6 +127,55 @@ var allSeries = []series{
 		func(s snapshot) uint64 { return s.Reads.Results.Hits }),
 	counter("weir_cache_results_misses_total", "Answers that were looked for and had to be made.",
 		func(s snapshot) uint64 { return s.Reads.Results.Misses }),
+
+	counter("weir_lease_pings_total", "Pings of leases by clients, those that are forwarded excluded.",
+		func(s snapshot) uint64 { return s.Pings.Pings }),
+	counter("weir_lease_pings_shared_total", "Pings that joined another's of the same lease.",
+		func(s snapshot) uint64 { return s.Pings.Shared }),
+	counter("weir_lease_pings_failed_total", "Pings that could not be answered in time, or not at all.",
+		func(s snapshot) uint64 { return s.Pings.Failed }),
+	counter("weir_lease_pings_sent_total", "Pings sent upstream.",
+		func(s snapshot) uint64 { return s.Pings.Sent }),
+	gauge("weir_lease_ping_streams", "Streams upstream on which pings are sent.",
+		func(s snapshot) float64 { return float64(s.Pings.Streams) }),
+	counter("weir_lease_ping_streams_silent_total", "Streams of pings that were given up because upstream did not answer.",
+		func(s snapshot) uint64 { return s.Pings.Silent }),
+
+	gauge("weir_access_failed", "Whether the proxy's own identity is of no use upstream, see access.error of /weir/status: 1 if so, else 0.",
+		func(s snapshot) float64 { return truth(s.Access.Error != "") }),
+	counter("weir_access_verdicts_total", "Questions upstream whether a client may read a range.",
+		func(s snapshot) uint64 { return s.Access.Verdicts }),
+	counter("weir_access_allowed_total", "Reads allowed without such a question.",
+		func(s snapshot) uint64 { return s.Access.VerdictHits + s.Access.PolicyHits }),
+	counter("weir_access_judged_total", "Requests of clients whom upstream cannot know, judged by the proxy.",
+		func(s snapshot) uint64 { return s.Access.Judged }),
+	counter("weir_access_auth_calls_total", "Calls upstream about users and roles on the proxy's own behalf, each a write to etcd's log.",
+		func(s snapshot) uint64 {
+			a := s.Access
+			return a.AuthStatuses + a.UserReads + a.RoleReads + a.Authentications
+		}),
+
+	gauge("weir_calls_in_flight", "Short calls upstream at the moment.",
+		func(s snapshot) float64 { return float64(s.Calls.InUse) }),
+	gauge("weir_calls_queued", "Calls that wait for others.",
+		func(s snapshot) float64 { return float64(s.Calls.Queued) }),
+	counter("weir_calls_waited_total", "Calls that had to wait for others.",
+		func(s snapshot) uint64 { return s.Calls.Waited }),
+	counter("weir_calls_refused_total", "Calls refused because too many of the same client wait.",
+		func(s snapshot) uint64 { return s.Calls.Refused }),
+	gauge("weir_clients", "Clients that limits are counted for at the moment.",
+		func(s snapshot) float64 { return float64(s.Clients.Accounts) }),
+
+	counter("weir_clients_refused_rate_total", "Requests refused because a client makes too many a second.",
+		func(s snapshot) uint64 { return s.Clients.Refused.Rate }),
+	counter("weir_clients_refused_in_flight_total", "Requests refused because a client makes too many at a time.",
+		func(s snapshot) uint64 { return s.Clients.Refused.InFlight }),
+	counter("weir_clients_refused_watches_total", "Watches refused because a client has too many.",
+		func(s snapshot) uint64 { return s.Clients.Refused.Watches }),
+	counter("weir_clients_refused_quota_total", "Writes refused because they might take a tenant above its quota.",
+		func(s snapshot) uint64 { return s.Clients.Refused.Quota }),
+	counter("weir_clients_refused_access_total", "Requests refused because they are not for who asks, as the tenants file says.",
+		func(s snapshot) uint64 { return s.Clients.Refused.Access }),
 
 	gauge("weir_watch_feeds", "Watches upstream that those of clients share.",
 		func(s snapshot) float64 { return float64(s.watches.Feeds) }),

@@ -1,14 +1,22 @@
 package proxy
 
 import (
+	"encoding/json"
+	"errors"
+	"regexp"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
+	"weir/proxy/tenants"
 )
 
 func gather(t *testing.T, p *Proxy) map[string]float64 {
@@ -70,5 +78,57 @@ func TestForwardedReadsAreCounted(t *testing.T) {
 	}
 	if n := got["etcd_grpc_proxy_cache_hits_total"]; n != 0 {
 		t.Errorf("%v reads were answered from memory", n)
+	}
+}
+
+func TestReadsThatAreForwardedForWantOfARightOrOfMemoryAreCounted(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		p := beforeAs(t, func(cfg *Config) { cfg.User, cfg.Password = "proxy", "secret" }, map[string]func(grpc.ServerStream) error{
+			pb.Auth_Authenticate_FullMethodName:  answers(&pb.AuthenticateResponse{Token: "the proxy's"}),
+			pb.Maintenance_Status_FullMethodName: answers(&pb.StatusResponse{Version: "3.7.0"}),
+			pb.KV_Range_FullMethodName: func(s grpc.ServerStream) error {
+				var r pb.RangeRequest
+				if err := s.RecvMsg(&r); err != nil {
+					return err
+				}
+				md, _ := metadata.FromIncomingContext(s.Context())
+				switch {
+				case len(md["token"]) == 0:
+					return rpctypes.ErrGRPCUserEmpty
+				case r.Revision > 5:
+					return rpctypes.ErrGRPCFutureRev
+				}
+				return s.SendMsg(&pb.RangeResponse{Header: &pb.ResponseHeader{Revision: 5}})
+			},
+		})
+		for !p.Status().Upstream.Guarded {
+			time.Sleep(time.Second)
+		}
+		r := wire.RangeRequest{Key: []byte("k")}
+		r.Raw = wire.AppendRangeRequest(nil, &r)
+		alice := metadata.NewIncomingContext(t.Context(), metadata.Pairs("token", "alice's"))
+		if _, err := p.Range(alice, &r, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Range(t.Context(), &r, nil); !errors.Is(err, rpctypes.ErrGRPCUserEmpty) {
+			t.Errorf("nobody's read: %v", err)
+		}
+		s := p.Status()
+		if s.Reads.Forwarded != 2 || s.Bypassed != 0 {
+			t.Errorf("%d reads were forwarded, %d bypassed, of 2", s.Reads.Forwarded, s.Bypassed)
+		}
+		if !s.Upstream.Connected || s.Upstream.Revision != 5 {
+			t.Errorf("upstream is %+v", s.Upstream)
+		}
+	})
+}
+
+func TestTheKeysOfStatusAreSpeltAlike(t *testing.T) {
+	raw, err := json.Marshal(Status{Clients: tenants.Status{Usage: []tenants.UsageStat{{}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if camel := regexp.MustCompile(`"\w*[A-Z]\w*":`).FindAllString(string(raw), -1); camel != nil {
+		t.Errorf("%v are not in snake_case", camel)
 	}
 }

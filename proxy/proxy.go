@@ -15,8 +15,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"weir/coalesce"
+	"weir/grpcapi/wire"
+	"weir/proxy/access"
+	"weir/proxy/fair"
 	"weir/proxy/feed"
 	"weir/proxy/reads"
+	"weir/proxy/tenants"
 )
 
 // Proxy forwards RPCs to the current one of its upstream members. All methods may be called concurrently, Close
@@ -28,11 +32,21 @@ import (
 // know whether it is still worth it.
 type Proxy struct {
 	upstream *upstream
+	guard    *access.Guard
+	registry *registry // nil if the proxy is not registered
 	feeds    *feed.Set
 	reads    *reads.Keeper
-	flight   *coalesce.Flight[answer] // reads that are forwarded
-	bypassed atomic.Uint64            // see Status
-	pumps    sync.WaitGroup           // one for each open stream, see Stream
+	pings    *pings
+	tenants  *tenants.Table
+	gated    bool                         // its clients are told apart
+	pool     *fair.Pool[tenants.Identity] // of calls upstream
+	shares   bool                         // that pool has a bound
+	flight   *coalesce.Flight[answer]     // reads that are forwarded
+	bypassed atomic.Uint64                // see Status
+	busy     busy
+	roll     roll
+	begun    chan struct{}  // closed when New returns the Proxy
+	pumps    sync.WaitGroup // one for each open stream, see Stream
 }
 
 // Config says where upstream is and how to reach it.
@@ -40,6 +54,12 @@ type Config struct {
 	// Endpoints are the members: http://host:port, https://host:port, unix://path, unixs://path or host:port,
 	// which is https if TLS is set.
 	Endpoints []string
+	// Discovery finds the members by DNS. Endpoints are then those to begin with, and there may be none.
+	Discovery Discovery
+	// EndpointsSyncInterval is how often the members are looked for among themselves; 0 is never.
+	EndpointsSyncInterval time.Duration
+	// Registration tells clients of the proxy where it is, and the proxies beside it.
+	Registration Registration
 	// TLS makes the configuration of each new connection to an endpoint that wants it, and may be called concurrently; nil
 	// means the system's roots and no client certificate.
 	TLS func() *tls.Config
@@ -52,6 +72,21 @@ type Config struct {
 	PermitWithoutStream bool
 	// MaxRecvBytes bounds an answer from upstream; 0 means 2 GiB - 1.
 	MaxRecvBytes int
+	// User and Password are whom upstream is to take the proxy for, where authentication is on; "" is nobody. With a user that
+	// may read every key (of the namespace) clients share reads and watches as far as each of them is permitted to.
+	User, Password string
+	// ClientCertificate says that TLS shows a client certificate: upstream may take the proxy for the user that is its CommonName,
+	// and for somebody, who has no rights, if that is "".
+	ClientCertificate bool
+	CommonName        string
+	// Namespace goes before every key of every client; "" is none.
+	Namespace string
+	// TenantsFile says which clients have which part of the keys, and how much of what; "" is none. See tenants.Config.
+	TenantsFile string
+	// Limits bound what one client may ask for, as far as TenantsFile does not.
+	Limits tenants.Limits
+	// MaxUpstreamCalls bounds the short calls upstream at a time, which clients share by weight; 0 is no bound.
+	MaxUpstreamCalls int
 	// Feeds are prefixes of keys for which there is always one upstream watch; "" is the whole key space.
 	Feeds []string
 	// WatchHistoryBytes bounds the recent events that all feeds together keep in memory.
@@ -87,30 +122,86 @@ func New(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	feeds := feed.NewSet(feed.Config{
-		Upstream: feedUpstream{u}, Fixed: cfg.Feeds, HistoryBytes: cfg.WatchHistoryBytes,
-		CheckInterval: cfg.ReadCheckInterval, Logger: cfg.Logger,
+	p := &Proxy{upstream: u, begun: make(chan struct{}), shares: cfg.MaxUpstreamCalls > 0, flight: coalesce.NewFlight[answer](sharePatience)}
+	p.pool = fair.New[tenants.Identity](fair.Config{
+		Slots: cfg.MaxUpstreamCalls, MaxQueuedBytes: maxQueuedBytes, MaxQueued: maxQueuedCalls, Logger: cfg.Logger,
 	})
-	keeper, err := reads.New(reads.Config{
-		Upstream: readUpstream{feeds}, Hub: feeds.Hub(), Fixed: cfg.CachePrefixes, Bytes: cfg.CacheBytes,
-		MaxStaleness: cfg.MaxStaleness, MaxKeys: cfg.MaxRangeKeys, MaxBytes: cfg.MaxRangeBytes, Logger: cfg.Logger,
+	all := access.Range{Key: []byte{0}, End: []byte{0}}
+	if n := wire.Namespace(cfg.Namespace); n != "" {
+		all = access.Range{Key: []byte(n), End: n.End()}
+	}
+	p.guard = access.New(access.Config{
+		Upstream: guardUpstream{u}, User: cfg.User, Password: cfg.Password,
+		Certificate: cfg.ClientCertificate, Name: cfg.CommonName,
+		Key: all.Key, End: all.End, Changed: p.recheck, Logger: cfg.Logger,
+	})
+	p.feeds = feed.NewSet(feed.Config{
+		Upstream: feedUpstream{u, p.guard}, Fixed: cfg.Feeds, HistoryBytes: cfg.WatchHistoryBytes,
+		CheckInterval: cfg.ReadCheckInterval, AnyKey: all.Key, Logger: cfg.Logger,
+	})
+	p.pings = newPings(u, p.guard, cfg.ClientCertificate)
+	p.reads, err = reads.New(reads.Config{
+		Upstream: readUpstream{p.feeds}, Hub: p.feeds.Hub(), Fixed: cfg.CachePrefixes, Bytes: cfg.CacheBytes,
+		MaxStaleness: cfg.MaxStaleness, MaxKeys: cfg.MaxRangeKeys, MaxBytes: cfg.MaxRangeBytes, Turn: p.turn, Logger: cfg.Logger,
 	})
 	if err != nil {
-		feeds.Close()
-		u.close()
+		_ = p.Close()
 		return nil, fmt.Errorf("cache of reads: %w", err)
 	}
-	return &Proxy{upstream: u, feeds: feeds, reads: keeper, flight: coalesce.NewFlight[answer](sharePatience)}, nil
+	p.tenants, err = tenants.New(tenants.Config{
+		File: cfg.TenantsFile, Namespace: cfg.Namespace, Limits: cfg.Limits, Users: p.guard,
+		Hub: p.feeds.Hub(), Upstream: ownUpstream{guardUpstream{u}, p.guard}, Logger: cfg.Logger,
+	})
+	if err != nil {
+		_ = p.Close()
+		return nil, err
+	}
+	p.gated = cfg.Namespace != "" || cfg.TenantsFile != "" || cfg.Limits != (tenants.Limits{})
+	close(p.begun)
+	if cfg.EndpointsSyncInterval > 0 {
+		u.tasks.Go(func() { u.syncEndpoints(cfg.EndpointsSyncInterval, p.guard) })
+	}
+	if cfg.Registration.Prefix != "" {
+		p.registry = newRegistry(cfg.Registration, cfg.Namespace, u, p.guard, cfg.Logger)
+	}
+	return p, nil
 }
 
 // Close ends the connections and waits for everything that the Proxy started.
 func (p *Proxy) Close() error {
-	p.reads.Close() // which watches by the feeds
+	if p.registry != nil {
+		p.registry.close()
+	}
+	if p.tenants != nil {
+		p.tenants.Close() // which watches by the feeds
+	}
+	if p.reads != nil {
+		p.reads.Close() // likewise
+	}
+	p.pings.close()
 	p.feeds.Close()
+	p.guard.Close()
 	p.flight.Close()
 	p.upstream.close()
 	p.pumps.Wait()
 	return nil
+}
+
+// Gate says what each client may do; nil if all may do the same, and without bounds.
+func (p *Proxy) Gate() *tenants.Table {
+	if !p.gated {
+		return nil
+	}
+	return p.tenants
+}
+
+// recheck has all watches looked at, because rights may have been taken away.
+func (p *Proxy) recheck() {
+	select {
+	case <-p.begun:
+		p.feeds.Hub().Recheck()
+	default: // nobody watches yet
+	}
 }
 
 // Status is what the proxy has in memory and what it has done, in counts since it started.
@@ -119,7 +210,15 @@ type Status struct {
 	Reads    reads.Stats    `json:"reads"`
 	// SharedReads are calls upstream for forwarded reads, and how many reads were answered by another's.
 	SharedReads coalesce.FlightStats `json:"shared_reads"`
-	// Bypassed are Ranges that are forwarded whatever is in memory: with an identity, or metadata that demands it.
+	// Pings are those of leases, and what became of them.
+	Pings coalesce.KeepaliveStats `json:"pings"`
+	// Access is how clients were told apart while authentication is on.
+	Access access.Status `json:"access"`
+	// Calls are the short calls upstream, which clients share.
+	Calls fair.Stats `json:"calls"`
+	// Clients are whom limits and quotas are counted for.
+	Clients tenants.Status `json:"clients"`
+	// Bypassed are Ranges that are forwarded whatever is in memory, as their metadata demands.
 	Bypassed uint64 `json:"bypassed"`
 	// Checks are questions upstream on behalf of linearizable reads from memory.
 	Checks uint64 `json:"checks"`
@@ -129,8 +228,10 @@ type Status struct {
 type UpstreamStatus struct {
 	// Connected says that there is a member at hand.
 	Connected bool `json:"connected"`
-	// Shared says that reads and watches without an identity may be answered from memory: authentication is off.
+	// Shared says that reads and watches may be answered from memory.
 	Shared bool `json:"shared"`
+	// Guarded says that this is so only for whom upstream would give the same: authentication is on.
+	Guarded bool `json:"guarded"`
 	// Revision is the newest that is known.
 	Revision int64 `json:"revision"`
 	// AnsweredBefore is how many seconds ago the last linearizable read was sent that was answered; -1 if none was.
@@ -140,12 +241,16 @@ type UpstreamStatus struct {
 // Status is as of now.
 func (p *Proxy) Status() Status {
 	now := p.feeds.Standing()
-	u := UpstreamStatus{Connected: now.Connected, Shared: now.Shared, Revision: p.feeds.Hub().Revision(), AnsweredBefore: -1}
+	u := UpstreamStatus{Shared: now.Shared, Guarded: now.Guarded, Revision: p.feeds.Hub().Revision(), AnsweredBefore: -1}
+	if t := p.upstream.current.Load(); t != nil {
+		u.Connected, u.Revision = true, max(u.Revision, t.shown.Load())
+	}
 	if at := p.feeds.ProvenAt(math.MaxInt64); !at.IsZero() {
 		u.AnsweredBefore = time.Since(at).Seconds()
 	}
 	return Status{
-		Upstream: u, Reads: p.reads.Stats(), SharedReads: p.flight.Stats(), Bypassed: p.bypassed.Load(), Checks: p.feeds.Checks(),
+		Upstream: u, Reads: p.reads.Stats(), SharedReads: p.flight.Stats(), Pings: p.pings.stats(),
+		Access: p.guard.Status(), Calls: p.pool.Stats(), Clients: p.tenants.Status(), Bypassed: p.bypassed.Load(), Checks: p.feeds.Checks(),
 	}
 }
 

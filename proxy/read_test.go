@@ -25,6 +25,12 @@ import (
 // before returns a proxy with memory for reads before an upstream that answers handler's methods and nothing else.
 func before(t *testing.T, handler map[string]func(grpc.ServerStream) error) *Proxy {
 	t.Helper()
+	return beforeAs(t, func(*Config) {}, handler)
+}
+
+// beforeAs is before with a change of the proxy's configuration.
+func beforeAs(t *testing.T, change func(*Config), handler map[string]func(grpc.ServerStream) error) *Proxy {
+	t.Helper()
 	pipes := bufconn.Listen(64 << 10)
 	s := grpc.NewServer(grpc.ForceServerCodecV2(wire.Codec{}), grpc.WaitForHandlers(true),
 		grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
@@ -43,12 +49,14 @@ func before(t *testing.T, handler map[string]func(grpc.ServerStream) error) *Pro
 		s.Stop()
 		<-served
 	})
-	return newProxy(t, Config{
+	cfg := Config{
 		Endpoints:  []string{"unix://test"},
 		CacheBytes: 1 << 20,
 		Logger:     slog.New(slog.DiscardHandler),
 		Dial:       func(ctx context.Context, _ string) (net.Conn, error) { return pipes.DialContext(ctx) },
-	})
+	}
+	change(&cfg)
+	return newProxy(t, cfg)
 }
 
 // answers is a handler that answers one request with messages.
@@ -86,7 +94,7 @@ func TestHeatIsToldOnceForEachCallHoweverManyShareIt(t *testing.T) {
 	var all sync.WaitGroup
 	for range callers {
 		all.Go(func() {
-			a, err := p.share(t.Context(), unaryMethod, wire.Raw("the same"), func(resp wire.Raw) {
+			a, err := p.share(t.Context(), "", unaryMethod, wire.Raw("the same"), func(resp wire.Raw) {
 				if string(resp) != "the same" {
 					t.Errorf("told of %q", resp)
 				}

@@ -8,12 +8,15 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
 	// requestTimeout is how long etcd takes a read or write to be agreed on: 5 s and two election timeouts.
 	requestTimeout = 7 * time.Second
-	// silence is how long a member answers no linearizable read before it counts as hanging. It is asked each second.
+	// silence is how long a member answers nothing that it is asked each second before it counts as hanging: linearizable reads,
+	// or, while nothing is shared, who may read.
 	silence = 5 * time.Second
 )
 
@@ -61,8 +64,18 @@ func (w *patience) end(err error) error {
 	return err
 }
 
-// isSilent tells whether the member hangs. That is only known while it is asked by the proxy itself.
+// isSilent tells whether the member hangs, as far as the proxy's own questions show.
 func (p *Proxy) isSilent() bool {
-	answered := p.feeds.ProvenAt(math.MaxInt64)
-	return p.feeds.Standing().Shared && !answered.IsZero() && time.Since(answered) > silence
+	if p.feeds.Standing().Shared {
+		answered := p.feeds.ProvenAt(math.MaxInt64)
+		return !answered.IsZero() && time.Since(answered) > silence
+	}
+	t := p.upstream.current.Load()
+	return t != nil && time.Since(*t.member.heard.Load()) > silence
+}
+
+// isSilence tells whether err says only that a member has not answered.
+func isSilence(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Canceled || errors.Is(err, context.DeadlineExceeded)
 }

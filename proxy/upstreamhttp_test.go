@@ -52,7 +52,12 @@ func TestMemberIsReachedInHTTPLikeItsRPCs(t *testing.T) {
 		{broken.URL, nil, "404"},
 		{"unix://" + socket + "x", nil, "no such file"},
 	} {
-		m, err := newMember(c.endpoint, Config{TLS: c.tls, MaxRecvBytes: 1})
+		cfg := Config{TLS: c.tls, MaxRecvBytes: 1}
+		e, err := cfg.endpoint(c.endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := newMember(e, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

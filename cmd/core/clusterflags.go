@@ -3,12 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
 	"strings"
 
 	"weir/cmd/internal/process"
+	"weir/core"
 )
 
 const (
@@ -22,19 +24,19 @@ type clusterFlags struct {
 	advertiseClient, advertisePeer string
 
 	initialCluster, clusterState, clusterToken string
+	forceNewCluster                            bool
 	strictReconfig                             bool
 	maxLearners                                int
-	discovery                                  [len(discoveryFlags)]string
+	srvDomain, srvName                         string
+	services                                   [len(discoveryServices)]string
 }
 
-// discoveryFlags ask for the other members to be found.
-var discoveryFlags = [...]struct{ name, usage string }{
+// discoveryServices are flags of services that tell the other members, which DNS does too.
+var discoveryServices = [...]struct{ name, usage string }{
 	{"discovery", "URL of the v2 discovery service, which etcd has no more either."},
 	{"discovery-proxy", "HTTP proxy to that service."},
 	{"discovery-token", "V3 discovery: token of the cluster to be bootstrapped."},
 	{"discovery-endpoints", "V3 discovery: list of gRPC endpoints of the discovery service."},
-	{"discovery-srv", "DNS domain used to bootstrap the cluster."},
-	{"discovery-srv-name", "Suffix to the DNS name queried when bootstrapping."},
 }
 
 func (c *clusterFlags) define(f *process.Flags) {
@@ -43,13 +45,16 @@ func (c *clusterFlags) define(f *process.Flags) {
 	f.StringVar(&c.walDir, "wal-dir", "", "Path to the directory of the log. Default is member/wal in the data directory.")
 	f.StringVar(&c.advertiseClient, "advertise-client-urls", "", "List of this member's client URLs to advertise to the public. Default is what it listens on.")
 	f.StringVar(&c.advertisePeer, "initial-advertise-peer-urls", defaultPeerURL, "List of this member's peer URLs. With the token they decide the ids of a new member and cluster.")
-	f.StringVar(&c.initialCluster, "initial-cluster", "", "Initial cluster configuration for bootstrapping, name=url. One member so far.")
-	f.StringVar(&c.clusterState, "initial-cluster-state", "new", "Initial cluster state: 'new', or 'existing' to refuse to make a new one.")
+	f.StringVar(&c.initialCluster, "initial-cluster", "", "Members of the cluster, name=url,name=url: the same for all of a new one.")
+	f.StringVar(&c.clusterState, "initial-cluster-state", "new", "Initial cluster state: 'new', or 'existing' for a member without data to join the cluster that has added it.")
 	f.StringVar(&c.clusterToken, "initial-cluster-token", "etcd-cluster", "Token of the cluster. When given, data made with another token is refused.")
 	f.BoolVar(&c.strictReconfig, "strict-reconfig-check", true, "Reject reconfiguration requests that would cause quorum loss.")
 	f.IntVar(&c.maxLearners, "max-learners", 1, "Maximum number of learner members in the cluster.")
-	for i, d := range discoveryFlags {
-		f.StringVar(&c.discovery[i], d.name, "", d.usage+" A cluster has one voting member so far, so there is nothing to find.")
+	f.BoolVar(&c.forceNewCluster, "force-new-cluster", false, "Make this member, which has data, the only one of its cluster: when a majority is lost for good. UNSAFE: the others must not run any more.")
+	f.StringVar(&c.srvDomain, "discovery-srv", "", "DNS domain whose SRV records name the members of the cluster, instead of --initial-cluster.")
+	f.StringVar(&c.srvName, "discovery-srv-name", "", "Suffix to the names of the services that are looked for there.")
+	for i, d := range discoveryServices {
+		f.StringVar(&c.services[i], d.name, "", d.usage+" Not there.")
 	}
 }
 
@@ -57,10 +62,13 @@ func (c *clusterFlags) apply(f *process.Flags, o *options) error {
 	if c.name == "" {
 		return errors.New("--name must not be empty")
 	}
-	for i, d := range discoveryFlags {
-		if c.discovery[i] != "" {
-			return fmt.Errorf("--%s is not possible yet: a cluster has one voting member so far, this one: leave it out", d.name)
+	for i, d := range discoveryServices {
+		if c.services[i] != "" {
+			return fmt.Errorf("--%s is not possible: name the members with --initial-cluster, or have DNS do so with --discovery-srv", d.name)
 		}
+	}
+	if c.srvDomain != "" && c.initialCluster != "" {
+		return errors.New("--discovery-srv and --initial-cluster are both given: choose one")
 	}
 	if err := oneOf("initial-cluster-state", c.clusterState, "new", "existing"); err != nil {
 		return err
@@ -79,16 +87,20 @@ func (c *clusterFlags) apply(f *process.Flags, o *options) error {
 	if err != nil {
 		return err
 	}
-	if err := c.checkInitialCluster(peerURLs); err != nil {
+	initial, err := c.parseInitialCluster()
+	if err != nil {
 		return err
 	}
 	if c.dataDir == "" {
 		c.dataDir = c.name + ".weir"
 	}
 	o.core.Name, o.core.DataDir, o.core.WALDir = c.name, c.dataDir, c.walDir
-	o.core.PeerURLs, o.core.ClientURLs = peerURLs, clientURLs
+	o.core.PeerURLs, o.core.ClientURLs, o.core.InitialCluster = peerURLs, clientURLs, initial
 	o.core.ClusterToken, o.core.CheckToken = c.clusterToken, f.Given("initial-cluster-token")
-	o.core.JoinExisting = c.clusterState == "existing"
+	o.core.JoinExisting, o.core.ForceNewCluster = c.clusterState == "existing", c.forceNewCluster
+	if c.srvDomain != "" {
+		o.discovery = &discovery{domain: c.srvDomain, service: c.srvName, name: c.name, peerURLs: peerURLs, resolver: net.DefaultResolver}
+	}
 	o.core.LaxReconfigCheck, o.core.MaxLearners = !c.strictReconfig, c.maxLearners
 	if c.maxLearners == 0 {
 		o.core.MaxLearners = -1 // 0 is the default there
@@ -112,26 +124,34 @@ func (c *clusterFlags) clientURLs(listen []*url.URL) ([]string, error) {
 	return texts, nil
 }
 
-// checkInitialCluster accepts a cluster of this member alone.
-func (c *clusterFlags) checkInitialCluster(peerURLs []string) error {
+// parseInitialCluster returns the members of the cluster, in the order of their names; none if the flag was not given. As at etcd it
+// need not fit a member that has data, which it does not count for.
+func (c *clusterFlags) parseInitialCluster() ([]core.InitialMember, error) {
 	if c.initialCluster == "" {
-		return nil
+		return nil, nil
 	}
-	var own []string
+	urls := map[string][]string{}
+	owner := map[string]string{}
 	for _, pair := range splitList(c.initialCluster) {
-		member, peerURL, ok := strings.Cut(pair, "=")
-		if !ok || member == "" || peerURL == "" {
-			return fmt.Errorf("malformed entry %q in --initial-cluster: give it as name=http://host:port", pair)
+		name, peerURL, ok := strings.Cut(pair, "=")
+		if !ok || name == "" || peerURL == "" {
+			return nil, fmt.Errorf("malformed entry %q in --initial-cluster: give it as name=http://host:port", pair)
 		}
-		if member != c.name {
-			return fmt.Errorf("--initial-cluster names member %q, and this is --name=%s: a cluster has one member so far, this one", member, c.name)
+		parsed, err := parseAdvertisedURLs("initial-cluster", peerURL)
+		if err != nil {
+			return nil, err
 		}
-		own = append(own, peerURL)
+		for _, u := range parsed {
+			if other, used := owner[u]; used && other != name {
+				return nil, fmt.Errorf("--initial-cluster has %s for %q and for %q: give each member its own", u, other, name)
+			}
+			owner[u] = name
+		}
+		urls[name] = append(urls[name], parsed...)
 	}
-	slices.Sort(own)
-	own = slices.Compact(own)
-	if !slices.Equal(own, peerURLs) {
-		return fmt.Errorf("--initial-cluster has %s for this member and --initial-advertise-peer-urls has %s: make them equal", strings.Join(own, ","), strings.Join(peerURLs, ","))
+	var members []core.InitialMember
+	for _, name := range slices.Sorted(maps.Keys(urls)) {
+		members = append(members, core.InitialMember{Name: name, PeerURLs: slices.Compact(slices.Sorted(slices.Values(urls[name])))})
 	}
-	return nil
+	return members, nil
 }

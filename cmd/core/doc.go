@@ -3,4 +3,6 @@
 //
 // The flags of one noun are one part, in a file of its own, which defines them, checks them, and puts what they ask for into
 // options. serve opens the listeners first, then the member, and serves when the member is ready.
+//
+// `core snapshot` starts nothing: it tells what is in a saved snapshot, or makes the data directory of a member of it.
 package main

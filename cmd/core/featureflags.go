@@ -29,13 +29,13 @@ const alpha, beta = "ALPHA", "BETA"
 var features = map[string]feature{
 	"AllAlpha":                     {stage: alpha},
 	"AllBeta":                      {stage: beta, why: "those of FastLeaseKeepAlive and TxnModeWriteWithSharedBuffer have nothing to change"},
-	"CompactHashCheck":             {stage: alpha, why: "there is no other voting member to compare with"},
+	"CompactHashCheck":             {stage: alpha},
 	"FastLeaseKeepAlive":           {stage: beta, on: true, why: "pings are always answered without waiting for what is being applied"},
-	"InitialCorruptCheck":          {stage: alpha, why: "there is no other voting member to compare with"},
-	"LeaseCheckpoint":              {stage: alpha, why: "there is no other member that could come to lead"},
-	"LeaseCheckpointPersist":       {stage: alpha, why: "there is no other member that could come to lead"},
+	"InitialCorruptCheck":          {stage: alpha},
+	"LeaseCheckpoint":              {stage: alpha, why: "leases are always checkpointed"},
+	"LeaseCheckpointPersist":       {stage: alpha, why: "leases are always checkpointed"},
 	"PriorityRequest":              {stage: alpha, why: "requests are never put behind others"},
-	"SetMemberLocalAddr":           {stage: alpha, why: "there is no other member to talk to"},
+	"SetMemberLocalAddr":           {stage: alpha, why: "the system chooses the address from which members are reached"},
 	"StopGRPCServiceOnDefrag":      {stage: alpha},
 	"TxnModeWriteWithSharedBuffer": {stage: beta, on: true, why: "transactions have no such buffer"},
 }
@@ -77,6 +77,10 @@ func (g *featureFlags) apply(f *process.Flags, o *options) error {
 		return errors.New("--feature-gates has LeaseCheckpointPersist, which needs LeaseCheckpoint: give both or none")
 	}
 	o.api.RestToDefragment = o.features["StopGRPCServiceOnDefrag"]
+	o.core.InitialCorruptCheck = o.features["InitialCorruptCheck"]
+	if !o.features["CompactHashCheck"] {
+		o.core.CompactHashCheckInterval = 0 // whatever --compact-hash-check-time says
+	}
 	if len(ineffective) > 0 {
 		f.NoEffect("feature-gates", strings.Join(ineffective, "; "))
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"weir/cmd/internal/process"
@@ -20,14 +19,9 @@ var ineffective = []struct {
 	why       string
 	values    []string
 }{
-	{name: "initial-election-tick-advance", byDefault: true, why: "a voter without others begins its first election at once"},
-	{name: "pre-vote", byDefault: true, why: "it is always on"},
-	{name: "raft-read-timeout", byDefault: 5 * time.Second, why: noPeers},
-	{name: "raft-write-timeout", byDefault: 5 * time.Second, why: noPeers},
-	{name: "corrupt-check-time", byDefault: time.Duration(0), why: noPeers},
-	{name: "compact-hash-check-time", byDefault: time.Minute, why: noPeers},
-	{name: "downgrade-check-time", byDefault: 5 * time.Second, why: noPeers},
-	{name: "force-new-cluster", byDefault: false, why: noPeers},
+	{name: "raft-read-timeout", byDefault: 5 * time.Second, why: ownPings},
+	{name: "raft-write-timeout", byDefault: 5 * time.Second, why: ownPings},
+	{name: "downgrade-check-time", byDefault: 5 * time.Second, why: "all members keep to a downgrade at once: there is no end of it to be looked for"},
 
 	{name: "max-snapshots", byDefault: uint(5), why: "there are no snapshot files"},
 	{name: "max-wals", byDefault: uint(5), why: "what the log does not need any more is removed at once"},
@@ -51,7 +45,7 @@ var ineffective = []struct {
 }
 
 const (
-	noPeers     = "a cluster has one voting member so far"
+	ownPings    = "members ping each other, and notice within seconds that one is away"
 	noDiscovery = "without --discovery-endpoints nothing is looked for"
 )
 
@@ -91,9 +85,6 @@ func (i *ineffectiveFlags) apply(f *process.Flags, _ *options) error {
 		if err := oneOf(flag.name, *i.texts[flag.name], flag.values...); err != nil {
 			return err
 		}
-	}
-	if d := f.Lookup("compact-hash-check-time").Value; d.(interface{ Get() any }).Get().(time.Duration) <= 0 {
-		return fmt.Errorf("--compact-hash-check-time=%s is not possible: it must be positive", d)
 	}
 	return nil
 }

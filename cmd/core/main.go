@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"weir/cmd/internal/process"
@@ -25,6 +26,9 @@ func main() {
 }
 
 func run(args, environ []string) (err error) {
+	if len(args) > 0 && args[0] == snapshotCommand {
+		return runSnapshot(args[1:], os.Stdout)
+	}
 	o, err := parseOptions(args, environ)
 	switch {
 	case errors.Is(err, process.ErrHelp):
@@ -54,8 +58,15 @@ func run(args, environ []string) (err error) {
 	return serve(ctx, o, logger)
 }
 
-// serve runs the member until ctx ends or the member fails.
+// serve runs the member until ctx ends or the member fails. That it has been removed from its cluster is no failure, as at etcd: to
+// start it again would not help.
 func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
+	defer func() {
+		if errors.Is(err, core.ErrRemoved) {
+			logger.Warn("stopping", "reason", err)
+			err = nil
+		}
+	}()
 	l, err := o.listen.open()
 	if err != nil {
 		return err
@@ -75,6 +86,21 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	}
 
 	o.core.Logger, o.api.Logger = logger, logger
+	if o.core.PeerTLS, err = o.peerTLS.Dial(logger); err != nil {
+		return err
+	}
+	if o.discovery != nil {
+		o.discovery.logger = logger
+		o.core.Discover = o.discovery.find
+		if o.core.PeerTLS != nil && o.peerTLS.TrustedCAFile == "" {
+			o.core.PeerTLS.ServerName = o.discovery.domain // as at etcd: who can forge DNS has no certificate for it
+		}
+	}
+	sparing, cancelSparing := context.WithCancel(ctx)
+	var tuner sync.WaitGroup
+	defer tuner.Wait()
+	defer cancelSparing()
+	tuner.Go(func() { process.SpareStore(sparing) })
 	node, err := core.Open(o.core)
 	if err != nil {
 		return err
@@ -86,19 +112,19 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	}()
 	logger.Info("weir core", "version", process.Version, "name", o.core.Name, "data-dir", o.core.DataDir,
 		"advertise-client-urls", o.core.ClientURLs, "quota", o.core.QuotaBytes, "max-request-bytes", o.api.MaxRequestBytes)
+	s, err := newServers(o, node, certificates)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	s.startPeers(l, logger)
 	if err := node.WaitReady(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop
 		}
 		return err
 	}
-
-	s, err := newServers(o, node, certificates)
-	if err != nil {
-		return err
-	}
-	defer s.stop()
-	s.start(l, logger)
+	s.startClients(l, logger)
 	logger.Info("ready to serve client requests")
 	if err := process.NotifyReady(); err != nil {
 		logger.Error(err.Error())
@@ -106,6 +132,12 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	select {
 	case <-ctx.Done():
 		logger.Info("told to stop")
+		if err := process.NotifyStopping(); err != nil {
+			logger.Error(err.Error())
+		}
+		if err := node.Resign(context.WithoutCancel(ctx)); err != nil {
+			logger.Warn("the others will have to elect a leader", "error", err)
+		}
 		return nil
 	case err := <-s.failed:
 		return err

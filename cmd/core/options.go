@@ -21,7 +21,10 @@ type options struct {
 	log     process.LogConfig
 	tracing *tracing.Config // nil is off
 
+	discovery *discovery // nil is off
+
 	extensiveMetrics bool
+	statusPage       bool
 	features         map[string]bool   // etcd's feature gates that are open
 	ineffective      map[string]string // flags that were given and change nothing, and why
 	unknownVariables []string

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"os"
@@ -25,7 +26,7 @@ func TestDefaultsAreEtcds(t *testing.T) {
 	if c.Name != "default" || c.DataDir != "default.weir" || c.PeerURLs[0] != defaultPeerURL || c.ClientURLs[0] != defaultClientURL ||
 		c.ClusterToken != "etcd-cluster" || c.CheckToken || c.JoinExisting || c.SnapshotCount != 10_000 || c.QuotaBytes != 2<<30 ||
 		c.BatchInterval != 100*time.Millisecond || c.BatchLimit != 0 || c.CompactionBatch != 1000 || c.CompactionSleep != 10*time.Millisecond ||
-		c.HeartbeatInterval != 100*time.Millisecond || c.ElectionTimeout != time.Second || c.LaxReconfigCheck || c.MaxLearners != 1 ||
+		c.MaxRequestBytes != 1572864 || c.HeartbeatInterval != 100*time.Millisecond || c.ElectionTimeout != time.Second || c.LaxReconfigCheck || c.MaxLearners != 1 ||
 		c.SnapshotCatchUpEntries != 5000 || c.AutoCompaction.Mode != "" || c.Auth.Token != "simple" || c.Auth.TokenTTL != 5*time.Minute || c.Auth.BcryptCost != 10 {
 		t.Errorf("core: %+v", c)
 	}
@@ -51,7 +52,7 @@ func TestEtcdsUsualCommandLineIsAccepted(t *testing.T) {
 		"--log-level=debug", "--log-outputs=stderr", "--snapshot-count=5", "--quota-backend-bytes=7",
 		"--max-txn-ops=9", "--max-request-bytes=11", "--auto-compaction-retention=1", "--auto-compaction-retention=2",
 		"--enable-distributed-tracing", "--metrics=extensive", "--max-learners=0", "--strict-reconfig-check=false",
-		"--grpc-keepalive-interval=0", "--auth-token=jwt,sign-method=RS256", "--pre-vote", "--max-wals", "7",
+		"--grpc-keepalive-interval=0", "--auth-token=jwt,sign-method=RS256", "--raft-read-timeout=1s", "--max-wals", "7",
 	}, []string{"ETCD_ELECTION_TIMEOUT=2000", "ETCD_VERSION=3.7.3"})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +65,7 @@ func TestEtcdsUsualCommandLineIsAccepted(t *testing.T) {
 	if !o.api.Pprof || o.tracing == nil || !o.extensiveMetrics || o.api.KeepAliveInterval >= 0 {
 		t.Errorf("got %+v", o)
 	}
-	if len(o.ineffective) != 2 || o.ineffective["pre-vote"] == "" || o.ineffective["max-wals"] == "" {
+	if len(o.ineffective) != 2 || o.ineffective["raft-read-timeout"] == "" || o.ineffective["max-wals"] == "" {
 		t.Errorf("without effect: %v", o.ineffective)
 	}
 }
@@ -87,13 +88,11 @@ func TestMistakesAreNamedInOneLine(t *testing.T) {
 		"--advertise-client-urls=http://127.0.0.1:2379/a/path":                "malformed URL",
 		"--advertise-client-urls=http://:2379":                                "without a host",
 		"--initial-advertise-peer-urls=http://:2380":                          "without a host",
-		"--initial-cluster=default=http://a:1,b=http://b:1":                   "one member so far",
-		"--initial-cluster=default=http://elsewhere:2380":                     "make them equal",
 		"--initial-cluster=default":                                           "name=http://host:port",
 		"--initial-cluster-state=old":                                         `one of ["new" "existing"]`,
-		"--discovery-srv=example.org":                                         "one voting member so far",
-		"--discovery-endpoints=http://a:1 --discovery-token=t":                "one voting member so far",
-		"--discovery=https://discovery.etcd.io/x":                             "one voting member so far",
+		"--discovery-srv=example.org --initial-cluster=default=http://a:1":    "choose one",
+		"--discovery-endpoints=http://a:1 --discovery-token=t":                "is not possible",
+		"--discovery=https://discovery.etcd.io/x":                             "is not possible",
 		"--discovery-fallback=proxy":                                          `one of ["exit"]`,
 		"--name=":                                                             "--name must not be empty",
 		"--max-learners=-1":                                                   "must not be negative",
@@ -104,6 +103,7 @@ func TestMistakesAreNamedInOneLine(t *testing.T) {
 		"--backend-batch-interval=-1s":                                        "--backend-batch-interval must not be negative",
 		"--compaction-batch-limit=-1":                                         "--compaction-batch-limit must not be negative",
 		"--compact-hash-check-time=0":                                         "must be positive",
+		"--corrupt-check-time=-1s":                                            "--corrupt-check-time must not be negative",
 		"--auto-compaction-mode=weekly":                                       `one of ["periodic" "revision"]`,
 		"--auto-compaction-retention=week":                                    "give hours",
 		"--auto-compaction-retention=-1":                                      "give hours",
@@ -226,7 +226,7 @@ func TestMistakesInAConfigurationFileAreNamedInOneLine(t *testing.T) {
 		"snapshot-count: many":               `has "many" for snapshot-count`,
 		"a: b: c":                            "is not YAML",
 		"- a list":                           "is not YAML",
-		"discovery-srv: example.org":         "one voting member so far",
+		"discovery-token: t":                 "--discovery-token is not possible",
 	} {
 		_, err := parseOptions([]string{"--config-file=" + writeFile(t, text)}, nil)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
@@ -253,6 +253,31 @@ func TestFeatureGates(t *testing.T) {
 		}
 		if want.ineffective == "" && o.ineffective["feature-gates"] != "" && gates != "" {
 			t.Errorf("%q: %v", gates, o.ineffective)
+		}
+	}
+}
+
+func TestCorruptionChecksAreMadeAsEtcdsFlagsSay(t *testing.T) {
+	for flags, want := range map[string]struct {
+		initial             bool
+		periodic, compacted time.Duration
+	}{
+		"":                              {},
+		"--corrupt-check-time=1h":       {periodic: time.Hour},
+		"--compact-hash-check-time=2m":  {},
+		"--feature-gates=AllAlpha=true": {initial: true, compacted: time.Minute},
+		"--feature-gates=CompactHashCheck=true --compact-hash-check-time=2m": {compacted: 2 * time.Minute},
+		"--feature-gates=InitialCorruptCheck=true":                           {initial: true},
+	} {
+		o, err := parseOptions(strings.Fields(flags), nil)
+		c := o.core
+		if err != nil || c.InitialCorruptCheck != want.initial || c.CorruptCheckInterval != want.periodic || c.CompactHashCheckInterval != want.compacted {
+			t.Errorf("%q: %v, %+v", flags, err, c)
+		}
+		for flag, why := range o.ineffective {
+			if flag != "feature-gates" || strings.Contains(why, "Check") {
+				t.Errorf("%q: --%s has no effect: %s", flags, flag, why)
+			}
 		}
 	}
 }
@@ -322,5 +347,26 @@ func TestFlagsThatKeepNobodyOutAreWarnedOfOnce(t *testing.T) {
 	}
 	if n := strings.Count(out.String(), "flags keep nobody out"); n != 1 {
 		t.Errorf("%d warnings: %s", n, out.String())
+	}
+}
+
+func TestFlagsOfAClusterReachTheCore(t *testing.T) {
+	o, err := parseOptions([]string{
+		"--name=m", "--initial-cluster=a=http://a:1,m=http://m:1,m=http://m:2", "--initial-cluster-state=existing", "--initial-advertise-peer-urls=http://other:1",
+		"--pre-vote=false", "--initial-election-tick-advance=false", "--force-new-cluster", "--strict-reconfig-check=false", "--max-learners=3",
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := o.core
+	if !c.NoPreVote || !c.NoElectionTickAdvance || !c.ForceNewCluster || !c.LaxReconfigCheck || c.MaxLearners != 3 || !c.JoinExisting ||
+		fmt.Sprint(c.InitialCluster) != "[{a [http://a:1]} {m [http://m:1 http://m:2]}]" {
+		t.Errorf("core: %+v", c)
+	}
+	if o, err = parseOptions([]string{"--discovery-srv=example.org", "--discovery-srv-name=blue", "--initial-advertise-peer-urls=http://m:1"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if d := o.discovery; d == nil || d.domain != "example.org" || d.service != "blue" || fmt.Sprint(d.peerURLs) != "[http://m:1]" || len(o.core.InitialCluster) > 0 {
+		t.Errorf("discovery: %+v, %v", d, o.core.InitialCluster)
 	}
 }

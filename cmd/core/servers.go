@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -16,6 +13,7 @@ import (
 	"weir/cmd/internal/tlsfiles"
 	"weir/core"
 	"weir/grpcapi"
+	"weir/grpcapi/statuspage"
 )
 
 // certificates are the configurations of ports with TLS, by the flag whose URLs they are for.
@@ -52,8 +50,9 @@ func loadCertificates(o options, logger *slog.Logger) (certificates, error) {
 
 // servers answer what arrives at the listeners.
 type servers struct {
-	api          *grpcapi.Server
-	peers        *http.Server
+	node         *core.Node
+	api, peers   *grpcapi.Server
+	page         *statuspage.Page // nil if there is none
 	certificates certificates
 	failed       chan error // the first failure of a listener
 	running      sync.WaitGroup
@@ -62,9 +61,6 @@ type servers struct {
 const (
 	// stopTimeout is how long requests in progress may take after SIGTERM. Watches have no end of their own.
 	stopTimeout = 3 * time.Second
-	// What a request to a peer port may take to arrive, its header and all of it, and how long a connection may stay
-	// without one.
-	headerTimeout, readTimeout, idleTimeout = 10 * time.Second, time.Minute, 5 * time.Minute
 )
 
 func newServers(o options, node *core.Node, c certificates) (*servers, error) {
@@ -76,24 +72,40 @@ func newServers(o options, node *core.Node, c certificates) (*servers, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.api.Gatherer = registry
-	return &servers{
-		api: grpcapi.NewBackendServer(o.api, node),
-		peers: &http.Server{
-			Handler:           grpcapi.PeerHTTP(node),
-			ReadHeaderTimeout: headerTimeout,
-			ReadTimeout:       readTimeout,
-			IdleTimeout:       idleTimeout,
-			TLSConfig:         c["listen-peer-urls"],
-			ErrorLog:          slog.NewLogLogger(o.api.Logger.Handler(), slog.LevelDebug), // others' mistakes
-		},
+	o.api.Gatherer, o.api.Standing = registry, node
+	s := &servers{
+		node:         node,
+		peers:        grpcapi.NewPeerServer(peerConfig(o.api.Logger), node, http.HandlerFunc(node.ServeMembers), node.RegisterPeers, core.PeerServerOptions()...),
 		certificates: c,
 		failed:       make(chan error, 1),
-	}, nil
+	}
+	if o.statusPage {
+		s.page = newPage(node, func() *grpcapi.Server { return s.api }, o.api.Logger)
+		o.api.Status = s.page
+	}
+	s.api = grpcapi.NewBackendServer(o.api, node)
+	return s, nil
 }
 
-// start serves on every listener until stop.
-func (s *servers) start(l listeners, logger *slog.Logger) {
+// peerConfig has what anyone may do who reaches the peer port, over HTTP. What members may is in core.PeerServerOptions.
+func peerConfig(logger *slog.Logger) grpcapi.Config {
+	return grpcapi.Config{MaxConcurrentStreams: 16, MaxHeaderBytes: 16 << 10, Logger: logger}
+}
+
+// startPeers serves the other members, without whom this one never becomes ready.
+func (s *servers) startPeers(l listeners, logger *slog.Logger) {
+	for _, one := range l["listen-peer-urls"] {
+		logger.Info("serving peer traffic", "address", one.Addr().String(), "secure", one.secure)
+		var port grpcapi.Port
+		if one.secure {
+			port.TLS = s.certificates["listen-peer-urls"]
+		}
+		s.run(func() error { return s.peers.Serve(s.node.PeerListener(one), port) })
+	}
+}
+
+// startClients serves on every other listener until stop.
+func (s *servers) startClients(l listeners, logger *slog.Logger) {
 	clients, traffic := grpcapi.Both, "grpc+http"
 	if len(l["listen-client-http-urls"]) > 0 {
 		clients, traffic = grpcapi.OnlyGRPC, "grpc"
@@ -115,21 +127,6 @@ func (s *servers) start(l listeners, logger *slog.Logger) {
 			s.run(func() error { return s.api.Serve(one, port) })
 		}
 	}
-	for _, one := range l["listen-peer-urls"] {
-		logger.Info("serving peer traffic", "address", one.Addr().String(), "secure", one.secure)
-		s.run(func() error { return s.servePeers(one) })
-	}
-}
-
-func (s *servers) servePeers(l *listener) error {
-	serve := s.peers.Serve
-	if l.secure {
-		serve = func(l net.Listener) error { return s.peers.ServeTLS(l, "", "") }
-	}
-	if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("accept on %s: %w", l.Addr(), err)
-	}
-	return nil
 }
 
 func (s *servers) run(serve func() error) {
@@ -147,11 +144,11 @@ func (s *servers) run(serve func() error) {
 func (s *servers) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	s.running.Go(func() {
-		if s.peers.Shutdown(ctx) != nil {
-			s.peers.Close()
-		}
-	})
+	if s.page != nil {
+		s.page.Close() // or its viewers would be waited for
+	}
 	s.api.Stop(ctx)
+	cancel() // what members have open has no end, and is needed until there are no requests any more
+	s.peers.Stop(ctx)
 	s.running.Wait()
 }

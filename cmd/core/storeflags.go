@@ -14,7 +14,8 @@ import (
 
 // storeFlags are raft, the log and the store behind it.
 type storeFlags struct {
-	heartbeat, election uint // ms
+	heartbeat, election  uint // ms
+	preVote, tickAdvance bool
 
 	snapshotCount, catchUpEntries uint64
 	quota                         int64
@@ -27,6 +28,8 @@ type storeFlags struct {
 	compactionMode, compactionRetention string
 	compactionBatch                     int
 	compactionSleep                     time.Duration
+
+	corruptCheck, compactHashCheck time.Duration
 }
 
 // maxElectionTimeout in milliseconds is etcd's.
@@ -35,6 +38,8 @@ const maxElectionTimeout = 50_000
 func (s *storeFlags) define(f *process.Flags) {
 	f.UintVar(&s.heartbeat, "heartbeat-interval", 100, "Time in milliseconds of a heartbeat interval.")
 	f.UintVar(&s.election, "election-timeout", 1000, "Time in milliseconds for an election to time out.")
+	f.BoolVar(&s.preVote, "pre-vote", true, "Ask the others before an election whether it could be won, so that a member that was away does not depose the leader.")
+	f.BoolVar(&s.tickAdvance, "initial-election-tick-advance", true, "Hold a first election as soon as a majority is reached and no leader is heard of, instead of after the election timeout.")
 	f.Uint64Var(&s.snapshotCount, "snapshot-count", 10_000, "Number of committed entries after which the log is cut.")
 	f.Uint64Var(&s.catchUpEntries, "snapshot-catchup-entries", 5000, "Number of entries kept for slow members when the log is cut.")
 	f.Int64Var(&s.quota, "quota-backend-bytes", 0, "Size of the store's file at which writes are refused with an alarm. 0 is 2 GiB, negative is none.")
@@ -47,6 +52,8 @@ func (s *storeFlags) define(f *process.Flags) {
 	f.StringVar(&s.compactionRetention, "auto-compaction-retention", "0", "How much of the past automatic compaction keeps: a duration, or hours without a unit; or a number of revisions. 0 is all.")
 	f.IntVar(&s.compactionBatch, "compaction-batch-limit", 1000, "Maximum number of revisions that a compaction deletes in one go (0 is 1000).")
 	f.DurationVar(&s.compactionSleep, "compaction-sleep-interval", 10*time.Millisecond, "Pause of a compaction between two batches (0 is 10ms).")
+	f.DurationVar(&s.corruptCheck, "corrupt-check-time", 0, "Time between two checks that all members hold the same, for which each reads all it has (0 to disable).")
+	f.DurationVar(&s.compactHashCheck, "compact-hash-check-time", time.Minute, "Time between two checks that members held the same when they compacted, if the feature CompactHashCheck is on.")
 }
 
 func (s *storeFlags) apply(_ *process.Flags, o *options) (err error) {
@@ -70,20 +77,26 @@ func (s *storeFlags) apply(_ *process.Flags, o *options) (err error) {
 		{"compaction-batch-limit", int64(s.compactionBatch)},
 		{"compaction-sleep-interval", int64(s.compactionSleep)},
 		{"warning-apply-duration", int64(s.warnApply)},
+		{"corrupt-check-time", int64(s.corruptCheck)},
 	} {
 		if n.value < 0 {
 			return fmt.Errorf("--%s must not be negative", n.flag)
 		}
 	}
+	if s.compactHashCheck <= 0 {
+		return fmt.Errorf("--compact-hash-check-time=%v is not possible: it must be positive", s.compactHashCheck)
+	}
 	if o.core.AutoCompaction, err = parseAutoCompaction(s.compactionMode, s.compactionRetention); err != nil {
 		return err
 	}
 	c := &o.core
+	c.NoPreVote, c.NoElectionTickAdvance = !s.preVote, !s.tickAdvance
 	c.HeartbeatInterval, c.ElectionTimeout = time.Duration(s.heartbeat)*time.Millisecond, time.Duration(s.election)*time.Millisecond
 	c.SnapshotCount, c.SnapshotCatchUpEntries = s.snapshotCount, s.catchUpEntries
 	c.QuotaBytes = cmp.Or(s.quota, core.DefaultQuotaBytes) // which is logged
 	c.BatchInterval, c.BatchLimit, c.UnsafeNoFsync, c.WarnApply = s.batchInterval, s.batchLimit, s.noFsync, s.warnApply
 	c.DefragmentAtStart = int64(s.defragment) << 20
+	c.CorruptCheckInterval, c.CompactHashCheckInterval = s.corruptCheck, s.compactHashCheck
 	c.CompactionBatch, c.CompactionSleep = s.compactionBatch, s.compactionSleep
 	return nil
 }

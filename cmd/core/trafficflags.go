@@ -20,6 +20,7 @@ type trafficFlags struct {
 	progressInterval, warnUnary                           time.Duration
 
 	gateway, reflection, pprof bool
+	statusPage                 bool
 	cors, hostWhitelist        string
 	metricsLevel               string
 }
@@ -47,6 +48,7 @@ func (t *trafficFlags) define(f *process.Flags) {
 	f.BoolVar(&t.gateway, "enable-grpc-gateway", true, "Serve the API as JSON over HTTP too.")
 	f.BoolVar(&t.reflection, "enable-grpc-reflection", false, "Serve gRPC's reflection service, by which tools find services and messages. Not a flag of etcd.")
 	f.BoolVar(&t.pprof, "enable-pprof", false, "Serve runtime profiling data at /debug/pprof/. So does --log-level=debug.")
+	f.BoolVar(&t.statusPage, "status-page", true, "Serve a page at /weir/ that shows what this member does, and the same as JSON. Where authentication is on it is for users with the role root. Not a flag of etcd.")
 	f.StringVar(&t.cors, "cors", "*", "List of origins whose pages may use HTTP (empty or * is all).")
 	f.StringVar(&t.hostWhitelist, "host-whitelist", "*", "List of names by which clients may call this server in HTTP without TLS (empty or * is all).")
 	f.StringVar(&t.metricsLevel, "metrics", "basic", "Detail of metrics: 'basic', or 'extensive' to measure how long RPCs take.")
@@ -77,7 +79,7 @@ func (t *trafficFlags) apply(f *process.Flags, o *options) (err error) {
 	if err := oneOf("metrics", t.metricsLevel, "basic", "extensive"); err != nil {
 		return err
 	}
-	o.extensiveMetrics = t.metricsLevel == "extensive"
+	o.extensiveMetrics, o.statusPage = t.metricsLevel == "extensive", t.statusPage
 	return t.applyAPI(o)
 }
 
@@ -101,6 +103,7 @@ func (t *trafficFlags) applyAPI(o *options) error {
 	}
 	a := &o.api
 	a.MaxRequestBytes, a.MaxTxnOps, a.MaxConcurrentStreams = int(t.maxRequestBytes), int(t.maxTxnOps), uint32(t.maxConcurrentStreams)
+	o.core.MaxRequestBytes = a.MaxRequestBytes
 	a.KeepAliveMinTime, a.KeepAliveInterval = offIfZero(t.keepAliveMinTime), offIfZero(t.keepAliveInterval)
 	a.KeepAliveTimeout = max(t.keepAliveTimeout, 0)
 	a.WatchProgressInterval, a.WarnUnary = t.progressInterval, t.warnUnary

@@ -55,16 +55,14 @@ func (l listeners) close() {
 	}
 }
 
-// newServer makes the server of all ports.
-func newServer(o options, p *proxy.Proxy, logger *slog.Logger) (*grpcapi.Server, error) {
+// newServer makes the server of all ports. page is nil if there is to be none.
+func newServer(o options, p *proxy.Proxy, page http.Handler, logger *slog.Logger) (*grpcapi.Server, error) {
 	metrics := grpcapi.NewMetrics()
 	registry, err := process.NewRegistry(metrics, p)
 	if err != nil {
 		return nil, err
 	}
-	status := http.NewServeMux()
-	status.HandleFunc("GET /weir/status", statusHandler(p))
-	return grpcapi.NewForwardServer(grpcapi.Config{
+	cfg := grpcapi.Config{
 		MaxRequestBytes:       o.maxSendBytes,
 		WatchProgressInterval: o.progressInterval,
 		SlowClientTimeout:     o.slowClientTimeout,
@@ -73,13 +71,22 @@ func newServer(o options, p *proxy.Proxy, logger *slog.Logger) (*grpcapi.Server,
 		KeepAliveInterval:     offIfZero(o.keepAliveInterval),
 		KeepAliveTimeout:      o.keepAliveTimeout,
 		AdvertiseClientURL:    o.memberListURL(),
+		KeepClientURLs:        o.embedded && o.advertiseClientURL != "",
 		Gateway:               true,
+		Pings:                 p,
 		Metrics:               metrics,
 		Gatherer:              registry,
 		Pprof:                 o.enablePprof,
-		HTTP:                  status,
+		Status:                page,
 		Logger:                logger,
-	}, p, p, p), nil
+	}
+	if gate := p.Gate(); gate != nil { // else Gate would be an interface that is not nil
+		cfg.Gate = gate
+	}
+	if o.discovery.resolverPrefix != "" {
+		cfg.Proxies = p.Proxies
+	}
+	return grpcapi.NewForwardServer(cfg, p, p, p), nil
 }
 
 // offIfZero is how grpcapi.Config says off: its zero is a default.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"weir/cmd/internal/process"
+	"weir/grpcapi"
 	"weir/proxy"
 )
 
@@ -78,9 +80,17 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		KeepAliveTimeout:    o.dialKeepAliveTimeout,
 		PermitWithoutStream: o.permitWithoutStream,
 		MaxRecvBytes:        o.maxRecvBytes,
-		Feeds:               o.feeds,
+		User:                o.clients.user,
+		Password:            o.clients.password,
+		ClientCertificate:   o.upstream.CertFile != "",
+		CommonName:          certs.name,
+		Namespace:           o.clients.namespace,
+		TenantsFile:         o.clients.tenantsFile,
+		Limits:              o.clients.limits,
+		MaxUpstreamCalls:    o.clients.upstreamCalls,
+		Feeds:               o.clients.within(o.feeds),
 		WatchHistoryBytes:   o.watchHistoryBytes,
-		CachePrefixes:       o.cachePrefixes,
+		CachePrefixes:       o.clients.within(o.cachePrefixes),
 		CacheBytes:          o.cacheBytes,
 		MaxStaleness:        o.maxStaleness,
 		ReadCheckInterval:   o.readCheckInterval,
@@ -88,6 +98,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		MaxRangeBytes:       o.maxRangeBytes,
 		Logger:              logger,
 	}
+	o.discovery.configure(&cfg, o.advertiseClientURL)
 	var coreFailed <-chan struct{} // nil without a core
 	var coreErr func() error
 	if o.embedded {
@@ -121,11 +132,15 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes, "cache-prefixes", o.cachePrefixes, "cache-bytes", o.cacheBytes,
 		"max-staleness", o.maxStaleness.String(), "read-check-interval", o.readCheckInterval.String(),
 		"max-range-keys", o.maxRangeKeys, "max-range-bytes", o.maxRangeBytes)
-	if len(o.cachePrefixes) > 0 && o.listen.AsksClients() {
-		logger.Warn("--trusted-ca-file has every client show a certificate, and reads of those are forwarded: --cache-prefix is of no use")
+	var server *grpcapi.Server
+	var page http.Handler
+	stopPage := func() {}
+	if o.statusPage {
+		own := newPage(p, func() *grpcapi.Server { return server }, l.clients.Addr().String(), logger)
+		defer own.Close()
+		page, stopPage = own, own.Close
 	}
-	server, err := newServer(o, p, logger)
-	if err != nil {
+	if server, err = newServer(o, p, page, logger); err != nil {
 		return err
 	}
 	ended := l.start(o, certs, server)
@@ -133,13 +148,21 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	if o.embedded {
 		greet(stdout, o, l.clients.Addr())
 	}
+	if err := process.NotifyReady(); err != nil {
+		logger.Error(err.Error())
+	}
 	select {
 	case <-ctx.Done():
 		logger.Info("told to stop")
+		if err := process.NotifyStopping(); err != nil {
+			logger.Error(err.Error())
+		}
 	case err = <-ended:
 	case <-coreFailed:
 		err = coreErr()
 	}
+	p.Withdraw() // before clients are refused
+	stopPage()   // for which the server would wait
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	server.Stop(stopping)

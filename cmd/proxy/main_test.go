@@ -210,7 +210,7 @@ func TestProxyTellsOfUpstreamAndOfItself(t *testing.T) {
 	}
 	_, stopUpper := start(t, "--endpoints="+lower, "--listen-addr="+upper, "--metrics-addr=http://"+metrics, "--advertise-client-url", "")
 	_, stopOther := start(t, "--endpoints="+lower, "--listen-addr="+other, "--advertise-client-url=10.0.0.1:23790")
-	for address, want := range map[string]string{upper: "http://" + lower, other: "10.0.0.1:23790"} {
+	for address, want := range map[string]string{upper: "http://" + upper, other: "10.0.0.1:23790"} {
 		conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			t.Fatal(err)

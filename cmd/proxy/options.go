@@ -32,6 +32,9 @@ type options struct {
 	maxSendBytes         int
 	maxRecvBytes         int
 
+	discovery discoveryOptions
+	clients   clientOptions
+
 	feeds             prefixes
 	watchHistoryBytes int
 
@@ -52,6 +55,7 @@ type options struct {
 	progressInterval     time.Duration
 	slowClientTimeout    time.Duration
 	enablePprof          bool
+	statusPage           bool
 
 	version     bool
 	logLevel    string
@@ -67,16 +71,9 @@ type options struct {
 // notThereYet are the flags of `etcd grpc-proxy start` whose work is not done. They are refused, because ignoring
 // them would be to serve something else than was asked for. A value that asks for nothing is accepted.
 var notThereYet = []struct{ name, nothing, usage string }{
-	{"discovery-srv", "", "Domain name to query for SRV records describing cluster endpoints."},
-	{"discovery-srv-name", "", "Service name to query when using DNS discovery."},
-	{"endpoints-auto-sync-interval", "0s", "Interval of endpoints auto sync."},
 	{"experimental-enable-grpc-logging", "false", "Log all requests and responses."},
 	{"experimental-leasing-prefix", "", "Leasing metadata prefix for disconnected linearized reads."},
 	{"experimental-serializable-ordering", "false", "Serializable reads with increasing revisions across endpoints."},
-	{"insecure-discovery", "false", "Accept insecure SRV records."},
-	{"namespace", "", "Prefix to all keys."},
-	{"resolver-prefix", "", "Prefix to use for registering the proxy."},
-	{"resolver-ttl", "0", "TTL, in seconds, when registering proxy endpoints."},
 }
 
 // upstreamOnly are the flags that only mean something with --endpoints.
@@ -123,6 +120,8 @@ func parseOptions(args, environ []string) (options, error) {
 	f.IntVar(&o.maxSendBytes, "max-send-bytes", 3<<19, "Limit in bytes of a request to the cluster. As at etcd, 512 KiB more are passed on, for the cluster to refuse.")
 	f.IntVar(&o.maxRecvBytes, "max-recv-bytes", math.MaxInt32, "Limit in bytes of an answer from the cluster.")
 
+	o.discovery.addFlags(f)
+	o.clients.addFlags(f)
 	f.Func("feed", "Prefix of keys that are always watched with one watch of the cluster, which serves all watches below it; \"\" is every key. Comma separated, and may be given several times; a prefix with a comma cannot be given. Other watches are put together as they come.", o.feeds.add)
 	f.IntVar(&o.watchHistoryBytes, "watch-history-bytes", 64<<20, "Limit in bytes of the recent events that all feeds together keep in memory, for watches that start in the past or fall behind. 0 keeps nothing: all that such watches need is read from the cluster.")
 	f.Func("cache-prefix", "Prefix of keys that are always kept in memory, as far as --cache-bytes allows; \"\" is every key. Given like --feed. Other ranges are kept when they are read often enough.", o.cachePrefixes.add)
@@ -136,7 +135,7 @@ func parseOptions(args, environ []string) (options, error) {
 
 	f.StringVar(&o.listenAddr, "listen-addr", "127.0.0.1:23790", "Address to listen on. With an embedded core the default is 127.0.0.1:2379.")
 	f.StringVar(&metrics, "metrics-addr", "", "Comma separated URLs to serve the HTTP endpoints on additionally: http://host:port, https://host:port.")
-	f.StringVar(&o.advertiseClientURL, "advertise-client-url", "", "URL under which clients reach the embedded core; default is where it listens. With --endpoints it is what clients who ask for the members are answered with; by default they are told the cluster's.")
+	f.StringVar(&o.advertiseClientURL, "advertise-client-url", "", "URL under which clients reach the embedded core; default is where it listens. Before a cluster it is what clients who ask for the members are answered with; by default they are told the members, each under the URL by which they have reached the proxy.")
 	f.StringVar(&o.listen.CertFile, "cert-file", "", "Identify secure connections to the proxy using this TLS certificate file.")
 	f.StringVar(&o.listen.KeyFile, "key-file", "", "Identify secure connections to the proxy using this TLS key file.")
 	f.StringVar(&o.listen.TrustedCAFile, "trusted-ca-file", "", "Demand client certificates and verify them using this CA bundle.")
@@ -151,6 +150,8 @@ func parseOptions(args, environ []string) (options, error) {
 	f.DurationVar(&o.keepAliveInterval, "grpc-keepalive-interval", 2*time.Hour, "Time without traffic after which a client is pinged (0 to disable).")
 	f.DurationVar(&o.keepAliveTimeout, "grpc-keepalive-timeout", 20*time.Second, "Time to wait for the answer to such a ping (0 is 20s).")
 	f.BoolVar(&o.enablePprof, "enable-pprof", false, "Serve runtime profiling data at /debug/pprof/.")
+
+	f.BoolVar(&o.statusPage, "status-page", true, "Serve a page at /weir/ that shows what the proxy does, and the same as JSON. Where authentication is on it is for users with the role root.")
 
 	f.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	f.BoolVar(&debug, "debug", false, "The same as --log-level=debug.")
@@ -182,13 +183,13 @@ func parseOptions(args, environ []string) (options, error) {
 		if !f.Given("listen-addr") {
 			o.listenAddr = "127.0.0.1:2379"
 		}
-		for _, name := range upstreamOnly {
+		for _, name := range slices.Concat(upstreamOnly, discoveryFlags) {
 			if f.Given(name) {
 				return o, fmt.Errorf("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name)
 			}
 		}
-	} else if endpoints == "" {
-		return o, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --embedded for a store in this process")
+	} else if endpoints == "" && o.discovery.srv == "" {
+		return o, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --discovery-srv, or --embedded for a store in this process")
 	} else if f.Given("data-dir") && !autoTLS {
 		o.unused = append(o.unused, "data-dir")
 	}
@@ -268,6 +269,12 @@ func (o *options) check(metrics string) (err error) {
 	}
 	if o.maxConcurrentStreams == 0 || o.maxConcurrentStreams > math.MaxUint32 {
 		return fmt.Errorf("--max-concurrent-streams=%d is not possible: it must be positive and fit into 32 bits", o.maxConcurrentStreams)
+	}
+	if err := o.discovery.check(o.advertiseClientURL); err != nil {
+		return err
+	}
+	if err := o.clients.check(); err != nil {
+		return err
 	}
 	if err := o.upstream.Check(); err != nil {
 		return err

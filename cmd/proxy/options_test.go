@@ -143,8 +143,8 @@ func TestFlagsThatAreNotThereYetAreRefused(t *testing.T) {
 			t.Errorf("--%s=%s asks for nothing: got %v", f.name, f.nothing, err)
 		}
 	}
-	if _, err := parseOptions([]string{"--endpoints=a:1"}, []string{"WEIR_PROXY_NAMESPACE=/x"}); err == nil {
-		t.Error("WEIR_PROXY_NAMESPACE: no error")
+	if _, err := parseOptions([]string{"--endpoints=a:1"}, []string{"WEIR_PROXY_EXPERIMENTAL_LEASING_PREFIX=/x"}); err == nil {
+		t.Error("WEIR_PROXY_EXPERIMENTAL_LEASING_PREFIX: no error")
 	}
 }
 
@@ -202,7 +202,6 @@ func TestBadValuesAreOneLine(t *testing.T) {
 		"has no certificate":              {"--cacert=" + garbage},
 		"load --client-crl-file=":         {"--cert-file=" + named.cert, "--key-file=" + named.key, "--trusted-ca-file=" + named.cert, "--client-crl-file=" + garbage},
 		"--self-signed-cert-validity=0":   {"--auto-tls", "--self-signed-cert-validity=0"},
-		"common name \"root\"":            {"--cert=" + named.cert, "--key=" + named.key},
 		"--trusted-ca-file needs":         {"--trusted-ca-file=" + named.cert},
 		"unknown --tls-min-version=TLS1":  {"--tls-min-version=TLS1"},
 		"is above --tls-max-version":      {"--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"},

@@ -1,18 +1,36 @@
 package main
 
 import (
-	"encoding/json"
-	"net/http"
+	"context"
+	"log/slog"
 
+	"weir/grpcapi"
+	"weir/grpcapi/statuspage"
 	"weir/proxy"
 )
 
-// statusHandler tells what the proxy has in memory and what it has answered from there, as JSON.
-func statusHandler(p *proxy.Proxy) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		_ = e.Encode(p.Status()) // the client may be gone
-	}
+// slowest is how many slow watches are shown.
+const slowest = 10
+
+// newPage makes the status page of a proxy, which listens at an address. server tells of its watches, and must be there before
+// the page is asked for.
+func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, logger *slog.Logger) *statuspage.Page {
+	return statuspage.New(statuspage.Config{
+		View: func(ctx context.Context) statuspage.View {
+			d := p.Detail(ctx)
+			return d.View(address, grpcapi.SlowestTable(server().SlowestWatches(slowest, p.Who)))
+		},
+		Status: func(ctx context.Context) any {
+			return struct {
+				proxy.Detail
+				Slowest []grpcapi.ListedWatch `json:"slowest_watches"`
+			}{p.Detail(ctx), server().SlowestWatches(slowest, p.Who)}
+		},
+		Watches: func(q statuspage.Query) (any, error) { return server().Watches(q, p.Who) },
+		Charts:  proxy.Charts(),
+		Sample:  p.Sample,
+		Permit:  p.PermitStatus,
+		Login:   p.Login,
+		Logger:  logger,
+	})
 }

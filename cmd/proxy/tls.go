@@ -11,6 +11,7 @@ import (
 // certificates are the TLS of all connections, loaded from the files that the flags name.
 type certificates struct {
 	upstream func() *tls.Config // nil without any of its flags
+	name     string             // the common name that upstream is shown
 	clients  *tls.Config        // nil without any of its flags
 	// metrics is for --metrics-addr with https. It is clients, but a client's certificate must be for its address, as at
 	// etcd's proxy.
@@ -18,7 +19,7 @@ type certificates struct {
 }
 
 func (o *options) loadCertificates(logger *slog.Logger) (c certificates, err error) {
-	if c.upstream, err = o.upstream.Load(logger); err != nil {
+	if c.upstream, c.name, err = o.upstream.Load(logger); err != nil {
 		return c, err
 	}
 	if c.clients, err = o.listen.Load(logger); err != nil {

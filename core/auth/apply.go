@@ -9,6 +9,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
+
+	"weir/keyset"
 )
 
 // maxNameBytes of a user or a role: bbolt takes no longer key. (etcd ends itself on such a name.)
@@ -230,7 +232,7 @@ func (c *change) grantPermission(name string, p *authpb.Permission) error {
 	if p == nil {
 		return rpctypes.ErrGRPCPermissionNotGiven
 	}
-	if _, ok := permissionSpan(p.Key, p.RangeEnd); !ok {
+	if keyset.IsEmpty(p.Key, p.RangeEnd) {
 		return rpctypes.ErrGRPCInvalidAuthMgmt
 	}
 	role := c.roles[name]

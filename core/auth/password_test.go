@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"weir/internal/bubble"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"golang.org/x/crypto/bcrypt"
@@ -96,7 +98,7 @@ func TestAPasswordThatBcryptWouldCutIsRefused(t *testing.T) {
 }
 
 func TestHashingWaitsForItsTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := open(t, Config{})
 		apply(t, s, addUserWithPassword(t, s, "ann", "secret"))
 		apply(t, s, withRoot()...)

@@ -1,6 +1,11 @@
 package auth
 
-import "go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+import (
+	"cmp"
+	"math"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
 
 // PermitRange refuses who may not read all of a range: key alone when end is empty, everything from key on when end is
 // one zero byte, else key to end, end excluded. (A watch of "everything from key on" must be asked for like that too.)
@@ -8,14 +13,32 @@ import "go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 // above key, is permitted to who may read key.
 //
 // Nothing is refused while authentication is off. Errors: ErrGRPCUserEmpty for nobody, ErrGRPCAuthOldRevision for an
-// identity from before the last change of users and roles, ErrGRPCPermissionDenied for who is not a user any more and for
+// identity from before the last change of users and roles, and for all while a Replacement has begun, ErrGRPCPermissionDenied for who is not a user any more and for
 // who lacks a permission.
 func (s *Store) PermitRange(id Identity, key, end []byte) error {
-	u, err := s.userOf(id)
+	return s.state.Load().permitRange(id, key, end)
+}
+
+func (st *state) permitRange(id Identity, key, end []byte) error {
+	u, err := st.userOf(id)
 	if u == nil || u.mayRead(key, end) {
 		return err
 	}
 	return rpctypes.ErrGRPCPermissionDenied
+}
+
+// PermitUser permits a user to go on reading a range that PermitRange has permitted, whatever has become of the token or the revision
+// since. "" is nobody, who may while authentication is off. Errors as of PermitRange, but for ErrGRPCAuthOldRevision.
+func (s *Store) PermitUser(user string, key, end []byte) error {
+	id := Identity{User: user, Revision: math.MaxUint64}
+	if user == "" {
+		id = Identity{}
+	}
+	st := s.state.Load()
+	if !st.isBeingReplaced() {
+		return st.permitRange(id, key, end)
+	}
+	return cmp.Or(st.before.permitRange(id, key, end), st.next.permitRange(id, key, end))
 }
 
 // PermitPut refuses who may not write key. Errors as of PermitRange.
@@ -23,7 +46,7 @@ func (s *Store) PermitPut(id Identity, key []byte) error { return s.PermitDelete
 
 // PermitDelete refuses who may not write all of a range. Range and errors as of PermitRange.
 func (s *Store) PermitDelete(id Identity, key, end []byte) error {
-	u, err := s.userOf(id)
+	u, err := s.state.Load().userOf(id)
 	if u == nil || u.mayWrite(key, end) {
 		return err
 	}
@@ -32,15 +55,15 @@ func (s *Store) PermitDelete(id Identity, key, end []byte) error {
 
 // userOf returns the user whose permissions decide, or why nobody's can. It returns neither while authentication is off:
 // everything is permitted then.
-func (s *Store) userOf(id Identity) (*user, error) {
-	st := s.state.Load()
-	if !st.enabled {
+func (st *state) userOf(id Identity) (*user, error) {
+	switch {
+	case st.isBeingReplaced():
+		return nil, rpctypes.ErrGRPCAuthOldRevision
+	case !st.enabled:
 		return nil, nil
-	}
-	if id.Revision == 0 {
+	case id.Revision == 0:
 		return nil, rpctypes.ErrGRPCUserEmpty
-	}
-	if id.Revision < st.revision {
+	case id.Revision < st.revision:
 		return nil, rpctypes.ErrGRPCAuthOldRevision
 	}
 	u := st.users[id.User]
@@ -50,13 +73,27 @@ func (s *Store) userOf(id Identity) (*user, error) {
 	return u, nil
 }
 
+// Unchanged refuses, with ErrGRPCAuthOldRevision, what was permitted as of a revision when users or roles have changed since, or are being
+// replaced: what is answered may be from after the change. 0 is of what was permitted while authentication was off; it may have been
+// turned on.
+func (s *Store) Unchanged(revision uint64) error {
+	st := s.state.Load()
+	if st.isBeingReplaced() || revision != 0 && revision != st.revision || revision == 0 && st.enabled {
+		return rpctypes.ErrGRPCAuthOldRevision
+	}
+	return nil
+}
+
 // PermitAdmin refuses who does not have the role root. Like etcd it takes an identity from before the last change, so
 // that an administrator can make several changes with one token; only what the user is now counts.
 //
 // Nothing is refused while authentication is off. Errors: ErrGRPCUserEmpty for nobody, ErrGRPCUserNotFound for who is not
-// a user any more, ErrGRPCPermissionDenied.
+// a user any more, ErrGRPCPermissionDenied, ErrGRPCAuthOldRevision while a Replacement has begun.
 func (s *Store) PermitAdmin(id Identity) error {
 	st := s.state.Load()
+	if st.isBeingReplaced() {
+		return rpctypes.ErrGRPCAuthOldRevision
+	}
 	if !st.enabled {
 		return nil
 	}

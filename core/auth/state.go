@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/authpb"
 	"google.golang.org/protobuf/proto"
+
+	"weir/keyset"
 )
 
 // state is all users and roles at one revision. It never changes once a Store shows it, and neither does what it
@@ -20,6 +22,8 @@ type state struct {
 	revision uint64
 	users    map[string]*user
 	roles    map[string]*authpb.Role
+	// before and next are those on both sides of a Replacement that has begun, and has not ended; else nil.
+	before, next *state
 }
 
 // user is a user and what its roles come to.
@@ -29,7 +33,7 @@ type user struct {
 	isRoot bool
 	// keys returns what the user may read and write, root aside. The permissions are merged when it is first called: a
 	// change to a role of very many users would hold up the applier otherwise, and most users are never seen here.
-	keys func() (read, write keySet)
+	keys func() (read, write keyset.Set)
 }
 
 // newUser returns a user whose roles are as they are in the state now.
@@ -42,27 +46,16 @@ func (st *state) newUser(stored *authpb.User) *user {
 		name:   string(stored.Name),
 		stored: stored,
 		isRoot: slices.Contains(stored.Roles, root),
-		keys:   sync.OnceValues(func() (read, write keySet) { return mergeRoles(roles) }),
+		keys:   sync.OnceValues(func() (read, write keyset.Set) { return mergeRoles(roles) }),
 	}
 }
 
-func mergeRoles(roles []*authpb.Role) (read, write keySet) {
-	var reads, writes []span
+func mergeRoles(roles []*authpb.Role) (read, write keyset.Set) {
+	var all []*authpb.Permission
 	for _, r := range roles {
-		for _, p := range r.GetKeyPermission() {
-			s, ok := permissionSpan(p.Key, p.RangeEnd)
-			if !ok {
-				continue
-			}
-			if p.PermType == authpb.Permission_READ || p.PermType == authpb.Permission_READWRITE {
-				reads = append(reads, s)
-			}
-			if p.PermType == authpb.Permission_WRITE || p.PermType == authpb.Permission_READWRITE {
-				writes = append(writes, s)
-			}
-		}
+		all = append(all, r.GetKeyPermission()...)
 	}
-	return newKeySet(reads), newKeySet(writes)
+	return keyset.Of(all, authpb.READ), keyset.Of(all, authpb.WRITE)
 }
 
 func (u *user) noPassword() bool { return u.stored.GetOptions().GetNoPassword() }
@@ -72,7 +65,7 @@ func (u *user) mayRead(key, end []byte) bool {
 		return true
 	}
 	read, _ := u.keys()
-	return read.contains(key, end)
+	return read.Has(key, end)
 }
 
 func (u *user) mayWrite(key, end []byte) bool {
@@ -80,7 +73,7 @@ func (u *user) mayWrite(key, end []byte) bool {
 		return true
 	}
 	_, write := u.keys()
-	return write.contains(key, end)
+	return write.Has(key, end)
 }
 
 // setUser adds a user or replaces it.

@@ -13,7 +13,7 @@ func benchLessor(b *testing.B) (*Lessor, *fakeClock) {
 	l := New(clock, 2)
 	l.Promote(0)
 	for id := int64(1); id <= benchLeases; id++ {
-		if _, err := l.Grant(id, 60); err != nil {
+		if _, err := l.Grant(id, 60, 1); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -29,6 +29,19 @@ func BenchmarkRenew(b *testing.B) {
 		if _, err := l.Renew(b.Context(), id+1); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkRenewNow is a hundred pings among a million leases.
+func BenchmarkRenewNow(b *testing.B) {
+	l, _ := benchLessor(b)
+	ids, ttls, id := make([]int64, 100), make([]int64, 100), int64(0)
+	for b.Loop() {
+		for i := range ids {
+			id = (id + 7919) % benchLeases
+			ids[i] = id + 1
+		}
+		l.RenewNow(ids, ttls)
 	}
 }
 
@@ -57,7 +70,7 @@ func BenchmarkGrantRevoke(b *testing.B) {
 	key := []byte("/registry/leases/some-node")
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := l.Grant(-1, 30); err != nil {
+		if _, err := l.Grant(-1, 30, 1); err != nil {
 			b.Fatal(err)
 		}
 		if err := l.Attach(-1, key); err != nil {

@@ -6,19 +6,23 @@ import "slices"
 func (l *Lessor) Attach(id int64, key []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	le := l.leases[id]
+	return attach(l.leases, l.keys, id, key)
+}
+
+func attach(leases map[int64]*lease, keys map[string]place, id int64, key []byte) error {
+	le := leases[id]
 	if le == nil {
 		return ErrNotFound
 	}
-	p, attached := l.keys[string(key)]
+	p, attached := keys[string(key)]
 	if attached && p.lease == le {
 		return nil
 	}
 	k := string(key)
 	if attached {
-		l.takeOff(p)
+		takeOff(keys, p)
 	}
-	l.keys[k] = place{le, len(le.keys)}
+	keys[k] = place{le, len(le.keys)}
 	le.keys = append(le.keys, k)
 	return nil
 }
@@ -28,7 +32,7 @@ func (l *Lessor) Detach(key []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p, ok := l.keys[string(key)]; ok {
-		l.takeOff(p)
+		takeOff(l.keys, p)
 		delete(l.keys, string(key))
 	}
 }
@@ -73,14 +77,13 @@ func (l *Lessor) CheckKeys(id int64, check func(key []byte) error) error {
 	return nil
 }
 
-// takeOff removes the key at p from its lease by putting the last key in its place. The caller updates l.keys[the key].
-// l.mu is held.
-func (l *Lessor) takeOff(p place) {
+// takeOff removes the key at p from its lease by putting the last key in its place. The caller updates keys[the key].
+func takeOff(keys map[string]place, p place) {
 	le, last := p.lease, len(p.lease.keys)-1
 	if p.index != last {
 		moved := le.keys[last]
 		le.keys[p.index] = moved
-		l.keys[moved] = p
+		keys[moved] = p
 	}
 	le.keys[last] = "" // let go of the string
 	le.keys = le.keys[:last]
@@ -95,4 +98,11 @@ func (le *lease) sortedKeys() [][]byte {
 		keys[i] = []byte(key)
 	}
 	return keys
+}
+
+// Len is how many leases there are.
+func (l *Lessor) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.leases)
 }

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"math"
 	"slices"
@@ -13,13 +12,6 @@ import (
 // MaxTTL is the longest TTL in seconds that may be asked for. It is etcd's bound, and as nanoseconds it fits an int64
 // together with seven years of uptime.
 const MaxTTL = 9_000_000_000
-
-// retryInterval is how long the revocation of an expired lease may take before WaitExpired names the lease again. Proposals
-// may be lost. It is etcd's interval.
-const retryInterval = 3 * time.Second
-
-// sweepLimit bounds how many queue entries are looked at before the lock is given to others.
-const sweepLimit = 1000
 
 var (
 	// ErrNotFound says that there is no lease with this id.
@@ -43,26 +35,31 @@ type Lessor struct {
 	start  time.Time // origin of every instant below
 	minTTL int64     // seconds
 
-	// wake tells WaitExpired that the front of the queue has become earlier.
-	wake chan struct{}
+	// wake tells those who wait for a queue that its front has become earlier.
+	wake [queues]chan struct{}
 
 	mu      sync.Mutex // guards everything below, and what the leases hold
 	primary bool
 	leases  map[int64]*lease
 	keys    map[string]place
-	queue   queue // every lease while primary, else empty
-	// ended holds a channel for each expired lease that somebody tried to renew. It is closed by Revoke, and by Promote and
-	// Demote, which decide anew about what has expired.
-	ended map[int64]chan struct{}
+	// queues are empty unless primary. In expiries is every lease, in checkpoints every one that may need one some day.
+	queues [queues]queue
+	// waiting holds a channel for each lease that somebody tried to renew in vain: it has expired, or its checkpoint must be
+	// taken back first. It is closed when it makes sense to try again.
+	waiting map[int64]chan struct{}
+	flights map[int64]flight // by lease; empty unless primary
 }
 
 // lease is one lease. It is kept small, since there may be a million.
 type lease struct {
-	id     int64
-	ttl    int64   // seconds
-	expiry instant // meaningful while primary
-	index  int     // where it is in the queue
-	keys   []string
+	id  int64
+	ttl int64 // seconds
+	// remaining is what was left, in seconds, at the last checkpoint; 0 if there is none that has not been taken back.
+	remaining int64
+	granted   int64         // which of the leases that have had the id it is; see Record
+	expiry    instant       // meaningful while primary
+	index     [queues]int32 // where it is in each queue, or absent
+	keys      []string
 }
 
 // place says where a key hangs: it is lease.keys[index].
@@ -77,41 +74,52 @@ type instant int64
 // New returns a Lessor without leases that is not primary. TTLs below minTTL (seconds) are raised to it.
 func New(clock Clock, minTTL int64) *Lessor {
 	return &Lessor{
-		clock:  clock,
-		start:  clock.Now(),
-		minTTL: minTTL,
-		wake:   make(chan struct{}, 1),
-		leases: make(map[int64]*lease),
-		keys:   make(map[string]place),
-		ended:  make(map[int64]chan struct{}),
+		clock:   clock,
+		start:   clock.Now(),
+		minTTL:  minTTL,
+		wake:    [queues]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)},
+		leases:  make(map[int64]*lease),
+		keys:    make(map[string]place),
+		queues:  [queues]queue{{which: expiries}, {which: checkpoints}},
+		waiting: make(map[int64]chan struct{}),
+		flights: make(map[int64]flight),
 	}
 }
 
-// Grant adds a lease and returns its TTL in seconds: ttl, or the minimum when ttl is below it, negative ones included.
-// The caller chooses the id, which must not be 0, the id that stands for "no lease". Errors: ErrNotFound for id 0, as etcd
-// has it, ErrTTLTooLarge, ErrExists.
-func (l *Lessor) Grant(id, ttl int64) (granted int64, err error) {
+// newLease makes a lease of a record.
+func newLease(r Record) *lease {
+	le := &lease{id: r.ID, ttl: r.TTL, granted: r.Granted, index: [queues]int32{absent, absent}}
+	le.setRemaining(r.RemainingTTL)
+	return le
+}
+
+// Grant adds a lease. Its TTL in seconds is ttl, or the minimum when ttl is below it, negative ones included.
+// The caller chooses the id, which must not be 0, the id that stands for "no lease", and says at which index of the log it grants
+// the lease. It stores the record that is returned. Errors: ErrNotFound for id 0, as etcd has it, ErrTTLTooLarge, ErrExists.
+func (l *Lessor) Grant(id, ttl, index int64) (Record, error) {
 	if id == 0 {
-		return 0, ErrNotFound
+		return Record{}, ErrNotFound
 	}
 	if ttl > MaxTTL {
-		return 0, ErrTTLTooLarge
+		return Record{}, ErrTTLTooLarge
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.leases[id] != nil {
-		return 0, ErrExists
+		return Record{}, ErrExists
 	}
-	le := &lease{id: id, ttl: max(ttl, l.minTTL)}
+	r := Record{ID: id, TTL: max(ttl, l.minTTL), Granted: index}
+	le := newLease(r)
 	l.leases[id] = le
 	if l.primary {
-		le.expiry = l.now().add(le.ttl, 0)
-		l.queue.push(le, le.expiry)
-		if le.index == 0 {
-			l.wakeUp()
+		l.enqueue(le, l.now().add(le.ttl, 0))
+		for which, index := range le.index {
+			if index == 0 {
+				l.wakeUp(which)
+			}
 		}
 	}
-	return le.ttl, nil
+	return r, nil
 }
 
 // Revoke ends a lease and takes its keys off it. The caller has deleted them (see Keys), so that whoever is told that the
@@ -124,58 +132,15 @@ func (l *Lessor) Revoke(id int64) error {
 		return ErrNotFound
 	}
 	delete(l.leases, id)
-	if l.primary {
-		l.queue.remove(le.index)
+	delete(l.flights, id)
+	for which := range l.queues {
+		l.queues[which].remove(le)
 	}
 	for _, key := range le.keys {
 		delete(l.keys, key)
 	}
-	if c := l.ended[id]; c != nil {
-		close(c)
-		delete(l.ended, id)
-	}
+	l.release(id)
 	return nil
-}
-
-// Renew gives a lease its whole TTL again and returns it in seconds. A lease that has expired is no longer
-// renewed: Renew waits until it has been revoked, as at etcd. Do not call it from the goroutine that calls Revoke. Errors:
-// ErrNotFound, ErrNotPrimary (also when Demote ends the wait), or that of ctx.
-func (l *Lessor) Renew(ctx context.Context, id int64) (ttl int64, err error) {
-	for {
-		ttl, ended, err := l.tryRenew(id)
-		if ended == nil {
-			return ttl, err
-		}
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-}
-
-// tryRenew renews a lease, or returns a channel that is closed when it makes sense to try again.
-func (l *Lessor) tryRenew(id int64) (ttl int64, ended <-chan struct{}, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.primary {
-		return 0, nil, ErrNotPrimary
-	}
-	le := l.leases[id]
-	if le == nil {
-		return 0, nil, ErrNotFound
-	}
-	now := l.now()
-	if le.expiry <= now {
-		c := l.ended[id]
-		if c == nil {
-			c = make(chan struct{})
-			l.ended[id] = c
-		}
-		return 0, c, nil
-	}
-	le.expiry = now.add(le.ttl, 0)
-	return le.ttl, nil, nil
 }
 
 // Exists tells whether there is a lease with this id, expired or not.
@@ -234,21 +199,40 @@ func (l *Lessor) Leases() []int64 {
 	return ids
 }
 
-// Promote makes this member the primary: from now on leases expire, each when its TTL and extend have passed. The
-// primary that went before may have answered pings until now, and nobody else knows when. Called on a primary, it
-// does the same again. extend allows for the time until the clients have found the new primary.
+// Promote makes this member the primary: from now on leases expire, each when its TTL and extend have passed, or if it has a
+// checkpoint, what was left then and extend. The primary that went before may have answered pings until now, and nobody else
+// knows when. Called on a primary, it does the same again. extend allows for the time until the clients have found the
+// new primary.
 func (l *Lessor) Promote(extend time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.primary = true
+	l.begin(extend)
+}
+
+// begin gives every lease the time that Promote says. l.mu is held, and the lessor is primary.
+func (l *Lessor) begin(extend time.Duration) {
 	now := l.now()
-	l.queue.reset(len(l.leases))
+	l.queues[expiries].reset(len(l.leases))
+	l.queues[checkpoints].reset(0)
+	clear(l.flights)
 	for _, le := range l.leases {
-		le.expiry = now.add(le.ttl, extend)
-		l.queue.push(le, le.expiry)
+		le.index = [queues]int32{absent, absent}
+		l.enqueue(le, now.add(le.claim(), extend))
 	}
-	l.wakeUp()
+	for which := range l.queues {
+		l.wakeUp(which)
+	}
 	l.releaseWaiting()
+}
+
+// enqueue gives a lease that is in no queue its expiry. l.mu is held.
+func (l *Lessor) enqueue(le *lease, expiry instant) {
+	le.expiry = expiry
+	l.queues[expiries].push(le, expiry)
+	if due, ok := le.checkpointDue(); ok {
+		l.queues[checkpoints].push(le, due)
+	}
 }
 
 // Demote ends what Promote began: no lease expires, and none can be renewed.
@@ -256,67 +240,14 @@ func (l *Lessor) Demote() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.primary = false
-	l.queue.reset(0)
+	for which := range l.queues {
+		l.queues[which].reset(0)
+	}
+	clear(l.flights)
 	for _, le := range l.leases {
-		le.expiry = 0
+		le.expiry, le.index = 0, [queues]int32{absent, absent}
 	}
 	l.releaseWaiting()
-}
-
-// WaitExpired waits until leases have expired and returns the ids of at most limit of them (limit > 0), those that expired
-// first coming first. It sleeps exactly until the next expiry. The caller proposes their revocation; a lease still
-// there three seconds later is returned again. Only one goroutine may call it at a time. The error is that of ctx.
-func (l *Lessor) WaitExpired(ctx context.Context, limit int) ([]int64, error) {
-	for {
-		ids, next, again := l.sweep(limit)
-		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case len(ids) > 0:
-			return ids, nil
-		case again:
-			continue
-		}
-		var alarm <-chan time.Time // stays nil, which never fires, when there is nothing to wait for
-		if next > 0 {
-			alarm = l.clock.At(l.start.Add(time.Duration(next)))
-		}
-		select {
-		case <-alarm:
-		case <-l.wake:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// sweep takes expired leases from the front of the queue and puts renewed ones where they belong, until the front is
-// a lease that expires in the future. It returns the expired ones, and without any the next expiry (0 is none), or that it
-// stopped early to let others have the lock.
-func (l *Lessor) sweep(limit int) (ids []int64, next instant, again bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-l.wake: // of something that this sweep sees
-	default:
-	}
-	now := l.now()
-	for range sweepLimit {
-		if len(l.queue) == 0 || len(ids) == limit {
-			return ids, 0, false
-		}
-		le, due := l.queue[0].lease, l.queue[0].due
-		switch {
-		case due < le.expiry: // it was renewed
-			l.queue.postpone(le.expiry)
-		case due > now:
-			return ids, due, false
-		default:
-			ids = append(ids, le.id)
-			l.queue.postpone(now + instant(retryInterval))
-		}
-	}
-	return ids, 0, true
 }
 
 // now is the time of the clock. l.mu need not be held.
@@ -331,17 +262,26 @@ func (t instant) add(ttl int64, extend time.Duration) instant {
 	return sum + instant(extend)
 }
 
-func (l *Lessor) wakeUp() {
+// wakeUp tells who waits for a queue that its front has become earlier.
+func (l *Lessor) wakeUp(which int) {
 	select {
-	case l.wake <- struct{}{}:
+	case l.wake[which] <- struct{}{}:
 	default: // it is told already
+	}
+}
+
+// release lets every Renew that waits for a lease try again. l.mu is held.
+func (l *Lessor) release(id int64) {
+	if c := l.waiting[id]; c != nil {
+		close(c)
+		delete(l.waiting, id)
 	}
 }
 
 // releaseWaiting lets every waiting Renew try again. l.mu is held.
 func (l *Lessor) releaseWaiting() {
-	for _, c := range l.ended {
+	for _, c := range l.waiting {
 		close(c)
 	}
-	clear(l.ended)
+	clear(l.waiting)
 }

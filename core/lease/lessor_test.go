@@ -19,7 +19,7 @@ func newPrimary() (*Lessor, *fakeClock) {
 
 func grant(t *testing.T, l *Lessor, id, ttl int64) {
 	t.Helper()
-	if _, err := l.Grant(id, ttl); err != nil {
+	if _, err := l.Grant(id, ttl, 1); err != nil {
 		t.Fatalf("Grant(%d, %d): %v", id, ttl, err)
 	}
 }
@@ -62,9 +62,13 @@ func TestGrantAnswersAsEtcd(t *testing.T) {
 		{"no id", 0, 60, 0, ErrNotFound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ttl, err := l.Grant(c.id, c.ttl)
-			if ttl != c.granted || !errors.Is(err, c.err) {
-				t.Errorf("Grant(%d, %d) = %d, %v; want %d, %v", c.id, c.ttl, ttl, err, c.granted, c.err)
+			r, err := l.Grant(c.id, c.ttl, 5)
+			want := Record{ID: c.id, TTL: c.granted, Granted: 5}
+			if c.err != nil {
+				want = Record{}
+			}
+			if r != want || !errors.Is(err, c.err) {
+				t.Errorf("Grant(%d, %d, 5) = %v, %v; want %v, %v", c.id, c.ttl, r, err, want, c.err)
 			}
 		})
 	}
@@ -426,5 +430,75 @@ func TestPingOfAnExpiredLeaseWaits(t *testing.T) {
 				t.Errorf("Renew = %d, %v; want %d, %v", a.ttl, a.err, c.ttl, c.err)
 			}
 		})
+	}
+}
+
+func TestRenewNowWaitsForNothing(t *testing.T) {
+	l, clock := newPrimary()
+	for id := range int64(4) {
+		grant(t, l, 1+id, 2+2*id)
+	}
+	clock.advance(2 * time.Second) // 1 has expired
+	ids := []int64{4, 1, 99, 3, 4}
+	ttls := slices.Repeat([]int64{-1}, len(ids))
+	l.RenewNow(ids, ttls)
+	if want := []int64{8, 0, 0, 6, 8}; !slices.Equal(ttls, want) {
+		t.Errorf("TTLs of %d are %d, want %d", ids, ttls, want)
+	}
+	for id, remaining := range map[int64]int64{1: 0, 2: 2, 3: 6, 4: 8} {
+		wantStatus(t, l, id, 2*id, remaining)
+	}
+	l.Demote()
+	l.RenewNow(ids, ttls)
+	if slices.Max(ttls) > 0 {
+		t.Errorf("renewed by who does not lead: %d", ttls)
+	}
+}
+
+func TestWhatHappensToALeaseIsToldToThoseWhoDoNotLead(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		happen func(*Lessor)
+	}{
+		{"revoked", func(l *Lessor) { _ = l.Revoke(1) }},
+		{"its checkpoint is taken back", func(l *Lessor) { _, _ = l.Checkpoint(Checkpoint{1, 0, 1}) }},
+		{"promoted", func(l *Lessor) { l.Promote(0) }},
+		{"replaced", func(l *Lessor) { l.Reset(NewSet()) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := New(newFakeClock(), 1)
+			if _, exists := l.Changed(1); exists {
+				t.Fatal("there is a lease")
+			}
+			grant(t, l, 1, 1000)
+			mustCheckpoint(t, l, 1, 10)
+			changed, _ := l.Changed(1)
+			select {
+			case <-changed:
+				t.Fatal("told before it happened")
+			default:
+			}
+			c.happen(l)
+			<-changed
+		})
+	}
+}
+
+func TestRenewNowHasCheckpointsTakenBack(t *testing.T) {
+	l, clock := newPrimary()
+	grant(t, l, 1, 1000)
+	clock.advance(400 * time.Second)
+	checkpointed(l)
+	mustCheckpoint(t, l, 1, 600)
+	ttls := []int64{-1}
+	if l.RenewNow([]int64{1}, ttls); ttls[0] != 0 {
+		t.Fatalf("renewed for %d s beside a checkpoint", ttls[0])
+	}
+	if got := checkpointed(l); got != "[{1 0 1}]" {
+		t.Fatalf("checkpoints %s", got)
+	}
+	mustCheckpoint(t, l, 1, 0)
+	if l.RenewNow([]int64{1}, ttls); ttls[0] != 1000 {
+		t.Errorf("renewed for %d s", ttls[0])
 	}
 }

@@ -41,6 +41,23 @@ func (m *model) due() []int64 {
 	return ids
 }
 
+// set is the leases and keys as they would be read from a store.
+func (m *model) set(t *testing.T) *Set {
+	t.Helper()
+	s := NewSet()
+	for id, le := range m.leases {
+		if err := s.Add(Record{ID: id, TTL: le.ttl}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, id := range m.keys {
+		if err := s.Attach(id, []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
 func (m *model) keysOf(id int64) []string {
 	var keys []string
 	for key, on := range m.keys {
@@ -74,8 +91,8 @@ func runModel(t *testing.T, rnd *rand.Rand, steps int) {
 		switch op := rnd.IntN(100); {
 		case op < 20:
 			ttl := rnd.Int64N(12) - 1
-			granted, err := l.Grant(id, ttl)
-			name, got = fmt.Sprintf("Grant(%d, %d)", id, ttl), fmt.Sprint(granted, err)
+			granted, err := l.Grant(id, ttl, 1)
+			name, got = fmt.Sprintf("Grant(%d, %d)", id, ttl), fmt.Sprint(granted.TTL, err)
 			if ml != nil {
 				want = fmt.Sprint(0, ErrExists)
 				break
@@ -93,6 +110,16 @@ func runModel(t *testing.T, rnd *rand.Rand, steps int) {
 			delete(m.leases, id)
 			maps.DeleteFunc(m.keys, func(_ string, on int64) bool { return on == id })
 		case op < 50:
+			if op%2 == 0 {
+				ttls, renewed := []int64{-1, -1}, []int64{0, 0}
+				l.RenewNow([]int64{id, 99}, ttls)
+				if m.primary && ml != nil && ml.expiry > m.now {
+					m.renew(ml)
+					renewed[0] = ml.ttl
+				}
+				name, got, want = fmt.Sprintf("RenewNow(%d, 99)", id), fmt.Sprint(ttls), fmt.Sprint(renewed)
+				break
+			}
 			ttl, ended, err := l.tryRenew(id)
 			name, got = fmt.Sprintf("Renew(%d)", id), fmt.Sprint(ttl, ended != nil, err)
 			switch {
@@ -127,6 +154,12 @@ func runModel(t *testing.T, rnd *rand.Rand, steps int) {
 			got, want = fmt.Sprint(ids), fmt.Sprint(m.due())
 			for _, id := range ids {
 				m.leases[id].named = m.now
+			}
+		case op < 94:
+			name = "Reset to what there is"
+			l.Reset(m.set(t))
+			for _, le := range m.leases {
+				m.renew(le)
 			}
 		case op < 98:
 			name = "Promote"
@@ -170,12 +203,36 @@ func checkState(t *testing.T, l *Lessor, m *model) {
 			t.Fatalf("LeaseOf(%c) = %d, want %d", key, got, want)
 		}
 	}
-	if wantLen := len(m.leases); m.primary && len(l.queue) != wantLen || !m.primary && len(l.queue) != 0 {
-		t.Fatalf("the queue has %d leases of %d; primary: %v", len(l.queue), wantLen, m.primary)
+	queue := l.queues[expiries].entries
+	if wantLen := len(m.leases); m.primary && len(queue) != wantLen || !m.primary && len(queue) != 0 {
+		t.Fatalf("the queue has %d leases of %d; primary: %v", len(queue), wantLen, m.primary)
 	}
-	for i, e := range l.queue {
-		if e.lease.index != i || i > 0 && l.queue[(i-1)/2].due > e.due {
-			t.Fatalf("the queue is out of order at %d", i)
+	checkQueues(t, l)
+}
+
+// checkQueues checks that every queue is a heap, of leases that are there and know where they are.
+func checkQueues(t *testing.T, l *Lessor) {
+	t.Helper()
+	for which := range l.queues {
+		entries := l.queues[which].entries
+		for i, e := range entries {
+			switch {
+			case e.lease.index[which] != int32(i):
+				t.Fatalf("queue %d: the lease at %d is said to be at %d", which, i, e.lease.index[which])
+			case l.leases[e.lease.id] != e.lease:
+				t.Fatalf("queue %d: the lease at %d has ended", which, i)
+			case i > 0 && entries[(i-1)/2].due > e.due:
+				t.Fatalf("queue %d is out of order at %d", which, i)
+			}
+		}
+		n := 0
+		for _, le := range l.leases {
+			if le.index[which] != absent {
+				n++
+			}
+		}
+		if n != len(entries) {
+			t.Fatalf("queue %d has %d leases, and %d say that they are in it", which, len(entries), n)
 		}
 	}
 }
@@ -206,7 +263,7 @@ func TestConcurrentCallers(t *testing.T) {
 			for i := range int64(each) {
 				id := 1 + w*each + i
 				key := fmt.Appendf(nil, "key-%d", i)
-				if _, err := l.Grant(id, 0); err != nil {
+				if _, err := l.Grant(id, 0, 1); err != nil {
 					t.Errorf("Grant(%d): %v", id, err)
 				}
 				if err := l.Attach(id, key); err != nil && !errors.Is(err, ErrNotFound) {
@@ -214,6 +271,7 @@ func TestConcurrentCallers(t *testing.T) {
 				}
 				l.LeaseOf(key)
 				_, _ = l.TimeToLive(id, true)
+				l.RenewNow([]int64{id}, make([]int64, 1))
 				l.Exists(id)
 				l.Leases()
 				l.Detach(key)

@@ -12,16 +12,19 @@ import (
 type Record struct {
 	ID  int64
 	TTL int64 // seconds
-	// RemainingTTL is what was left, in seconds, at etcd's last checkpoint of the lease; 0 is none. This package gives
-	// a lease its whole TTL after a restart and does not use it.
+	// RemainingTTL is what was left, in seconds, at the last checkpoint of the lease; 0 is none.
 	RemainingTTL int64
+	// Granted is the index of the log's entry that has granted it. It tells leases apart that have had the same id, and is ours:
+	// etcd skips it, and a lease that etcd has stored has 0.
+	Granted int64
 }
 
-// The numbers of the fields of leasepb.Lease, all of them varints.
+// The numbers of the fields, all of them varints. The last one is far from those that leasepb.Lease might get.
 const (
 	fieldID           = 1
 	fieldTTL          = 2
 	fieldRemainingTTL = 3
+	fieldGranted      = 1000
 )
 
 var errWireType = errors.New("field is not a varint")
@@ -30,7 +33,8 @@ var errWireType = errors.New("field is not a varint")
 func AppendRecord(b []byte, r Record) []byte {
 	b = appendField(b, fieldID, r.ID)
 	b = appendField(b, fieldTTL, r.TTL)
-	return appendField(b, fieldRemainingTTL, r.RemainingTTL)
+	b = appendField(b, fieldRemainingTTL, r.RemainingTTL)
+	return appendField(b, fieldGranted, r.Granted)
 }
 
 // appendField leaves out a zero, as proto3 does.
@@ -59,6 +63,8 @@ func ParseRecord(b []byte) (Record, error) {
 			field = &r.TTL
 		case fieldRemainingTTL:
 			field = &r.RemainingTTL
+		case fieldGranted:
+			field = &r.Granted
 		}
 		if field == nil {
 			n = protowire.ConsumeFieldValue(num, typ, b[at:])

@@ -17,6 +17,7 @@ var goldenRecords = []struct {
 	{Record{ID: 1, TTL: 2}, "08011002"},
 	{Record{ID: 7587895411912345601, TTL: 60}, "088190e8decbd5e7a669103c"},
 	{Record{ID: 5, TTL: 9_000_000_000, RemainingTTL: 300}, "08051080b4c4c32118ac02"},
+	{Record{ID: 1, TTL: 2, Granted: 300}, "08011002c03eac02"},
 	{Record{ID: -1, TTL: math.MaxInt64}, "08ffffffffffffffffff0110ffffffffffffffff7f"},
 }
 

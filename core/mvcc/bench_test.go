@@ -92,6 +92,22 @@ func BenchmarkRange(b *testing.B) {
 	}
 }
 
+// BenchmarkHash is what a check of the members costs each of them.
+func BenchmarkHash(b *testing.B) {
+	s := benchStore(b)
+	hash := func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := s.ComputeHash(b.Context(), 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchKeys, "ns/key")
+	}
+	b.Run("not compacted", hash)
+	compact(b, s, s.Revision())
+	b.Run("compacted", hash)
+}
+
 func BenchmarkOpen(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "db")
 	s := mustOpen(b, path, Options{NoSync: true})

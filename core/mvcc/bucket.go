@@ -71,7 +71,11 @@ func (s *Store) ForEach(b Bucket, fn func(k, v []byte) error) error {
 		return err
 	}
 	defer st.tx.release()
-	return st.tx.tx.Bucket(b.name()).ForEach(func(k, v []byte) error { return fn(bytes.Clone(k), bytes.Clone(v)) })
+	return st.tx.forEach(b, fn)
+}
+
+func (t *readTx) forEach(b Bucket, fn func(k, v []byte) error) error {
+	return t.tx.Bucket(b.name()).ForEach(func(k, v []byte) error { return fn(bytes.Clone(k), bytes.Clone(v)) })
 }
 
 // The keys of the meta bucket.

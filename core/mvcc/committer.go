@@ -16,7 +16,7 @@ type committer struct {
 	full   chan struct{} // the batch is large
 	jobs   chan job
 	ended  chan struct{} // closed when run has returned
-	db     *bolt.DB      // used by run alone, and by close after it
+	db     *file         // used by run alone, and by close after it
 	mapped int64         // how much of the file is mapped at least
 }
 
@@ -26,7 +26,7 @@ type job struct {
 	done chan error
 }
 
-func newCommitter(s *Store, db *bolt.DB, mapped int64) committer {
+func newCommitter(s *Store, db *file, mapped int64) committer {
 	return committer{
 		s: s, db: db, mapped: mapped,
 		dirty: make(chan struct{}, 1), full: make(chan struct{}, 1),
@@ -208,7 +208,7 @@ func (c *committer) fail(err error) error {
 
 // close closes the file after run has returned. It waits for open transactions.
 func (c *committer) close() error {
-	if err := c.db.Close(); err != nil {
+	if err := c.db.closeUnread(); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	c.s.writing.Lock()

@@ -18,8 +18,13 @@ type compaction struct {
 	previous int64 // compact revision before it
 	keepHash bool  // every earlier compaction is done, so its hash covers all from previous to rev
 	barrier  bool  // nothing to do but to close done in its turn
-	done     chan struct{}
+	// generation is that of the contents that are to be compacted.
+	generation int
+	done       chan struct{}
 }
+
+// errReplaced ends a compaction of what is no longer served.
+var errReplaced = errors.New("the store was replaced")
 
 // compactor is the goroutine that removes what compactions gave up, one compaction after the other: from the index
 // in small steps between those of the writer, then from the file in small transactions.
@@ -64,16 +69,29 @@ func (c *compactor) idle() bool {
 	return len(c.queue) == 0
 }
 
+// restart gives up all compactions for the one that is unfinished in what is served from now on, if there is one. Those who
+// wait for another are told when that is done: nothing of what they wanted gone is there then. s.writing is held.
+func (c *compactor) restart(unfinished *compaction) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var queue []compaction
+	if unfinished != nil {
+		queue = append(queue, *unfinished)
+	}
+	for _, given := range c.queue {
+		queue = append(queue, compaction{barrier: true, done: given.done})
+	}
+	c.queue = queue
+	select {
+	case c.added <- struct{}{}:
+	default:
+	}
+}
+
 func (c *compactor) run() {
 	for {
-		c.mu.Lock()
-		empty := len(c.queue) == 0
-		var next compaction
-		if !empty {
-			next = c.queue[0]
-		}
-		c.mu.Unlock()
-		if empty {
+		next, ok := c.first()
+		if !ok {
 			select {
 			case <-c.added:
 				continue
@@ -82,17 +100,38 @@ func (c *compactor) run() {
 			}
 		}
 		if !next.barrier {
-			if err := c.compact(next); err != nil {
-				if !errors.Is(err, ErrClosed) {
-					_ = c.s.committer.fail(fmt.Errorf("compact %s: %w", c.s.path, err))
-				}
+			err := c.compact(next)
+			switch {
+			case errors.Is(err, errReplaced):
+				continue
+			case errors.Is(err, ErrClosed):
 				return // it is resumed when the store is opened again
+			case err != nil:
+				_ = c.s.committer.fail(fmt.Errorf("compact %s: %w", c.s.path, err))
+				return
 			}
 		}
-		c.mu.Lock()
+		c.finish(next)
+	}
+}
+
+// first is the compaction to be done.
+func (c *compactor) first() (next compaction, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 {
+		return compaction{}, false
+	}
+	return c.queue[0], true
+}
+
+// finish takes what is done from the queue, unless restart has given it another place meanwhile.
+func (c *compactor) finish(done compaction) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.queue[0].done == done.done {
 		c.queue = c.queue[1:]
-		c.mu.Unlock()
-		close(next.done)
+		close(done.done)
 	}
 }
 
@@ -102,23 +141,20 @@ func (c *compactor) compact(what compaction) error {
 	if err := c.s.Commit(); err != nil {
 		return err
 	}
-	if err := c.compactIndex(what.rev); err != nil {
+	if err := c.compactIndex(what); err != nil {
 		return err
 	}
 	hash, deleted, err := c.compactFile(what)
 	if err != nil {
 		return err
 	}
-	if what.keepHash {
-		c.s.hashes.add(hash)
-	}
-	c.s.log.Info("compacted", "revision", what.rev, "deleted", deleted, "hash", hash.hash, "took", time.Since(start))
+	c.s.log.Info("compacted", "revision", what.rev, "deleted", deleted, "hash", hash.Hash, "took", time.Since(start))
 	return nil
 }
 
-// compactIndex removes from the index what rev and later revisions do not see.
-func (c *compactor) compactIndex(rev int64) error {
-	s := c.s
+// compactIndex removes from the index what what.rev and later revisions do not see.
+func (c *compactor) compactIndex(what compaction) error {
+	s, rev := c.s, what.rev
 	v := s.View()
 	defer v.Close()
 	if v.err != nil {
@@ -131,6 +167,9 @@ func (c *compactor) compactIndex(rev int64) error {
 		}
 		s.writing.Lock()
 		defer s.writing.Unlock()
+		if s.generation != what.generation {
+			return errReplaced
+		}
 		defer func(start time.Time) { s.metrics.indexPause.Observe(milliseconds(start)) }(time.Now())
 		for _, key := range step {
 			k, ok := s.tree.Get(key)
@@ -164,7 +203,7 @@ func (c *compactor) compactIndex(rev int64) error {
 
 // compactFile removes from the file what the index does not have any more. It returns the hash of the revisions
 // that there were, as HashKV at what.rev would have, and how many it deleted.
-func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err error) {
+func (c *compactor) compactFile(what compaction) (_ KVHash, deleted int, err error) {
 	s := c.s
 	start := time.Now()
 	var hash *hasher
@@ -172,7 +211,7 @@ func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err err
 	for done := false; !done; {
 		v := s.View()
 		if v.err != nil {
-			return kvHash{}, 0, v.err
+			return KVHash{}, 0, v.err
 		}
 		if hash == nil {
 			hash = newHasher(what.previous, what.rev, v.state.tree, revision.keptByCompaction)
@@ -184,15 +223,22 @@ func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err err
 		})
 		v.Close()
 		if err != nil {
-			return kvHash{}, 0, fmt.Errorf("compact to revision %d: %w", what.rev, err)
+			return KVHash{}, 0, fmt.Errorf("compact to revision %d: %w", what.rev, err)
 		}
 		deleted += len(doomed)
 		err = s.committer.do(func() error {
 			defer func(start time.Time) { s.metrics.compactionPause.Observe(milliseconds(start)) }(time.Now())
-			return s.committer.commit(func(tx *bolt.Tx) error { return deleteRevisions(tx, doomed, what.rev, done) })
+			if s.generation != what.generation { // only this goroutine changes it
+				return errReplaced
+			}
+			err := s.committer.commit(func(tx *bolt.Tx) error { return deleteRevisions(tx, doomed, what.rev, done) })
+			if err == nil && done && what.keepHash {
+				s.hashes.add(hash.sum())
+			}
+			return err
 		})
 		if err != nil {
-			return kvHash{}, 0, err
+			return KVHash{}, 0, err
 		}
 		s.metrics.compacted.Add(float64(len(doomed)))
 		if done {
@@ -203,7 +249,7 @@ func (c *compactor) compactFile(what compaction) (_ kvHash, deleted int, err err
 		select {
 		case <-time.After(s.options.CompactionSleep):
 		case <-s.ctx.Done():
-			return kvHash{}, 0, ErrClosed
+			return KVHash{}, 0, ErrClosed
 		}
 	}
 	return hash.sum(), deleted, nil

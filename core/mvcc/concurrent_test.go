@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"sync"
@@ -58,8 +59,27 @@ func checkWorld(res RangeResult, rev int64) error {
 	return nil
 }
 
+// installAhead replaces the store, which is at index, by what it is some entries later, and returns the index then.
+func installAhead(t *testing.T, s *Store, index, entries uint64) uint64 {
+	dir := t.TempDir()
+	fork := mustOpen(t, save(t, s, filepath.Join(dir, "fork")), manual())
+	defer fork.Close()
+	for end := index + entries; index < end; {
+		index++
+		writeWorld(fork, index)
+	}
+	next, err := s.Load(t.Context(), save(t, fork, filepath.Join(dir, "incoming")), index, 1)
+	if err == nil {
+		err = s.Install(next)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	return index
+}
+
 // TestReadersSeeOneStateWhileAllElseGoesOn reads in every way while one goroutine writes and others compact, commit
-// and defragment.
+// and defragment, and now and then the store is replaced.
 func TestReadersSeeOneStateWhileAllElseGoesOn(t *testing.T) {
 	o := Options{BatchInterval: time.Millisecond, BatchBytes: 64 << 10, CompactionBatch: 50, CompactionSleep: time.Millisecond, NoSync: true}
 	t.Run("mapped ahead", func(t *testing.T) { testReaders(t, o) })
@@ -156,18 +176,18 @@ func testReaders(t *testing.T, o Options) {
 		}
 		return nil
 	}
-	known := map[[2]int64]uint32{}
+	known := map[KVHash]uint32{}
 	hashes := func(r *rand.Rand) error { // which do not depend on how far a compaction is
 		rev := max(s.CompactRevision(), s.Revision()-r.Int63n(10))
-		hash, _, compact, rev, err := s.HashKV(rev)
+		hash, _, err := s.HashKV(t.Context(), rev)
 		if errors.Is(err, ErrCompacted) {
 			return nil
 		}
-		at := [2]int64{compact, rev}
-		if was, ok := known[at]; err == nil && ok && was != hash {
-			err = fmt.Errorf("hash at %v: %d, but it was %d", at, hash, was)
+		at := KVHash{Compact: hash.Compact, Revision: hash.Revision}
+		if was, ok := known[at]; err == nil && ok && was != hash.Hash {
+			err = fmt.Errorf("hash %v was %d before", hash, was)
 		}
-		known[at] = hash
+		known[at] = hash.Hash
 		return err
 	}
 	maintenance := func(r *rand.Rand) error {
@@ -195,6 +215,9 @@ func testReaders(t *testing.T, o Options) {
 				t.Errorf("compact: %v", err)
 			}
 			compacted = append(compacted, done)
+		}
+		if index%60 == 0 {
+			index = installAhead(t, s, index, 20)
 		}
 	}
 	for _, done := range compacted {

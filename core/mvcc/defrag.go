@@ -29,7 +29,7 @@ func (c *committer) defragment() error {
 	s.metrics.defragmenting.Set(1)
 	defer s.metrics.defragmenting.Set(0)
 	before, start := s.Size(), time.Now()
-	var fresh *bolt.DB
+	var fresh *file
 	var mapped int64
 	err := guarded(s.log, func() (err error) {
 		fresh, mapped, err = c.rewrite()
@@ -53,14 +53,8 @@ func (c *committer) defragment() error {
 	}
 	// From here on the new file is the store. It is locked already, as it has been open since it was made.
 	s.measure(tx)
-	old := c.db
-	c.db, c.mapped = fresh, mapped
 	s.install(tx).release()
-	s.tasks.Go(func() {
-		if err := old.Close(); err != nil { // waits for its readers
-			s.log.Warn("close the file that a defragmentation replaced", "err", err)
-		}
-	})
+	c.replace(fresh, mapped)
 	s.metrics.defrag.Observe(time.Since(start).Seconds())
 	s.log.Info("defragmented", "size-before", before, "size", s.Size())
 	if err := syncDir(filepath.Dir(s.path)); err != nil {
@@ -71,7 +65,7 @@ func (c *committer) defragment() error {
 }
 
 // rewrite copies the file into a new one next to it, which is open and synced when it returns.
-func (c *committer) rewrite() (fresh *bolt.DB, mapped int64, err error) {
+func (c *committer) rewrite() (fresh *file, mapped int64, err error) {
 	f, err := os.CreateTemp(filepath.Dir(c.s.path), tempPrefix(c.s.path)+"*")
 	if err != nil {
 		return nil, 0, err
@@ -88,7 +82,7 @@ func (c *committer) rewrite() (fresh *bolt.DB, mapped int64, err error) {
 	}
 	const bytesPerTx = 1 << 20
 	fresh.NoSync = true // once at the end is enough
-	err = bolt.Compact(fresh, c.db, bytesPerTx)
+	err = bolt.Compact(fresh.DB, c.db.DB, bytesPerTx)
 	if err == nil && !o.NoSync {
 		err = fresh.Sync()
 	}
@@ -100,7 +94,7 @@ func (c *committer) rewrite() (fresh *bolt.DB, mapped int64, err error) {
 }
 
 // discard closes and deletes a file that will not be used.
-func discard(db *bolt.DB) error {
+func discard(db *file) error {
 	path := db.Path()
 	return errors.Join(db.Close(), os.Remove(path))
 }

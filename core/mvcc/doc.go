@@ -12,6 +12,7 @@
 //   - compactor: the goroutine that removes what a compaction gave up.
 //   - readTx: the bbolt read transaction that readers share.
 //   - pageCheck: the look at every page of the file before bbolt trusts it.
+//   - contents: what a file holds, read and indexed. Replacement: contents that another member has sent, to be served instead.
 //
 // The way of a write: Txn.Put appends the encoded KeyValue to the batch, and puts the revision into the writer's tree.
 // Txn.Commit publishes both in a new state, which shares all but the changed path of the tree with the one before.
@@ -26,6 +27,7 @@
 //   - What a View needs stays: bbolt keeps the pages of an open transaction, and the index is copied on write.
 //   - Nothing that is given out points into the mapped file.
 //   - After the file could not be written nothing is committed any more, and Store.Failed says so.
+//   - Only the committer replaces the file. What was begun for the one before (a batch, a compaction) does not touch the new one.
 //
 // The file (as etcd 3.6 and later; server/storage/schema in etcd's source):
 //

@@ -87,7 +87,7 @@ func (e *Entry) SetStorageVersion(version string) {
 func (e *Entry) Compact(rev int64) (done <-chan struct{}, err error) {
 	s := e.s
 	st := s.state.Load()
-	c := compaction{rev: rev, previous: st.compact, done: make(chan struct{})}
+	c := compaction{rev: rev, previous: st.compact, generation: s.generation, done: make(chan struct{})}
 	switch {
 	case rev <= st.compact:
 		s.compactor.add(compaction{barrier: true, done: c.done})

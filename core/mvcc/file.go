@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -20,9 +21,22 @@ const (
 	mapTimes   = 4        // the size of the file
 )
 
+// file is an open bbolt file. Reads of it are counted here, because bbolt's own Close, while it waits for one, lets no other end.
+type file struct {
+	*bolt.DB
+	reads sync.WaitGroup // read transactions that are open
+}
+
+// closeUnread closes the file when nobody reads it any more. No read may begin after it was called.
+func (f *file) closeUnread() error {
+	f.reads.Wait()
+	return f.Close()
+}
+
 // openFile opens or creates a bbolt file and says how many bytes of it are mapped at least. A file that bbolt would not
 // survive is refused.
-func openFile(path string, o Options) (db *bolt.DB, mapped int64, err error) {
+func openFile(path string, o Options) (_ *file, mapped int64, err error) {
+	var db *bolt.DB
 	size := int64(0)
 	if info, err := os.Stat(path); err == nil {
 		if info.IsDir() {
@@ -54,19 +68,24 @@ func openFile(path string, o Options) (db *bolt.DB, mapped int64, err error) {
 		})
 		return err
 	})
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, 0, fmt.Errorf("open store %s: %w", path, ErrLocked)
-	case err != nil:
-		return nil, 0, fmt.Errorf("open store %s: %w", path, err)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open store %s: %w", path, lockError(err))
 	}
-	return db, mapped, nil
+	return &file{DB: db}, mapped, nil
+}
+
+// lockError is err in the words of this package, if it says that the file is locked.
+func lockError(err error) error {
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return ErrLocked
+	}
+	return err
 }
 
 // prepareFile makes the buckets that are missing. It commits even if there are none: a process that was killed, or a
 // sync that failed, may have left a state that is only in the kernel's memory. The log is cut by what is read from the
 // file, so that must be on the disk before anybody relies on it.
-func prepareFile(db *bolt.DB) error {
+func prepareFile(db *file) error {
 	return db.Update(func(tx *bolt.Tx) error {
 		isNew := tx.Bucket(bucketKey.name()) == nil
 		for b := range bucketCount {

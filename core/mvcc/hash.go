@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"hash"
 	"hash/crc32"
@@ -10,10 +11,13 @@ import (
 	"time"
 )
 
-// kvHash is the hash of the revisions up to rev, without those that were gone at compact.
-type kvHash struct {
-	hash         uint32
-	compact, rev int64
+// KVHash is the hash of all revisions up to one. Two of them can be compared if they differ in nothing but Hash, and both were
+// computed (ComputeHash), or both left by compactions (CompactionHashes). Of these two kinds, hashes of the same revisions may differ:
+// as at etcd, a tombstone counts as seen for the one and not for the other.
+type KVHash struct {
+	Hash     uint32
+	Compact  int64 // what a compaction to this revision gives up is left out; -1: nothing is
+	Revision int64
 }
 
 // hasher computes etcd's HashKV (server/storage/mvcc/hash.go, etcd 3.7), which is the same on members of which one
@@ -54,80 +58,109 @@ func (h *hasher) write(k []byte, r revision, kv []byte, kept bool) {
 	}
 }
 
-func (h *hasher) sum() kvHash { return kvHash{h.crc.Sum32(), h.compact, h.rev} }
+func (h *hasher) sum() KVHash { return KVHash{h.crc.Sum32(), h.compact, h.rev} }
 
 // hashCache keeps the hashes that compactions computed on their way. As in etcd HashKV at their revision returns
 // them, with the compact revision before that compaction: members compare them without computing anything.
 type hashCache struct {
 	mu     sync.Mutex
-	hashes []kvHash // by revision
+	hashes []KVHash // newest revision first
 }
 
-func (c *hashCache) add(h kvHash) {
+func (c *hashCache) add(h KVHash) {
 	const most = 10
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hashes = append(c.hashes, h)
-	slices.SortStableFunc(c.hashes, func(a, b kvHash) int { return cmp.Compare(a.rev, b.rev) })
+	slices.SortStableFunc(c.hashes, func(a, b KVHash) int { return cmp.Compare(b.Revision, a.Revision) })
 	if len(c.hashes) > most {
-		c.hashes = slices.Delete(c.hashes, 0, len(c.hashes)-most)
+		c.hashes = slices.Delete(c.hashes, most, len(c.hashes))
 	}
 }
 
-func (c *hashCache) get(rev int64) (kvHash, bool) {
+// forget empties the cache: its hashes were of what is no longer served.
+func (c *hashCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hashes = nil
+}
+
+func (c *hashCache) all() []KVHash {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.hashes)
+}
+
+func (c *hashCache) get(rev int64) (KVHash, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, h := range c.hashes {
-		if h.rev == rev {
+		if h.Revision == rev {
 			return h, true
 		}
 	}
-	return kvHash{}, false
+	return KVHash{}, false
 }
 
-// HashKV returns the hash of all revisions up to rev (0: the newest), the newest revision, and the compact revision
-// and revision that the hash is for. It equals etcd's for the same history. It fails with ErrCompacted or
-// ErrFutureRev.
-func (s *Store) HashKV(rev int64) (hash uint32, current, compact, hashRev int64, err error) {
+// CompactionHashes returns the hashes of the last compactions since the start, ten at most, the newest first. It costs nothing:
+// they were computed when the compactions read all that there was anyway.
+func (s *Store) CompactionHashes() []KVHash { return s.hashes.all() }
+
+// hashPause is how many revisions are hashed between two looks at whether the hash is still wanted: about a millisecond.
+const hashPause = 1024
+
+// HashKV is as ComputeHash, but at the revision of one of CompactionHashes returns that, with its compact revision: etcd's answer.
+func (s *Store) HashKV(ctx context.Context, rev int64) (h KVHash, current int64, err error) {
+	if h, ok := s.hashes.get(rev); ok {
+		return h, s.Revision(), nil
+	}
+	return s.ComputeHash(ctx, rev)
+}
+
+// ComputeHash returns the hash of all revisions up to rev (0: the newest) with the newest compact revision, and the newest revision.
+// It equals etcd's for the same history. It fails with ErrCompacted, ErrFutureRev, or when ctx ends.
+//
+// It reads all of the file up to rev, in one processor, and keeps nobody from writing or reading; for as long as it takes, pages of
+// the file that are given up are not used again.
+func (s *Store) ComputeHash(ctx context.Context, rev int64) (h KVHash, current int64, err error) {
 	start := time.Now()
 	defer func() { s.metrics.hashRev.Observe(time.Since(start).Seconds()) }()
-	if h, ok := s.hashes.get(rev); ok {
-		return h.hash, s.Revision(), h.compact, h.rev, nil
-	}
 	v := s.View()
 	defer v.Close()
 	switch {
 	case v.err != nil:
-		return 0, 0, 0, 0, v.err
+		return KVHash{}, 0, v.err
 	case rev > 0 && rev < v.state.compact:
-		return 0, 0, 0, 0, ErrCompacted
+		return KVHash{}, 0, ErrCompacted
 	case rev > v.state.rev:
-		return 0, 0, 0, 0, ErrFutureRev
+		return KVHash{}, 0, ErrFutureRev
 	case rev == 0:
 		rev = v.state.rev
 	}
-	h := newHasher(v.state.compact, rev, v.state.tree, revision.keptByHash)
+	hash, walked := newHasher(v.state.compact, rev, v.state.tree, revision.keptByHash), 0
 	err = v.state.walk(revision{}, rev, func(k []byte, r revision, kv []byte) error {
+		if walked++; walked%hashPause == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		kept := true
-		if r.main <= h.compact {
+		if r.main <= hash.compact {
 			key, err := keyOf(kv)
 			if err != nil {
 				return err
 			}
-			if h.anyKept {
+			if hash.anyKept {
 				kept = keeps(v.state.tree, key, r, rev, revision.keptByHash)
 			} else { // what is there when the compaction is done
-				kept = keeps(v.state.tree, key, r, h.compact, revision.keptByCompaction)
+				kept = keeps(v.state.tree, key, r, hash.compact, revision.keptByCompaction)
 			}
 		}
-		h.write(k, r, kv, kept)
+		hash.write(k, r, kv, kept)
 		return nil
 	})
 	if err != nil {
-		return 0, 0, 0, 0, fmt.Errorf("hash: %w", err)
+		return KVHash{}, 0, fmt.Errorf("hash: %w", err)
 	}
-	sum := h.sum()
-	return sum.hash, v.state.rev, sum.compact, sum.rev, nil
+	return hash.sum(), v.state.rev, nil
 }
 
 // Hash returns etcd's Maintenance.Hash, CRC-32C of everything in the file but the applied index, its term and the

@@ -83,6 +83,25 @@ func copyFile(t testing.TB, from, to string) {
 	}
 }
 
+// save writes a snapshot of the store to path, which it returns.
+func save(t testing.TB, s *Store, path string) string {
+	t.Helper()
+	snapshot, err := s.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snapshot.Close()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = snapshot.WriteTo(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func put(s *Store, key, value string) {
 	e := s.Begin(0, 0)
 	defer e.End()

@@ -2,10 +2,12 @@ package mvcc
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,9 +23,9 @@ func TestHashKVIsEtcds(t *testing.T) {
 	put(s, "b", "3")
 	check := func(rev int64, want uint32, wantCompact, wantRev int64) {
 		t.Helper()
-		hash, current, compact, hashRev, err := s.HashKV(rev)
-		if err != nil || hash != want || current != 5 || compact != wantCompact || hashRev != wantRev {
-			t.Errorf("at %d: got %d, newest %d, compact %d, of %d, %v", rev, hash, current, compact, hashRev, err)
+		hash, current, err := s.HashKV(t.Context(), rev)
+		if err != nil || hash != (KVHash{want, wantCompact, wantRev}) || current != 5 {
+			t.Errorf("at %d: got %v, newest %d, %v", rev, hash, current, err)
 		}
 	}
 	for range 2 { // pending, then in the file
@@ -40,11 +42,26 @@ func TestHashKVIsEtcds(t *testing.T) {
 	compact(t, s, 5)
 	check(5, 533074032, 4, 5)
 	check(0, 533074032, 5, 5)
-	if _, _, _, _, err := s.HashKV(3); !errors.Is(err, ErrCompacted) {
+	if got, want := s.CompactionHashes(), []KVHash{{533074032, 4, 5}, {1562576432, -1, 4}}; !slices.Equal(got, want) {
+		t.Errorf("of compactions: %v, want %v", got, want)
+	}
+	if _, _, err := s.HashKV(t.Context(), 3); !errors.Is(err, ErrCompacted) {
 		t.Errorf("at 3: %v", err)
 	}
-	if _, _, _, _, err := s.HashKV(6); !errors.Is(err, ErrFutureRev) {
+	if _, _, err := s.HashKV(t.Context(), 6); !errors.Is(err, ErrFutureRev) {
 		t.Errorf("at 6: %v", err)
+	}
+}
+
+func TestAHashThatNobodyWaitsForEnds(t *testing.T) {
+	s := openTemp(t, manual())
+	for range hashPause {
+		put(s, "a", "1")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := s.HashKV(ctx, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -102,6 +119,33 @@ func TestSnapshotIsTheStoreOfItsTime(t *testing.T) {
 	res, err := restored.Range([]byte("\x00"), []byte("\x00"), RangeOptions{})
 	if err != nil || res.Count != 1 || res.Revision != 2 || restored.Applied().Index != 7 {
 		t.Errorf("restored: %v, applied %v, %v", res, restored.Applied(), err)
+	}
+}
+
+// A snapshot may be read for minutes, by a client that is slow.
+func TestASnapshotThatStaysOpenHoldsNobodyUpWhenItsFileIsReplaced(t *testing.T) {
+	s := openTemp(t, manual())
+	put(s, "a", "1")
+	snapshot, err := s.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(s, "b", "2")
+	if err := s.Commit(); err != nil { // the next reader has a transaction of its own
+		t.Fatal(err)
+	}
+	view := s.View()
+	for range 3 {
+		if err := s.Defragment(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	view.Close()
+	if res, err := s.Range([]byte("b"), nil, RangeOptions{}); err != nil || res.Count != 1 {
+		t.Errorf("read %v, %v", res, err)
+	}
+	if err := snapshot.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

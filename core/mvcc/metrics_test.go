@@ -128,7 +128,7 @@ func TestWorkOnTheFileIsMeasured(t *testing.T) {
 	}
 	e.End()
 	<-done
-	if _, _, _, _, err := s.HashKV(0); err != nil {
+	if _, _, err := s.HashKV(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Hash(); err != nil {

@@ -158,7 +158,7 @@ func TestFaultsAndPanicsAreErrors(t *testing.T) {
 	}
 	read := func() error {
 		return db.View(func(tx *bolt.Tx) error {
-			_, err := loadIndex(newTree(), tx.Bucket(bucketKey.name()))
+			_, err := loadIndex(t.Context(), newTree(), tx.Bucket(bucketKey.name()))
 			return err
 		})
 	}

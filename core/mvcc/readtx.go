@@ -11,23 +11,25 @@ import (
 // the last one to be released closes it. Many goroutines may read with it, each with a cursor of its own: bbolt only
 // reads memory then, and counts cursors atomically.
 type readTx struct {
+	file    *file
 	tx      *bolt.Tx
 	keys    *bolt.Bucket
 	applied Applied
 	refs    atomic.Int64
 }
 
-func openReadTx(db *bolt.DB) (*readTx, error) {
+func openReadTx(db *file) (*readTx, error) {
 	tx, err := db.Begin(false)
 	if err != nil {
 		return nil, fmt.Errorf("begin read transaction: %w", err)
 	}
-	t := &readTx{tx: tx, keys: tx.Bucket(bucketKey.name())}
+	t := &readTx{file: db, tx: tx, keys: tx.Bucket(bucketKey.name())}
 	if t.applied, err = readApplied(tx); err != nil {
 		_ = tx.Rollback()
 		return nil, err
 	}
 	t.refs.Store(1)
+	db.reads.Add(1)
 	return t, nil
 }
 
@@ -61,4 +63,5 @@ func (t *readTx) closeIfLast() bool {
 
 func (t *readTx) close() {
 	_ = t.tx.Rollback() // the only error is that it is closed already
+	t.file.reads.Done()
 }

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // Errors that callers match. The first two are etcd's.
@@ -73,13 +71,14 @@ type Store struct {
 	options Options
 	log     *slog.Logger
 
-	// writing guards what the writer shares with the committer and the compactor: tree, batch and failure. The
-	// writer holds it from Begin to End, so a batch ends between entries.
-	writing sync.Mutex
-	tree    *keyTree
-	batch   *batch
-	failure error // of the committer, or of Entry.Fail; nothing is committed after it
-	room    *sync.Cond
+	// writing guards what the writer shares with the committer and the compactor: the five below. The writer holds it
+	// from Begin to End, so a batch ends between entries.
+	writing    sync.Mutex
+	tree       *keyTree
+	batch      *batch
+	failure    error // of the committer, or of Entry.Fail; nothing is committed after it
+	generation int   // counts the contents that were served; only the committer changes it
+	room       *sync.Cond
 
 	state      atomic.Pointer[state] // what readers see
 	publishing sync.Mutex            // held to replace state; taken after writing
@@ -106,62 +105,47 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, options: o, log: o.Logger, tree: newTree(), batch: &batch{}, failed: make(chan error, 1)}
-	s.state.Store(&state{tree: newTree()})
+	c, err := readContents(context.Background(), db, mapped, o.Logger)
+	if err == nil {
+		err = removeTemps(path)
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	s := &Store{path: path, options: o, log: o.Logger, failed: make(chan error, 1)}
 	s.metrics = newMetrics(s)
 	s.room = sync.NewCond(&s.writing)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.committer = newCommitter(s, db, mapped)
 	s.compactor = newCompactor(s)
-	if err := guarded(s.log, func() error { return s.load(db) }); err != nil {
-		s.cancel()
-		if tx := s.state.Load().tx; tx != nil {
-			tx.release()
-		}
-		_ = db.Close()
-		return nil, fmt.Errorf("open store %s: %w", path, err)
-	}
+	s.serve(c)
 	s.tasks.Go(s.committer.run)
 	s.tasks.Go(s.compactor.run)
 	return s, nil
 }
 
-func (s *Store) load(db *bolt.DB) error {
-	if err := removeTemps(s.path); err != nil {
-		return err
+// serve has readers and the writer see c from now on, and nothing of what was there before. It is called by Open, and then by
+// the committer alone.
+func (s *Store) serve(c *contents) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.generation++
+	s.tree, s.batch = c.tree, &batch{}
+	s.publishing.Lock()
+	s.state.Store(c.state)
+	s.publishing.Unlock()
+	s.measure(c.state.tx)
+	s.metrics.keys.Set(float64(c.keys))
+	s.hashes.forget()
+	if c.unfinished != nil {
+		c.unfinished.generation = s.generation
+		s.log.Info("resuming compaction", "revision", c.unfinished.rev)
 	}
-	if err := prepareFile(db); err != nil {
-		return err
-	}
-	tx, err := openReadTx(db)
-	if err != nil {
-		return err
-	}
-	st := &state{tx: tx, applied: tx.applied}
-	s.state.Store(st)
-	s.measure(tx)
-	last, err := loadIndex(s.tree, tx.keys)
-	if err != nil {
-		return err
-	}
-	finished, err := readCompactRev(tx.tx, metaFinishedCompact)
-	if err != nil {
-		return err
-	}
-	scheduled, err := readCompactRev(tx.tx, metaScheduledCompact)
-	if err != nil {
-		return err
-	}
-	st.tree = s.tree.Copy()
-	s.countKeys()
-	// The newest revisions may have been tombstones that the compaction deleted.
-	st.rev = max(last, finished, scheduled)
-	st.compact = max(finished, scheduled)
-	if scheduled > finished {
-		s.compactor.add(compaction{rev: scheduled, previous: finished, done: make(chan struct{})})
-		s.log.Info("resuming compaction", "revision", scheduled)
-	}
-	return nil
+	s.compactor.restart(c.unfinished)
+	s.room.Broadcast()
 }
 
 // Close commits what is pending and closes the file. It waits for open Views and Snapshots. What is called after it

@@ -22,7 +22,7 @@ import (
 var seed = flag.Int64("seed", 1, "first seed of the random tests")
 
 // TestStoreBehavesLikeModel runs random operations against the store and the model and compares every kind of read
-// after each, across commits, crashes, restarts, compactions and defragmentations.
+// after each, across commits, crashes, restarts, compactions, defragmentations and replacements.
 func TestStoreBehavesLikeModel(t *testing.T) {
 	runs := 500
 	if testing.Short() {
@@ -128,8 +128,45 @@ func (r *modelRun) step() {
 		r.committed = r.model.clone()
 	case n < 18:
 		r.reopen()
+	case n < 19:
+		r.install()
 	default:
 		r.crash()
+	}
+}
+
+// install has the store replaced by what it would be if it had gone on, while it may have something that is not committed, and a
+// compaction under way.
+func (r *modelRun) install() {
+	r.note("fork")
+	other := save(r.t, r.store, r.newPath())
+	r.committed = r.model.clone()
+	s, path := r.store, r.path
+	before := r.model.clone()
+	r.store, r.path = mustOpen(r.t, other, r.options), other
+	for range 1 + r.rand.Intn(3) {
+		r.entry()
+	}
+	if r.rand.Intn(2) == 0 {
+		r.compact()
+	}
+	file := save(r.t, r.store, filepath.Join(r.dir, "incoming"))
+	fork, ahead := r.store, r.model
+	r.note("what is lost")
+	r.store, r.path, r.model = s, path, before
+	if r.rand.Intn(2) == 0 && ahead.index > r.model.index {
+		e := r.store.Begin(r.model.index+1, 7)
+		e.Put(BucketAlarm, []byte("lost"), nil)
+		e.End()
+	}
+	r.note("install")
+	r.model, r.committed = ahead, ahead.clone()
+	next, err := r.store.Load(r.t.Context(), file, ahead.index, 7)
+	if err == nil {
+		err = r.store.Install(next)
+	}
+	if err = errors.Join(err, fork.Close()); err != nil {
+		r.t.Error(err)
 	}
 }
 
@@ -324,7 +361,7 @@ func (r *modelRun) sameHistory(key, end string, from int64) {
 
 func (r *modelRun) sameLeases() {
 	got, want := map[string]int64{}, map[string]int64{}
-	if err := r.store.LeasedKeys(func(key []byte, lease int64) { got[string(key)] = lease }); err != nil {
+	if err := r.store.LeasedKeys(func(key []byte, lease int64) error { got[string(key)] = lease; return nil }); err != nil {
 		r.t.Error(err)
 	}
 	for key, kv := range r.model.states[r.model.rev] {

@@ -137,7 +137,7 @@ func TestClosedStoreAnswersErrClosed(t *testing.T) {
 	v := s.View()
 	defer v.Close()
 	_, _, hashErr := s.Hash()
-	_, _, _, _, hashKVErr := s.HashKV(0)
+	_, _, hashKVErr := s.HashKV(t.Context(), 0)
 	_, rangeErr := s.Range([]byte("a"), nil, RangeOptions{})
 	_, viewErr := v.Range([]byte("a"), []byte("b"), RangeOptions{})
 	_, historyErr := s.History([]byte("a"), nil, 0, nil)

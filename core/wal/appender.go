@@ -24,10 +24,11 @@ type appender struct {
 
 	logID     uint64
 	metadata  []byte
-	hardState []byte // encoded, as of the last batch written
-	cut       uint64 // as of the last batch written
-	seq       uint64 // of the next batch
-	prev      uint32 // the sum of the last batch
+	hardState []byte   // encoded, as of the last batch written
+	cut       uint64   // as of the last batch written
+	snapshot  Snapshot // likewise
+	seq       uint64   // of the next batch
+	prev      uint32   // the sum of the last batch
 
 	file   File
 	number uint64 // of the active segment
@@ -66,6 +67,9 @@ func (a *appender) append(b *batch) error {
 		a.hardState = append(a.hardState[:0], b.hardState...)
 	}
 	a.cut = max(a.cut, b.cut)
+	if b.snapshot != (Snapshot{}) {
+		a.snapshot = b.snapshot
+	}
 	a.prepareNext()
 	return nil
 }
@@ -79,6 +83,9 @@ func (a *appender) begin(file File, number uint64) error {
 	header := segmentHeader{version: formatVersion, logID: a.logID, number: number, firstSeq: a.seq}
 	first := appendRecord(make([]byte, batchHeaderSize), kindMetadata, a.metadata)
 	first = appendRecord(first, kindHardState, a.hardState)
+	if a.snapshot != (Snapshot{}) {
+		first = appendSnapshot(first, a.snapshot)
+	}
 	first = appendCut(first, a.cut)
 	first, sum := sealBatch(first, a.logID, a.seq, a.prev)
 
@@ -189,4 +196,9 @@ func (a *appender) close() error {
 
 func appendCut(buf []byte, index uint64) []byte {
 	return appendRecord(buf, kindCut, binary.LittleEndian.AppendUint64(nil, index))
+}
+
+func appendSnapshot(buf []byte, s Snapshot) []byte {
+	body := binary.LittleEndian.AppendUint64(nil, s.Index)
+	return appendRecord(buf, kindSnapshot, binary.LittleEndian.AppendUint64(body, s.Term))
 }

@@ -27,6 +27,7 @@ const (
 	kindHardState byte = 2 // a raftpb.HardState
 	kindEntry     byte = 3 // a raftpb.Entry; it ends every entry of the same or a higher index before it
 	kindCut       byte = 4 // 8 bytes: entries up to this index are not needed
+	kindSnapshot  byte = 5 // index and term, 8 bytes each: a snapshot that stands for the log before this record
 )
 
 // batchHeader is the head of a batch, as drawn in the package comment.

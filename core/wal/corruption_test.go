@@ -336,6 +336,8 @@ func TestWholeBatchWithWrongContentIsRefused(t *testing.T) {
 		"not a hard state":    appendRecord(nil, kindHardState, []byte{0xff}),
 		"entry that was cut":  append(appendCut(nil, 5), entryRecords(t, 3)...),
 		"cut too short":       appendRecord(nil, kindCut, []byte{1, 2, 3}),
+		"snapshot too short":  appendRecord(nil, kindSnapshot, make([]byte, 8)),
+		"before a snapshot":   append(appendSnapshot(nil, Snapshot{5, 1}), entryRecords(t, 5)...),
 		"record cut short":    {kindEntry, 0},
 		"record without body": {kindEntry, 0xff, 0xff, 0xff, 0xff},
 	} {
@@ -344,6 +346,9 @@ func TestWholeBatchWithWrongContentIsRefused(t *testing.T) {
 	t.Run("first entry missing", func(t *testing.T) { wantCorrupt(t, crafted(t, entryRecords(t, 2, 3)), path, 0) })
 	t.Run("entries between cut and first missing", func(t *testing.T) {
 		wantCorrupt(t, crafted(t, append(appendCut(nil, 5), entryRecords(t, 7)...)), path, 0)
+	})
+	t.Run("entries between snapshot and first missing", func(t *testing.T) {
+		wantCorrupt(t, crafted(t, append(appendSnapshot(nil, Snapshot{5, 1}), entryRecords(t, 7)...)), path, 0)
 	})
 }
 

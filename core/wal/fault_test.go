@@ -8,7 +8,8 @@ import (
 )
 
 // shortHistory makes use of everything: create, commits of one and of many, an overwritten suffix, a batch larger
-// than a segment, new segments, cuts with and without something to remove, a cut past the end, and reopening.
+// than a segment, new segments, cuts with and without something to remove, a cut past the end, snapshots in place of the log, and
+// reopening.
 func shortHistory(j *journal) {
 	if j.create(); j.err != nil {
 		return
@@ -34,6 +35,17 @@ func shortHistory(j *journal) {
 	j.queue(nil, entry(5, 12, data(100)))
 	j.cut(20)
 	j.append(hardState(5, 20), entry(5, 21, data(300)))
+	j.queue(nil, entry(5, 22, data(3000)), entry(5, 23, data(300)))
+	j.replace(22, 6, hardState(6, 22)) // one of the two entries is void
+	j.append(nil, entry(6, 23, data(2000)))
+	j.append(nil, entry(6, 24, data(3000)))
+	j.reopen()
+	j.append(nil, entry(6, 25, data(100)))
+	j.cut(24)
+	j.replace(40, 7, nil)
+	j.reopen()
+	j.append(hardState(7, 41), entry(7, 41, data(100)))
+	j.cut(41)
 	j.close()
 }
 

@@ -2,9 +2,7 @@ package wal
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"sync"
 
@@ -68,7 +66,7 @@ type Log struct {
 	failed   error      // the first failure; nothing is accepted after it
 	closed   bool
 	last     uint64    // index of the last entry accepted, or the cut if that is higher
-	cut      uint64    // entries up to here are not needed
+	cut      uint64    // entries up to here are not needed, or were replaced
 	segments []segment // on disk, ascending; the last one is the active one, the others hold whole batches only
 
 	removing sync.Mutex // held while segments are removed; taken before mu
@@ -84,9 +82,10 @@ type segment struct {
 type batch struct {
 	buf       []byte // room for the header, then records
 	waiters   []waiter
-	hardState []byte // the last one in buf, encoded; empty if there is none
-	highest   uint64 // the highest index of the entries in buf; 0 if there is none
-	cut       uint64 // the highest in buf
+	hardState []byte   // the last one in buf, encoded; empty if there is none
+	highest   uint64   // the highest index of the entries in buf after snapshot; 0 if there is none
+	cut       uint64   // the highest in buf
+	snapshot  Snapshot // the last in buf; the zero value if there is none
 }
 
 type waiter struct {
@@ -98,7 +97,22 @@ func newBatch() *batch { return &batch{buf: make([]byte, batchHeaderSize, 4096)}
 
 func (b *batch) isEmpty() bool { return len(b.buf) == batchHeaderSize }
 
-func (b *batch) isCutOnly() bool { return b.highest == 0 && len(b.hardState) == 0 }
+func (b *batch) isCutOnly() bool {
+	return b.highest == 0 && len(b.hardState) == 0 && b.snapshot == Snapshot{}
+}
+
+// setHardState adds a hard state, if hs is not nil. After an error the end of buf is not to be used.
+func (b *batch) setHardState(hs *raftpb.HardState) (err error) {
+	if hs == nil {
+		return nil
+	}
+	start := len(b.buf) + recordHeaderSize
+	if b.buf, err = appendMessage(b.buf, kindHardState, hs); err != nil {
+		return err
+	}
+	b.hardState = append(b.hardState[:0], b.buf[start:]...)
+	return nil
+}
 
 // reset empties b for another use.
 func (b *batch) reset() {
@@ -145,16 +159,12 @@ func (l *Log) encode(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 			err = fmt.Errorf("it is larger than %d bytes", maxBatch)
 		}
 	}
-	hsStart := len(b.buf) + recordHeaderSize
-	if hs != nil && err == nil {
-		b.buf, err = appendMessage(b.buf, kindHardState, hs)
+	if err == nil {
+		err = b.setHardState(hs)
 	}
 	if err != nil {
 		b.buf = b.buf[:start]
 		return fmt.Errorf("append to the WAL: %w", err)
-	}
-	if hs != nil {
-		b.hardState = append(b.hardState[:0], b.buf[hsStart:]...)
 	}
 	if len(entries) > 0 {
 		l.last = entries[len(entries)-1].GetIndex()
@@ -178,78 +188,6 @@ func (l *Log) check(entries []*raftpb.Entry) error {
 		if before := entries[i].GetIndex(); e.GetIndex() != before+1 {
 			return fmt.Errorf("entry %d follows entry %d", e.GetIndex(), before)
 		}
-	}
-	return nil
-}
-
-// Cut says that entries up to index are not needed any more: they are in the committed store, or a snapshot
-// has replaced them. It removes the segments that hold nothing else and returns when they are gone. If there are none
-// it costs no disk access: the cut is written together with the next Append. index may lie after the last entry; the
-// next entry is then index + 1. A lower index than before changes nothing.
-//
-// An error that comes from removing leaves the log in order; the next Cut tries again.
-func (l *Log) Cut(index uint64) error {
-	l.removing.Lock()
-	defer l.removing.Unlock()
-
-	unneeded, err := l.recordCut(index)
-	if err != nil {
-		return fmt.Errorf("cut the WAL at entry %d: %w", index, err)
-	}
-	for _, number := range unneeded {
-		// One by one: if a later name could vanish before an earlier one, a crash would leave a gap.
-		if err := removeSegment(l.fs, l.dir, number); err != nil {
-			return fmt.Errorf("cut the WAL at entry %d: %w", index, err)
-		}
-		l.mu.Lock()
-		l.segments = l.segments[1:]
-		l.mu.Unlock()
-	}
-	return nil
-}
-
-// recordCut queues the cut and returns the segments that may go. If there are any, the cut is durable when it returns:
-// were they removed before, the log would begin with a gap.
-func (l *Log) recordCut(index uint64) (unneeded []uint64, err error) {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return nil, ErrClosed
-	}
-	if l.failed != nil {
-		defer l.mu.Unlock()
-		return nil, l.failed
-	}
-	if index > l.cut {
-		l.cut, l.last = index, max(l.last, index)
-		l.queue.cut = index
-		l.queue.buf = appendCut(l.queue.buf, index)
-	}
-	for _, s := range l.segments[:len(l.segments)-1] {
-		if s.highest > l.cut {
-			break
-		}
-		unneeded = append(unneeded, s.number)
-	}
-	if len(unneeded) == 0 {
-		l.mu.Unlock()
-		return nil, nil
-	}
-	durable := make(chan error, 1)
-	l.queue.waiters = append(l.queue.waiters, waiter{done: func(err error) { durable <- err }})
-	l.work.Signal()
-	l.mu.Unlock()
-	return unneeded, <-durable
-}
-
-// removeSegment removes a segment durably. One that is not there was removed before, but perhaps not durably.
-func removeSegment(fsys FS, dir string, number uint64) error {
-	path := segmentPath(dir, number)
-	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove WAL segment %s: %w", path, err)
-	}
-	if err := fsys.SyncDir(dir); err != nil {
-		return fmt.Errorf("remove WAL segment %s: %w", path, err)
 	}
 	return nil
 }
@@ -324,11 +262,13 @@ func (l *Log) settle(b *batch, number uint64, failed error) {
 		l.failed = cmp.Or(l.failed, failed)
 		l.space.Broadcast()
 	} else {
-		active := &l.segments[len(l.segments)-1]
-		if active.number != number {
+		if l.segments[len(l.segments)-1].number != number {
 			l.segments = append(l.segments, segment{number: number})
-			active = &l.segments[len(l.segments)-1]
 		}
+		if b.snapshot != (Snapshot{}) {
+			forgetEntries(l.segments)
+		}
+		active := &l.segments[len(l.segments)-1]
 		active.highest = max(active.highest, b.highest)
 	}
 	l.mu.Unlock()

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"weir/internal/bubble"
+
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -143,7 +145,7 @@ func TestClosedLogRefusesEverything(t *testing.T) {
 
 // TestFailedSyncPoisonsTheLog: the sync is not tried again, and nothing more is written, queued before or after it.
 func TestFailedSyncPoisonsTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, d := newLog(t)
 		d.failNext(2, false, syscall.EIO) // a write, then its sync
 		release := hold(d)
@@ -301,7 +303,7 @@ func hold(d *disk) (release func()) {
 }
 
 func TestWhatIsQueuedIsOneCommit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, d := newLogOf(t, 64<<10)
 		d.failNext(0, false, nil) // counts from here
 		release := hold(d)
@@ -328,7 +330,7 @@ func TestWhatIsQueuedIsOneCommit(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, d := newLog(t)
 		release := hold(d)
 		var queued, durable int
@@ -365,7 +367,7 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 func TestNextSegmentIsMadeAheadOfNeed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, d := newLog(t)
 		if err := appendWait(l, nil, entry(1, 1, strings.Repeat("v", 2000))); err != nil {
 			t.Fatal(err)
@@ -386,7 +388,7 @@ func TestNextSegmentIsMadeAheadOfNeed(t *testing.T) {
 }
 
 func TestFailureAheadOfNeedIsTriedAgainAtNeed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, d := newLog(t)
 		d.capacity = d.used()
 		if err := appendWait(l, nil, entry(1, 1, strings.Repeat("v", 2000))); err != nil {

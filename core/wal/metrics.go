@@ -37,6 +37,9 @@ func (m metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{m.sync, m.write, m.bytes}
 }
 
+// SyncTimes is the metric of how long it took to make a batch durable.
+func (l *Log) SyncTimes() prometheus.Collector { return l.metrics.sync }
+
 // Describe is part of prometheus.Collector.
 func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range l.metrics.all() {

@@ -37,18 +37,23 @@ type model struct {
 	hardState *raftpb.HardState
 	entries   []*raftpb.Entry // those after cut
 	cut       uint64
+	snapshot  Snapshot
 }
 
 func (m *model) last() uint64 { return m.cut + uint64(len(m.entries)) }
 
-// step is one call of Append or, if cut is not 0, of Cut.
+// step is one call of Append or, if cut is not 0, of Cut, or if there is a snapshot, of Replace.
 type step struct {
 	hardState *raftpb.HardState
 	entries   []*raftpb.Entry
 	cut       uint64
+	snapshot  Snapshot
 }
 
 func (m *model) apply(s step) {
+	if s.snapshot != (Snapshot{}) {
+		m.entries, m.cut, m.snapshot = nil, s.snapshot.Index, s.snapshot
+	}
 	if s.cut > m.cut {
 		n := min(s.cut-m.cut, uint64(len(m.entries)))
 		m.entries, m.cut = m.entries[n:], s.cut
@@ -71,6 +76,8 @@ func (m *model) differs(r *Recovered) string {
 		return fmt.Sprintf("hard state %v, not %v", r.HardState, m.hardState)
 	case r.FirstIndex != m.cut+1:
 		return fmt.Sprintf("first index %d, not %d", r.FirstIndex, m.cut+1)
+	case r.Snapshot != m.snapshot:
+		return fmt.Sprintf("snapshot %v, not %v", r.Snapshot, m.snapshot)
 	case len(r.Entries) != len(m.entries):
 		return fmt.Sprintf("%d entries, not %d", len(r.Entries), len(m.entries))
 	}
@@ -143,6 +150,16 @@ func (j *journal) cut(index uint64) {
 	j.err = j.log.Cut(index)
 }
 
+func (j *journal) replace(index, term uint64, hs *raftpb.HardState) {
+	if j.err != nil {
+		return
+	}
+	j.steps = append(j.steps, step{hardState: hs, snapshot: Snapshot{index, term}})
+	if j.err = j.log.Replace(index, term, hs); j.err == nil {
+		j.durable = len(j.steps)
+	}
+}
+
 func (j *journal) close() {
 	if j.log == nil {
 		return
@@ -211,7 +228,7 @@ func (j *journal) recover(d *disk) error {
 	return nil
 }
 
-// TestRandomHistoryAgainstModel appends, overwrites, cuts, reopens and crashes at random.
+// TestRandomHistoryAgainstModel appends, overwrites, cuts, replaces, reopens and crashes at random.
 func TestRandomHistoryAgainstModel(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := randomSource(t, seed)
@@ -233,8 +250,12 @@ func TestRandomHistoryAgainstModel(t *testing.T) {
 				j.wait()
 			case p < 85:
 				j.cut(rng.Uint64N(m.last() + 1))
-			case p < 86: // a snapshot has replaced the log
+			case p < 86: // past the end
 				j.cut(m.last() + rng.Uint64N(100))
+			case p < 89: // a snapshot has come, as of some entry here or of one that is not here yet
+				term++
+				index := m.cut + 1 + rng.Uint64N(m.last()-m.cut+20)
+				j.replace(index, term, randomHardState(rng, term, m))
 			case p < 94:
 				j.reopen()
 			default:

@@ -26,6 +26,9 @@ type Recovered struct {
 	// FirstIndex is the cut + 1: the index of the first entry kept or, if there are none, of the next to be
 	// appended.
 	FirstIndex uint64
+	// Snapshot is that of the last Replace, the zero value if there was none. A caller whose state is older has been cut off
+	// while it installed the snapshot.
+	Snapshot Snapshot
 }
 
 // Exists reports whether dir holds a log. A directory that is not there holds none. A nil fsys is OS().
@@ -110,7 +113,7 @@ func Open(dir string, o Options) (*Log, *Recovered, error) {
 	}
 	a := &appender{
 		dir: dir, fs: o.FS, logger: o.Logger, segmentBytes: o.SegmentBytes, metrics: newMetrics(),
-		logID: r.logID, metadata: r.metadata, hardState: r.encodedHardState, cut: r.cut, seq: r.seq, prev: r.prev,
+		logID: r.logID, metadata: r.metadata, hardState: r.encodedHardState, cut: r.cut, snapshot: r.snapshot, seq: r.seq, prev: r.prev,
 		file: r.active.file, number: r.active.number, pos: r.pos, size: r.active.size, bare: r.bare,
 	}
 	a.prepareNext()
@@ -119,6 +122,7 @@ func Open(dir string, o Options) (*Log, *Recovered, error) {
 		HardState:  r.hardState,
 		Entries:    slices.Clone(r.entries), // without the room of those that were cut
 		FirstIndex: r.cut + 1,
+		Snapshot:   r.snapshot,
 	}
 	return start(a, r.segments, r.cut+uint64(len(r.entries)), r.cut), recovered, nil
 }

@@ -30,6 +30,7 @@ type recovery struct {
 	hardState        *raftpb.HardState
 	encodedHardState []byte
 	cut              uint64
+	snapshot         Snapshot
 	entries          []*raftpb.Entry
 	segments         []segment // those that have a whole first batch
 
@@ -170,7 +171,7 @@ func (r *recovery) readHeader(s *segmentFile) (flaw string, err error) {
 	switch {
 	case err != nil:
 		return err.Error(), nil
-	case h.version != formatVersion:
+	case h.version < oldestVersion || h.version > formatVersion:
 		return "", &FormatError{s.path, fmt.Sprintf("format version %d", h.version)}
 	case h.number != s.number:
 		return "", &CorruptError{s.path, 0, fmt.Sprintf("this is segment %d of a log, under another's name", h.number)}
@@ -273,6 +274,12 @@ func (r *recovery) apply(payload []byte, path string, off int64) error {
 			}
 			r.cut = max(r.cut, binary.LittleEndian.Uint64(body))
 			r.dropCut()
+		case kindSnapshot:
+			if len(body) != 16 {
+				err = fmt.Errorf("a snapshot record has %d bytes", len(body))
+				break
+			}
+			r.replace(Snapshot{binary.LittleEndian.Uint64(body), binary.LittleEndian.Uint64(body[8:])})
 		default:
 			return &FormatError{path, fmt.Sprintf("record kind %d, at offset %d,", kind, off)}
 		}
@@ -303,6 +310,17 @@ func (r *recovery) addEntry(e *raftpb.Entry) error {
 	}
 	r.entries = append(r.entries, e)
 	return nil
+}
+
+// replace drops all entries, for which s stands. A snapshot that is not beyond the cut is one that the beginning of a segment
+// repeats: what is behind the snapshot then was appended after it.
+func (r *recovery) replace(s Snapshot) {
+	r.snapshot = s
+	if s.Index <= r.cut {
+		return
+	}
+	r.cut, r.entries, r.highest = s.Index, nil, 0
+	forgetEntries(r.segments)
 }
 
 // dropCut drops the entries that were cut.

@@ -14,7 +14,9 @@ import (
 )
 
 const (
-	formatVersion     = 1
+	// formatVersion is that of new segments, and oldestVersion the oldest that is read: they differ in the kinds of records.
+	formatVersion, oldestVersion = 2, 1
+
 	segmentMagic      = "weir-wal"
 	segmentHeaderSize = sectorSize
 	segmentSuffix     = ".wal"
@@ -54,7 +56,7 @@ func parseSegmentHeader(b []byte) (segmentHeader, error) {
 		number:   binary.LittleEndian.Uint64(b[20:]),
 		firstSeq: binary.LittleEndian.Uint64(b[28:]),
 	}
-	if h.version != formatVersion {
+	if h.version < oldestVersion || h.version > formatVersion {
 		return h, nil // its checksum is for those who know that version
 	}
 	if sum := len(b) - 4; binary.LittleEndian.Uint32(b[sum:]) != checksum(b[:sum]) {

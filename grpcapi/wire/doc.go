@@ -14,6 +14,7 @@
 //   - WatchResponse, RangeResponse: what a proxy receives from upstream, decoded by hand into events and KeyValues that
 //     share its bytes.
 //   - WatchCreate: what a proxy asks upstream to watch.
+//   - Namespace: puts the keys of an encoded request below a prefix, and takes it off those of an answer.
 //   - Header: the ResponseHeader, the only part of most answers that differs from client to client.
 //
 // A response is joined from a header and encoded KeyValues. The Encode functions return one that is ready to send;

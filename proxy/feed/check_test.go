@@ -8,12 +8,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"weir/internal/bubble"
 )
 
 // TestACheckIsSentAfterThoseWhoJoinItArrived lets a thousand callers come and go while upstream moves on, and each must
 // be told a revision that is not older than its arrival.
 func TestACheckIsSentAfterThoseWhoJoinItArrived(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var upstream, asked atomic.Int64
 		var tasks tasks
@@ -48,7 +50,7 @@ func TestACheckIsSentAfterThoseWhoJoinItArrived(t *testing.T) {
 }
 
 func TestACheckIsLeftWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		life, end := context.WithCancel(t.Context())
 		var tasks tasks
 		c := check{ctx: life, tasks: &tasks}
@@ -67,7 +69,7 @@ func TestACheckIsLeftWithItsContext(t *testing.T) {
 }
 
 func TestWhoWaitsOnceIsToldThatTheRequestFailed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var tasks tasks
 		var asked atomic.Int64
@@ -106,7 +108,7 @@ func TestWhoWaitsOnceIsToldThatTheRequestFailed(t *testing.T) {
 }
 
 func TestChecksKeepTheirInterval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var tasks tasks
 		var asked []time.Time // by one goroutine at a time

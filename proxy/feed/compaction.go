@@ -52,7 +52,7 @@ func (s *Set) findCompaction(ctx context.Context, m Member, rev int64) error {
 	if err != nil {
 		return fmt.Errorf("ask for the compact revision: %w", err)
 	}
-	if err := stream.Send(wire.AppendWatchCreate(nil, wire.WatchCreate{Key: anyKey, StartRevision: rev})); err != nil {
+	if err := stream.Send(wire.AppendWatchCreate(nil, wire.WatchCreate{Key: s.anyKey, StartRevision: rev})); err != nil {
 		return fmt.Errorf("ask for the compact revision: %w", err)
 	}
 	for {

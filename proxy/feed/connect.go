@@ -41,20 +41,29 @@ func (s *Set) connect() {
 func (s *Set) serve(m Member) error {
 	ctx, cancel := s.tasks.untilLost(s.ctx, m)
 	defer cancel()
-	if err := s.probe(ctx, m); err != nil {
+	regime, err := s.probe(ctx, m)
+	if err != nil {
 		return err
 	}
 	if err := s.checkVersion(ctx, m); err != nil {
 		return err
 	}
-	s.share()
+	s.share(regime)
 	if err := s.verify(ctx, m); err != nil {
 		if ctx.Err() == nil && !errors.Is(err, errReplaced) {
 			s.preferOther(ctx, m)
 		}
 		return err
 	}
-	return s.serveSession(ctx, m)
+	// The member has caught up only now, and may have learned who may read.
+	switch again, err := s.probe(ctx, m); {
+	case err != nil:
+		return err
+	case again != regime:
+		s.unshare(errRegime)
+		return errRegime
+	}
+	return s.serveSession(ctx, m, regime)
 }
 
 // seekQuorum leaves a member that is cut off from the others. It also ends the session when what upstream shows is older

@@ -18,6 +18,7 @@ type fakeCluster struct {
 	rnd     *rand.Rand
 	id      uint64
 	term    uint64
+	known   bool // the proxy is, as a user who may read all
 	past    *fakeHistory
 	base    fakeState   // of every member before the log
 	log     []fakeEntry // what has been agreed on
@@ -110,6 +111,13 @@ func (c *fakeCluster) setAuth(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.agree(fakeEntry{auth: &on})
+}
+
+// know has all members know the proxy as a user who may read all.
+func (c *fakeCluster) know() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known = true
 }
 
 func (c *fakeCluster) head() int64 {

@@ -195,14 +195,14 @@ func (m *fakeMember) header(rev int64) *pb.ResponseHeader {
 	return &pb.ResponseHeader{ClusterId: m.cluster.id, MemberId: m.id, Revision: rev, RaftTerm: m.cluster.term}
 }
 
-// serve answers a unary call.
-func (m *fakeMember) serve(ctx context.Context, method string, req []byte) ([]byte, error) {
+// serve answers a unary call, of the proxy or of nobody.
+func (m *fakeMember) serve(ctx context.Context, nobody bool, method string, req []byte) ([]byte, error) {
 	m.cluster.mu.Lock()
 	m.cluster.calls[method]++
 	m.cluster.mu.Unlock()
 	switch method {
 	case "/etcdserverpb.KV/Range":
-		return m.serveRange(ctx, req)
+		return m.serveRange(ctx, nobody, req)
 	case "/etcdserverpb.Maintenance/Status":
 		m.cluster.mu.Lock()
 		defer m.cluster.mu.Unlock()
@@ -217,7 +217,7 @@ func (m *fakeMember) serve(ctx context.Context, method string, req []byte) ([]by
 // requestTimeout is what etcd gives a linearizable read: 5 s and two election timeouts.
 const requestTimeout = 5*time.Second + 2*electionTimeout
 
-func (m *fakeMember) serveRange(ctx context.Context, b []byte) ([]byte, error) {
+func (m *fakeMember) serveRange(ctx context.Context, nobody bool, b []byte) ([]byte, error) {
 	var req pb.RangeRequest
 	if err := proto.Unmarshal(b, &req); err != nil {
 		return nil, err
@@ -237,7 +237,7 @@ func (m *fakeMember) serveRange(ctx context.Context, b []byte) ([]byte, error) {
 		rev = m.rev
 	}
 	switch {
-	case m.auth:
+	case m.auth && (nobody || !m.cluster.known):
 		return nil, rpctypes.ErrGRPCUserEmpty
 	case rev > m.rev:
 		return nil, rpctypes.ErrGRPCFutureRev

@@ -224,8 +224,16 @@ func (c *fakeConn) Lost() <-chan struct{} {
 
 func (c *fakeConn) String() string { return c.member.name }
 
-// Call is a unary call, which takes a while there and back.
 func (c *fakeConn) Call(ctx context.Context, method string, req []byte) (wire.Raw, error) {
+	return c.call(ctx, false, method, req)
+}
+
+func (c *fakeConn) CallAsNobody(ctx context.Context, method string, req []byte) (wire.Raw, error) {
+	return c.call(ctx, true, method, req)
+}
+
+// call is a unary call, which takes a while there and back.
+func (c *fakeConn) call(ctx context.Context, nobody bool, method string, req []byte) (wire.Raw, error) {
 	type answer struct {
 		resp []byte
 		err  error
@@ -236,7 +244,7 @@ func (c *fakeConn) Call(ctx context.Context, method string, req []byte) (wire.Ra
 	c.member.cluster.tasks.Go(func() {
 		c.member.cluster.pause()
 		var a answer
-		a.resp, a.err = c.member.serve(ctx, method, req)
+		a.resp, a.err = c.member.serve(ctx, nobody, method, req)
 		c.member.cluster.pause()
 		answers <- a
 	})
@@ -255,6 +263,22 @@ func (c *fakeConn) Call(ctx context.Context, method string, req []byte) (wire.Ra
 	case <-ctx.Done():
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
+}
+
+func (c *fakeConn) Regime(ctx context.Context) (Regime, error) {
+	req := wire.AppendRangeRequest(nil, &wire.RangeRequest{Key: []byte{0}, Serializable: true})
+	for _, as := range []struct {
+		call caller
+		may  Regime
+	}{{c.CallAsNobody, Open}, {c.Call, Guarded}} {
+		switch _, err := as.call(ctx, "/etcdserverpb.KV/Range", req); {
+		case err == nil:
+			return as.may, nil
+		case !isIdentityText(status.Convert(err).Message()):
+			return Closed, err
+		}
+	}
+	return Closed, nil
 }
 
 // Watch opens a Watch RPC.
@@ -328,6 +352,8 @@ func (s *fakeStream) Send(req []byte) error {
 		return s.reason()
 	}
 }
+
+func (s *fakeStream) Refused(string) {}
 
 func (s *fakeStream) Recv() (wire.Raw, error) {
 	select {

@@ -104,7 +104,7 @@ func (s *fakeWatchServer) create(r *pb.WatchCreateRequest) *pb.WatchResponse {
 	switch {
 	case w.start < 0:
 		reason = rpctypes.ErrCompacted.Error()
-	case m.auth:
+	case m.auth && !m.cluster.known:
 		reason = rpctypes.ErrGRPCUserEmpty.Error()
 	case len(w.end) > 0 && bytes.Compare(w.key, w.end) >= 0:
 		reason = "mvcc: watcher range is empty"

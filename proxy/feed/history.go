@@ -117,7 +117,7 @@ func (s *Set) newCursor(ctx context.Context, r coalesce.Range, from int64) (*cur
 		s.mu.Lock()
 		x, changed, state := s.session, s.changed, s.sharing
 		s.mu.Unlock()
-		if x != nil && state == shared { // else the streams are about to be ended
+		if x != nil && state.isShared() { // else the streams are about to be ended
 			c, err := openCursor(ctx, x, r, from)
 			if err == nil {
 				return c, nil
@@ -191,6 +191,9 @@ func (c *cursor) next(ctx context.Context) (b coalesce.Batch, ok bool, err error
 			return b, false, errReplaced
 		case r.CompactRevision > 0:
 			return b, false, &coalesce.CompactedError{CompactRevision: r.CompactRevision}
+		case r.Canceled && isIdentityText(r.CancelReason): // it is not this watch that is refused
+			c.stream.Refused(r.CancelReason)
+			return b, false, errIdentity
 		case r.Canceled:
 			return b, false, &canceledError{r.CancelReason}
 		case r.Created:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"weir/coalesce"
+	"weir/internal/bubble"
 )
 
 var (
@@ -35,7 +36,7 @@ func TestWatchersSeeEveryEventOnceInOrderWhateverUpstreamDoes(t *testing.T) {
 			if t.Failed() {
 				return // one failure is enough to read
 			}
-			synctest.Test(child, func(t *testing.T) { newModel(t, seed).run() })
+			bubble.Test(child, func(t *testing.T) { newModel(t, seed).run() })
 		})
 	}
 }

@@ -29,6 +29,7 @@ type modelClient struct {
 	dropped   []int64 // those that need not be answered
 	ended     error
 	closed    bool
+	apart     context.Context // of a stream that is forwarded
 }
 
 // client returns one that is not closed, or nil.
@@ -50,15 +51,15 @@ func (m *model) newClient() *modelClient {
 	c.stream = m.hub.NewStream(c) // before Share is called, as in grpcapi
 	go func() {
 		defer close(c.done)
-		shared, err := m.set.Share(c.ctx)
+		apart, err := m.set.Share(c.ctx)
 		if err != nil && !m.faults.cuts && c.ctx.Err() == nil {
 			m.fail("client %d: cannot share: %v", c.name, err)
 		}
-		if !shared && err == nil && !m.hadAuth() {
+		if apart != nil && !m.hadAuth() {
 			m.fail("client %d is not shared", c.name)
 		}
-		if !shared {
-			c.forward()
+		if apart != nil || err != nil {
+			c.forward(apart)
 			return
 		}
 		for {
@@ -75,9 +76,9 @@ func (m *model) newClient() *modelClient {
 }
 
 // forward is when the client's stream turns out to be none of the Set's business.
-func (c *modelClient) forward() {
+func (c *modelClient) forward(apart context.Context) {
 	c.mu.Lock()
-	c.closed = true
+	c.closed, c.apart = true, apart
 	if c.ended == nil {
 		c.ended = errors.New("forwarded")
 	}

@@ -23,9 +23,9 @@ func (m *model) settle() {
 	if m.cluster.now().auth {
 		m.checkUnshared()
 		m.cluster.setAuth(false)
-		m.dropClients()
 		time.Sleep(settleTime)
 	}
+	m.checkRejoined()
 	m.dropClients()
 	for _, c := range m.clients {
 		m.await(c.isUpToDate)
@@ -133,8 +133,8 @@ func (c *modelClient) isAnswered() bool {
 
 // checkUnshared wants nothing to be served any more.
 func (m *model) checkUnshared() {
-	if shared, err := m.set.Share(m.t.Context()); shared || err != nil {
-		m.fail("with authentication on, watches are shared: %v, %v", shared, err)
+	if apart, err := m.set.Share(m.t.Context()); apart == nil || err != nil {
+		m.fail("with authentication on, watches are shared: %v, %v", apart, err)
 	}
 	for _, c := range m.clients {
 		c.mu.Lock()
@@ -142,6 +142,17 @@ func (m *model) checkUnshared() {
 			if w.live() && c.ended == nil {
 				m.fail("client %d goes on with authentication on", c.name)
 			}
+		}
+		c.mu.Unlock()
+	}
+}
+
+// checkRejoined wants no stream to be forwarded any more.
+func (m *model) checkRejoined() {
+	for _, c := range m.clients {
+		c.mu.Lock()
+		if c.apart != nil && c.apart.Err() == nil {
+			m.fail("client %d is still forwarded", c.name)
 		}
 		c.mu.Unlock()
 	}

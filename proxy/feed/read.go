@@ -13,19 +13,19 @@ import (
 	"weir/grpcapi/wire"
 )
 
-// anyKey is read when only the header matters.
-var anyKey = []byte{0}
-
 // uncached has a proxy that is upstream answer like the member behind it: not from memory, which may be a little behind.
 func uncached(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "weir-uncached", "true")
 }
 
+// caller is Member.Call, or CallAsNobody.
+type caller = func(ctx context.Context, method string, req []byte) (wire.Raw, error)
+
 // read does a Range and returns the header of its answer.
-func (s *Set) read(ctx context.Context, m Member, r *wire.RangeRequest) (wire.Header, error) {
+func read(ctx context.Context, do caller, r *wire.RangeRequest) (wire.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	resp, err := m.Call(ctx, pb.KV_Range_FullMethodName, wire.AppendRangeRequest(nil, r))
+	resp, err := do(ctx, pb.KV_Range_FullMethodName, wire.AppendRangeRequest(nil, r))
 	if err != nil {
 		return wire.Header{}, err
 	}
@@ -33,7 +33,7 @@ func (s *Set) read(ctx context.Context, m Member, r *wire.RangeRequest) (wire.He
 }
 
 func (s *Set) linearizable(ctx context.Context, m Member) (wire.Header, error) {
-	return s.read(uncached(ctx), m, &wire.RangeRequest{Key: anyKey, CountOnly: true})
+	return read(uncached(ctx), m.Call, &wire.RangeRequest{Key: s.anyKey, CountOnly: true})
 }
 
 // askNow is one request of s.now: a serializable read on the member that the feeds are on. Another member may be ahead of
@@ -58,15 +58,24 @@ func (s *Set) askNow(ctx context.Context) (int64, error) {
 
 // askRevision asks the member of a session for its revision. An answer that cannot be that of the cluster which is known
 // ends the session.
+//
+// While authentication is off it asks as nobody, so that an answer shows that it still is. In the proxy's own name it would be
+// answered after it has been switched on, too.
 func (s *Set) askRevision(ctx context.Context, x *session, serializable bool) (int64, error) {
 	seen, asked := s.identity(), time.Now()
 	if serializable { // a linearizable answer is as good from a proxy's memory, and cheaper
 		ctx = uncached(ctx)
 	}
-	h, err := s.read(ctx, x.member, &wire.RangeRequest{Key: anyKey, Serializable: serializable, CountOnly: true})
+	do := x.member.Call
+	if x.under == Open {
+		do = x.member.CallAsNobody
+	}
+	h, err := read(ctx, do, &wire.RangeRequest{Key: s.anyKey, Serializable: serializable, CountOnly: true})
 	switch {
 	case err != nil && isIdentityText(status.Convert(err).Message()):
-		s.unshare(errAuthOn)
+		if s.isShared(x.under) { // else the answer is late
+			s.unshare(errAuthOn)
+		}
 		x.cancel(errAuthOn)
 		return 0, err
 	case err != nil:
@@ -75,7 +84,9 @@ func (s *Set) askRevision(ctx context.Context, x *session, serializable bool) (i
 		x.cancel(errSuspect)
 		return 0, errSuspect
 	}
-	s.confirm(asked)
+	if x.under == Open {
+		s.confirm(asked, Open)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.session != x { // it may no longer be the same cluster

@@ -21,19 +21,20 @@ type reads struct {
 	kept      atomic.Int64           // see Keeps
 }
 
-// Standing says whether reads without an identity may be answered from memory.
+// Standing says whether reads may be answered from memory, and to whom.
 type Standing struct {
-	Shared    bool // upstream has no authentication on, and a version that can be relied on
-	Confirmed bool // it has allowed a request without identity within the last second
-	Connected bool // there is a member at hand
+	Shared    bool // upstream allows it, and has a version that can be relied on
+	Guarded   bool // only to whom upstream would give the same: authentication is on
+	Confirmed bool // upstream has allowed it within the last second
+	Connected bool // there is a session, so that what is in memory goes on
 	// Before37 says that upstream is an etcd before 3.7: it answers keys_only with the lease, and has no RangeStream.
 	Before37 bool
-	Era      uint64 // counts how often all that was known became void: a replaced cluster, authentication switched on
+	Era      uint64 // counts how often all that was known became void: a replaced cluster, authentication switched
 }
 
 // standing is Standing but for the time.
 type standing struct {
-	shared    bool
+	sharing   sharing
 	connected bool
 	confirmed time.Time
 	before37  bool
@@ -44,8 +45,8 @@ type standing struct {
 func (s *Set) Standing() Standing {
 	now := s.reads.standing.Load()
 	return Standing{
-		Shared: now.shared, Connected: now.connected, Before37: now.before37, Era: now.era,
-		Confirmed: now.shared && elapsed(now.confirmed) <= trust,
+		Shared: now.sharing.isShared(), Guarded: now.sharing == guarded, Connected: now.connected, Before37: now.before37, Era: now.era,
+		Confirmed: now.sharing.isShared() && elapsed(now.confirmed) <= trust,
 	}
 }
 
@@ -59,15 +60,27 @@ func elapsed(since time.Time) time.Duration {
 // tellStanding is called with s.mu held, or before others know of s.
 func (s *Set) tellStanding() {
 	s.reads.standing.Store(&standing{
-		shared: s.sharing == shared, connected: s.session != nil, confirmed: s.confirmed, before37: s.before37, era: s.era,
+		sharing: s.sharing, connected: s.session != nil, confirmed: s.confirmed, before37: s.before37, era: s.era,
 	})
+}
+
+// Guarded tells whether reads may be answered only to whom upstream would give the same, and in which era. It takes no lock.
+func (s *Set) Guarded() (era uint64, guards bool) {
+	now := s.reads.standing.Load()
+	return now.era, now.sharing == guarded
+}
+
+// IsOpen tells whether reads may be answered to everybody, as they could be in this era only. It takes no lock.
+func (s *Set) IsOpen(era uint64) bool {
+	now := s.reads.standing.Load()
+	return now.sharing == open && now.era == era
 }
 
 // Era is that of Standing.
 func (s *Set) Era() uint64 { return s.reads.standing.Load().era }
 
 // Check returns a revision that upstream had reached, as its members agree, when it was called or later. All who wait at
-// the same time share a linearizable read of one key's count, which also shows that requests without identity are allowed. It
+// the same time share a linearizable read of one key's count, which also shows that the proxy may still read. It
 // fails with ctx, while there is no member at hand, and as soon as the request does, which is within checkPatience. After
 // that it fails at once until a linearizable read succeeds, each call having one sent: else all would wait for it one after
 // another. The error is Unavailable if upstream cannot be asked, and another one if there is something else about it.
@@ -169,7 +182,7 @@ func (s *Set) Compaction() int64 { return s.reads.compacted.Load() }
 // whether it has compacted it.
 func (s *Set) Keeps(oldest int64) { s.reads.kept.Store(oldest) }
 
-// Range asks the member that the feeds are on, without an identity. It fails while there is none.
+// Range asks the member that the feeds are on, in the proxy's own name. It fails while there is none.
 func (s *Set) Range(ctx context.Context, r *wire.RangeRequest) (wire.Raw, error) {
 	s.mu.Lock()
 	x := s.session

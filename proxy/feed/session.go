@@ -24,6 +24,7 @@ import (
 type session struct {
 	set    *Set
 	member Member
+	under  Regime // that it was opened under
 	stream WatchStream
 	ctx    context.Context // ends with the session
 	cancel context.CancelCauseFunc
@@ -57,7 +58,7 @@ const (
 var errResume = errors.New("a feed has to go on from another revision")
 
 // serveSession runs until ctx ends or the stream does, and returns why.
-func (s *Set) serveSession(ctx context.Context, m Member) error {
+func (s *Set) serveSession(ctx context.Context, m Member, under Regime) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stream, err := m.Watch(ctx, false)
@@ -65,7 +66,7 @@ func (s *Set) serveSession(ctx context.Context, m Member) error {
 		return fmt.Errorf("open watch stream: %w", err)
 	}
 	x := &session{
-		set: s, member: m, stream: stream, ctx: ctx, cancel: cancel,
+		set: s, member: m, under: under, stream: stream, ctx: ctx, cancel: cancel,
 		wake:  make(chan struct{}, 1),
 		feeds: map[int64]*feed{},
 	}
@@ -96,7 +97,10 @@ func (s *Set) serveSession(ctx context.Context, m Member) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	cancel(err) // before others are told, so that nothing more is sent
+	cancel(err)                                       // before others are told, so that nothing more is sent
+	if under == Open && errors.Is(err, errIdentity) { // the next session would find out, but may be late
+		s.unshare(errAuthOn)
+	}
 	if s.ctx.Err() == nil {
 		s.log.Warn("watches are not fed until there is a member again", "endpoint", m.String(), "watches", s.watchers(), "reason", err)
 	}
@@ -286,21 +290,28 @@ func (x *session) created(r *wire.WatchResponse) error {
 	return nil
 }
 
-// refused ends a feed whose watch upstream does not accept. set.mu is held.
+// refused ends a feed whose watch upstream does not accept, or the session if it is the proxy that upstream does not accept.
+// set.mu is held.
 func (x *session) refused(f *feed, reason string) error {
+	if isIdentityText(reason) { // it is not this watch that is refused
+		return x.disowned(reason)
+	}
 	s := x.set
-	delete(x.feeds, f.id)
 	s.log.Warn("upstream refuses a watch", "range", rangeText(f.span), "reason", reason)
+	delete(x.feeds, f.id)
 	why := errors.New(reason)
 	if f.out != nil {
 		s.endFeed(f, why)
 	} else {
 		s.fail(f, why)
 	}
-	if isIdentityText(reason) {
-		return errAuthOn
-	}
 	return nil
+}
+
+// disowned ends the session, because upstream does not accept who the proxy is. set.mu may be held.
+func (x *session) disowned(reason string) error {
+	x.stream.Refused(reason)
+	return fmt.Errorf("%w: %s", errIdentity, reason)
 }
 
 func (x *session) canceled(r *wire.WatchResponse) error {
@@ -317,6 +328,9 @@ func (x *session) canceled(r *wire.WatchResponse) error {
 		return errReplaced
 	case r.CompactRevision > 0:
 		return x.compacted(f, r.CompactRevision)
+	}
+	if isIdentityText(r.CancelReason) { // a core and a proxy also end watches that have been open
+		return x.disowned(r.CancelReason)
 	}
 	s.log.Warn("upstream cancels a watch", "range", rangeText(f.span), "reason", r.CancelReason)
 	s.mu.Lock()

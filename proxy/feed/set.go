@@ -39,6 +39,7 @@ type Set struct {
 	now      check // what revision the member is at
 	agreed   check // what revision the cluster is at, for linearizable reads
 	history  int   // bytes for the rings of all feeds
+	anyKey   []byte
 	leader   leader
 	cursors  cursors
 
@@ -53,8 +54,10 @@ type Set struct {
 	mu        sync.Mutex    // guards the fields below, and those of feeds and the session where they say so
 	changed   chan struct{} // closed and replaced when sharing, session or a feed's position changes without an event
 	sharing   sharing
-	confirmed time.Time // when upstream was last asked without an identity, and answered
-	lookingUp bool      // the compact revision
+	apart     context.Context         // of what is forwarded; nil unless sharing is unshared
+	rejoin    context.CancelCauseFunc // ends apart
+	confirmed time.Time               // when upstream was last asked whether it allows what is shared, and did
+	lookingUp bool                    // the compact revision
 	catalog   catalog
 	feeds     map[*feed]struct{} // all that have, or are to have, a watch upstream
 	retired   map[*feed]struct{} // not in the catalog, with watchers that are to be moved to others
@@ -75,7 +78,9 @@ type Config struct {
 	HistoryBytes int
 	// CheckInterval is the least time between two checks for linearizable reads. Longer ones let more reads share a check.
 	CheckInterval time.Duration
-	Logger        *slog.Logger
+	// AnyKey is read when only the header matters; nil is the smallest key. The proxy must be allowed to read it.
+	AnyKey []byte
+	Logger *slog.Logger
 }
 
 // NewSet starts connecting and returns without waiting.
@@ -84,12 +89,16 @@ func NewSet(cfg Config) *Set {
 		upstream: cfg.Upstream,
 		log:      cfg.Logger,
 		history:  cfg.HistoryBytes,
+		anyKey:   cfg.AnyKey,
 		poke:     make(chan struct{}, 1),
 		changed:  make(chan struct{}),
 		catalog:  newCatalog(),
 		feeds:    map[*feed]struct{}{},
 		retired:  map[*feed]struct{}{},
 		setbacks: map[string]*setback{},
+	}
+	if s.anyKey == nil {
+		s.anyKey = []byte{0}
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.header.Store(&wire.Header{})
@@ -173,7 +182,7 @@ func (s *Set) find(ctx context.Context, r coalesce.Range) (*coalesce.Feed, error
 		var f *feed
 		s.mu.Lock()
 		known := s.changed // when sharing has ended the stream will be ended too: its watches are not refused
-		if s.sharing == shared && s.isConfirmed() {
+		if s.sharing.isShared() && s.isConfirmed() {
 			if f = s.catalog.find(r); f == nil {
 				f = s.open(r)
 			}

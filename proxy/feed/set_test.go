@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"weir/coalesce"
+	"weir/internal/bubble"
 )
 
 // bench is a Set over a fake cluster in which nothing takes time.
@@ -25,13 +26,13 @@ type bench struct {
 
 // inBubble runs a test with a Set that shares.
 func inBubble(t *testing.T, members int, fixed []string, test func(*bench)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		limits := fakeLimits{batchRevisions: 1000, buffer: 128, window: 64, fragment: 1 << 20}
 		b := &bench{T: t, cluster: newFakeCluster(rand.New(rand.NewPCG(1, 1)), members, limits)}
 		upstream := newFakeUpstream(b.cluster)
 		b.set = NewSet(Config{Upstream: upstream, Fixed: fixed, HistoryBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler)})
-		if shared, err := b.set.Share(t.Context()); !shared || err != nil {
-			t.Errorf("watches are shared: %v, %v", shared, err)
+		if apart, err := b.set.Share(t.Context()); apart != nil || err != nil {
+			t.Errorf("watches are not shared: %v, %v", apart, err)
 		} else {
 			test(b)
 		}
@@ -161,11 +162,33 @@ func TestAuthenticationEndsSharingWithinASecond(t *testing.T) {
 			if d := time.Since(on); d > time.Second {
 				b.Errorf("the stream is ended after %s", d)
 			}
-			if shared, err := b.set.Share(b.Context()); shared || err != nil {
-				b.Errorf("watches are shared: %v, %v", shared, err)
+			if apart, err := b.set.Share(b.Context()); apart == nil || err != nil {
+				b.Errorf("watches are shared, or %v", err)
 			}
 		})
 	}
+}
+
+// What is known of who may read is void, and the next session may not be there for long.
+func TestASessionThatUpstreamRefusesEndsSharingAtOnce(t *testing.T) {
+	inBubble(t, 1, nil, func(b *bench) {
+		sink := &endSink{ended: make(chan struct{})}
+		s := b.set.Hub().NewStream(sink)
+		defer s.Close()
+		synctest.Wait()
+		began := time.Now()
+		b.set.mu.Lock()
+		b.set.session.cancel(errIdentity)
+		b.set.mu.Unlock()
+		select {
+		case <-sink.ended:
+		case <-time.After(trust):
+			b.Fatal("the stream goes on")
+		}
+		if took := time.Since(began); took >= retryInterval {
+			b.Errorf("the stream is ended after %v", took)
+		}
+	})
 }
 
 type endSink struct {

@@ -8,30 +8,49 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// sharing tells whether watches may be served from feeds.
+// sharing tells whether watches may be served from feeds, and to whom.
 type sharing int
 
 const (
-	unknown sharing = iota
-	shared
-	unshared // upstream has authentication on, or is too old; every watch is to be forwarded
+	unknown  sharing = iota
+	open             // to everybody
+	guarded          // to whom upstream would give what is asked for
+	unshared         // to nobody, because upstream lets the proxy read nothing for others, or is too old; every watch is to be forwarded
 )
 
-// errNotShared is why a watch finds no feed, or a client's stream of watches ends.
-var errNotShared = status.Error(codes.Unavailable, "weir: watches are no longer shared, connect again")
+// sharingUnder is what a regime makes possible.
+func sharingUnder(r Regime) sharing {
+	switch r {
+	case Open:
+		return open
+	case Guarded:
+		return guarded
+	}
+	return unshared
+}
 
-// Share tells whether watches that carry no identity may be served from the hub, once that is known; if not, they must
-// be forwarded. It fails when no member can be reached that could tell.
-func (s *Set) Share(ctx context.Context) (bool, error) {
+func (s sharing) isShared() bool { return s == open || s == guarded }
+
+var (
+	// errNotShared is why a watch finds no feed, or a client's stream of watches ends.
+	errNotShared = status.Error(codes.Unavailable, "weir: watches are no longer shared, connect again")
+	// errShared is why a client's stream of watches ends that was forwarded.
+	errShared = status.Error(codes.Unavailable, "weir: watches are shared from now on, connect again")
+)
+
+// Share tells whether watches may be served from the hub, once that is known: then apart is nil. If not, they must be
+// forwarded until apart ends, whose cause is then for their clients. It fails when no member can be reached that could tell.
+func (s *Set) Share(ctx context.Context) (apart context.Context, err error) {
 	for {
 		s.mu.Lock()
-		state, changed := s.sharing, s.changed
+		known, changed := s.sharing != unknown, s.changed
+		apart = s.apart
 		s.mu.Unlock()
-		if state != unknown {
-			return state == shared, nil
+		if known {
+			return apart, nil
 		}
 		if _, err := s.upstream.Member(ctx); err != nil {
-			return false, err
+			return nil, err
 		}
 		patience, cancel := context.WithTimeout(ctx, shareTimeout)
 		select {
@@ -42,9 +61,9 @@ func (s *Set) Share(ctx context.Context) (bool, error) {
 		cancel()
 		switch {
 		case ctx.Err() != nil:
-			return false, status.FromContextError(ctx.Err()).Err()
+			return nil, status.FromContextError(ctx.Err()).Err()
 		case late:
-			return false, status.Error(codes.Unavailable, "weir: upstream does not answer")
+			return nil, status.Error(codes.Unavailable, "weir: upstream does not answer")
 		}
 	}
 }
@@ -52,16 +71,36 @@ func (s *Set) Share(ctx context.Context) (bool, error) {
 // shareTimeout is how long a client's watch waits to be told whether it can be shared.
 const shareTimeout = 7 * time.Second
 
-// share lets watches be served from feeds.
-func (s *Set) share() {
+// share lets watches be served from feeds as the regime allows. What was shared under another one is ended first, and then
+// what was forwarded: upstream may go on with it when the right to it has gone, and clients would share nothing.
+func (s *Set) share(r Regime) {
+	s.mu.Lock()
+	was, now := s.sharing, sharingUnder(r)
+	s.mu.Unlock()
+	if was == now {
+		return
+	}
+	if was.isShared() {
+		s.unshare(errRegime)
+	}
+	s.mu.Lock()
+	s.sharing = now
+	rejoin := s.rejoin
+	s.apart, s.rejoin = nil, nil
+	s.tellStanding()
+	s.tellChange()
+	s.mu.Unlock()
+	if rejoin != nil {
+		rejoin(errShared)
+	}
+	s.log.Info("watches and reads are shared", "each-is-authorised", now == guarded)
+}
+
+// isShared tells whether anything is shared under a regime.
+func (s *Set) isShared(under Regime) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sharing != shared {
-		s.sharing = shared
-		s.tellStanding()
-		s.tellChange()
-		s.log.Info("watches and reads without an identity are shared")
-	}
+	return s.sharing.isShared() && s.sharing == sharingUnder(under)
 }
 
 func (s *Set) isUnshared() bool {
@@ -74,6 +113,9 @@ func (s *Set) isUnshared() bool {
 func (s *Set) unshare(why error) {
 	s.mu.Lock()
 	was := s.sharing
+	if was != unshared {
+		s.apart, s.rejoin = context.WithCancelCause(context.Background())
+	}
 	s.sharing = unshared // those who wait are told only when their streams have been ended: they are not refused
 	s.tellStanding()
 	s.mu.Unlock()

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
 
@@ -31,15 +32,17 @@ func (t *tasks) end(stop func()) {
 	t.group.Wait()
 }
 
+var errLost = errors.New("its connection is lost, or another member is used")
+
 // untilLost returns a context that ends with ctx, and when the member is lost.
 func (t *tasks) untilLost(ctx context.Context, m Member) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	t.start(func() {
 		select {
 		case <-m.Lost():
-			cancel()
+			cancel(errLost)
 		case <-ctx.Done():
 		}
 	})
-	return ctx, cancel
+	return ctx, func() { cancel(nil) }
 }

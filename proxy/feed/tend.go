@@ -133,7 +133,7 @@ func (s *Set) isWithinOne(f *feed) bool {
 func (s *Set) moveAll(f *feed, ranges []coalesce.Range) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.feeds[f]; !ok || s.sharing != shared {
+	if _, ok := s.feeds[f]; !ok || !s.sharing.isShared() {
 		return
 	}
 	for _, r := range ranges {

@@ -23,13 +23,31 @@ type Member interface {
 	// Watch opens a Watch RPC, which ends with ctx at the latest. With requireLeader the member is told to end it when
 	// it has lost its leader.
 	Watch(ctx context.Context, requireLeader bool) (WatchStream, error)
-	// Call does a unary RPC of etcd, "/etcdserverpb.KV/Range" for example, without any identity of a client.
+	// Call does a unary RPC of etcd, "/etcdserverpb.KV/Range" for example, without any identity of a client: with the
+	// proxy's own, if it has one.
 	Call(ctx context.Context, method string, req []byte) (wire.Raw, error)
+	// CallAsNobody does one without any identity, not even the proxy's own: what needs a right is refused unless
+	// authentication is off.
+	CallAsNobody(ctx context.Context, method string, req []byte) (wire.Raw, error)
+	// Regime asks who may be given what the feeds bring. It fails when the member does not answer.
+	Regime(ctx context.Context) (Regime, error)
 	// Lost is closed when requests no longer go to the member: its connection is gone, or another is preferred.
 	Lost() <-chan struct{}
 	// String is the member's endpoint.
 	String() string
 }
+
+// Regime is who may be given what a watch brings that was opened by Member.Watch.
+type Regime int
+
+const (
+	// Closed is nobody: it may not even be opened, because authentication is on and the proxy has no identity that may read all.
+	Closed Regime = iota
+	// Open is everybody, because authentication is off.
+	Open
+	// Guarded is whoever upstream would give it to. The feeds do not know who that is, and trust who asks for a watch.
+	Guarded
+)
 
 // WatchStream is a Watch RPC. One goroutine may call Send while another calls Recv. Both return an error when the RPC
 // has ended.
@@ -38,4 +56,7 @@ type WatchStream interface {
 	Send(req []byte) error
 	// Recv returns the next encoded WatchResponse, which is the caller's to keep.
 	Recv() (wire.Raw, error)
+	// Refused says that a watch was refused for whom upstream took the stream to be of: the next stream should be opened
+	// as somebody else, or with a newer token.
+	Refused(reason string)
 }

@@ -71,7 +71,7 @@ func (c *concurrentReader) read() {
 	}
 	if c.rng.IntN(2) == 0 {
 		m := ranges[c.rng.IntN(2)]
-		buffers, _, err := s.keeper.Range(s.t.Context(), request(s.t, m), &c.session)
+		buffers, _, err := s.keeper.Range(s.t.Context(), request(s.t, m), &c.session, s.keeper.up.Standing().Era)
 		if err != nil {
 			s.t.Errorf("range: %v", err)
 			return
@@ -80,7 +80,7 @@ func (c *concurrentReader) read() {
 		return
 	}
 	m := &pb.TxnRequest{Success: []*pb.RequestOp{rangeOp(ranges[0]), rangeOp(ranges[1])}}
-	buffers, _, err := s.keeper.Txn(s.t.Context(), m, &c.session)
+	buffers, _, err := s.keeper.Txn(s.t.Context(), m, &c.session, s.keeper.up.Standing().Era)
 	if err != nil {
 		s.t.Errorf("txn: %v", err)
 		return

@@ -11,7 +11,10 @@ import (
 // What is forwarded is told to heat once for each call upstream, however many clients have been given its answer: heat is
 // about upstream's work.
 
-// Forwarded tells of a Range without identity that upstream has answered.
+// CountForward counts a read that could have been answered from memory, and is forwarded without having been looked for there.
+func (k *Keeper) CountForward() { k.stats.forwarded.Add(1) }
+
+// Forwarded tells of a Range that upstream has answered.
 func (k *Keeper) Forwarded(r *wire.RangeRequest, resp wire.Raw) {
 	if !k.counts(r.Key, r.RangeEnd) {
 		return
@@ -24,7 +27,7 @@ func (k *Keeper) Forwarded(r *wire.RangeRequest, resp wire.Raw) {
 	k.heat.add(time.Now(), readingOf(&asked, answer, len(resp)))
 }
 
-// ForwardedStream tells of a RangeStream without identity that upstream has answered to the end: with so many bytes in all
+// ForwardedStream tells of a RangeStream that upstream has answered to the end: with so many bytes in all
 // parts, of which the last states what there is.
 func (k *Keeper) ForwardedStream(r *wire.RangeRequest, bytes int, last wire.Raw) {
 	if !k.counts(r.Key, r.RangeEnd) {
@@ -37,7 +40,7 @@ func (k *Keeper) ForwardedStream(r *wire.RangeRequest, bytes int, last wire.Raw)
 	k.heat.add(time.Now(), readingOf(r, answer, bytes))
 }
 
-// ForwardedTxn tells of a transaction without identity that upstream has answered. It counts if it only reads. All that it
+// ForwardedTxn tells of a transaction that upstream has answered. It counts if it only reads. All that it
 // might have read counts, because all of that must be in memory for the next one to be answered there: what was compared,
 // and the branch that was not taken, with a size that is not known.
 func (k *Keeper) ForwardedTxn(r *pb.TxnRequest, resp wire.Raw) {

@@ -86,7 +86,7 @@ func TestWhatIsOnlyReadInTransactionsBecomesHot(t *testing.T) {
 					w.forwardTxn(m)
 				}
 				pass(4 * tendInterval)
-				if _, _, err := w.keeper.Txn(t.Context(), m, nil); err != nil {
+				if _, _, err := w.keeper.Txn(t.Context(), m, nil, w.keeper.up.Standing().Era); err != nil {
 					t.Errorf("with %v in memory: %v", w.ranges(), err)
 				}
 			})

@@ -79,7 +79,10 @@ type Config struct {
 	MaxStaleness time.Duration
 	// MaxKeys and MaxBytes bound the answer of a single read; 0 is no bound.
 	MaxKeys, MaxBytes int64
-	Logger            *slog.Logger
+	// Turn waits for the turn of ctx's client among all who have upstream asked, before it is asked for the client what is not in
+	// memory any more. end ends the turn; the error is the client's. nil is a turn at once. It may be called concurrently.
+	Turn   func(ctx context.Context) (end func(), err error)
+	Logger *slog.Logger
 }
 
 // New starts to keep what is fixed, and what turns out to be worth it.
@@ -139,6 +142,9 @@ var (
 	errWider    = errors.New("a wider range that contains it is kept")
 	errUnshared = errors.New("reads and watches may no longer be answered from memory")
 )
+
+// Has tells whether all keys of [key, end), by etcd's conventions, are in memory. It takes no lock.
+func (k *Keeper) Has(key, end []byte) bool { return k.find(key, end) != nil }
 
 // find returns a hot range that has all keys of [key, end), by etcd's conventions, or nil. It takes no lock and no
 // memory.

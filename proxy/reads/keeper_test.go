@@ -13,6 +13,7 @@ import (
 
 	"weir/coalesce"
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // inWorld runs a test on a clock of its own.
 func inWorld(t *testing.T, cfg Config, fill []op, test func(t *testing.T, w *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, fill...)
 		w.start(cfg)
 		synctest.Wait()
@@ -77,7 +78,7 @@ func TestNothingIsKeptWithoutMemory(t *testing.T) {
 }
 
 func TestAFixedPrefixIsLoadedAgainUntilItSucceeds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, puts("a/", 10, 100)...)
 		var at []time.Time
 		w.answer = func(_ context.Context, r *pb.RangeRequest) (wire.Raw, error) {

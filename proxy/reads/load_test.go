@@ -13,12 +13,13 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
 )
 
 // inLoad runs a test in which a/ is to be kept, and loaded with what answer says.
 func inLoad(t *testing.T, bytes int, fill []op, answer func(*world, *pb.RangeRequest) (wire.Raw, error), test func(*testing.T, *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, fill...)
 		w.answer = func(_ context.Context, r *pb.RangeRequest) (wire.Raw, error) { return answer(w, r) }
 		w.start(Config{Bytes: bytes, Fixed: []string{"a/"}})
@@ -174,7 +175,7 @@ func TestChangesDuringALoadDoNotKeepTheirMessage(t *testing.T) {
 }
 
 func TestAtMostTwoLoadsAreUnderWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, puts("a/", 3, 10)...)
 		loading, most := 0, 0
 		w.answer = func(_ context.Context, r *pb.RangeRequest) (wire.Raw, error) {
@@ -192,7 +193,7 @@ func TestAtMostTwoLoadsAreUnderWay(t *testing.T) {
 }
 
 func TestALoadThatHangsIsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, puts("a/", 3, 10)...)
 		hang := true
 		w.answer = func(ctx context.Context, r *pb.RangeRequest) (wire.Raw, error) {

@@ -12,6 +12,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
 )
 
 // TestWhatIsKeptIsWhatTheStoreHas does random things to a store and to what is kept of it. After each it looks at every
@@ -19,7 +20,7 @@ import (
 // within their bound.
 func TestWhatIsKeptIsWhatTheStoreHas(t *testing.T) {
 	for seed := range uint64(10) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			m := newModel(t, seed)
 			for range 400 {
 				m.step()

@@ -16,10 +16,11 @@ import (
 // revision, ResourceExhausted beyond a limit of Config, and ctx's.
 //
 // stale is above 0 when upstream is away, and the answer may be that old. s is what the client's connection was told,
-// or nil. r has passed the checks that etcd makes before it reads. Range may be called concurrently.
-func (k *Keeper) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Session) (resp mem.BufferSlice, stale time.Duration, err error) {
+// or nil. r has passed the checks that etcd makes before it reads, and was permitted to who asks in an era (of Standing): in
+// another one it may not be. Range may be called concurrently.
+func (k *Keeper) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Session, era uint64) (resp mem.BufferSlice, stale time.Duration, err error) {
 	defer func() { k.stats.countForward(err) }()
-	a, err := k.begin(s, r.Serializable)
+	a, err := k.begin(s, r.Serializable, era)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -61,7 +61,7 @@ func BenchmarkRange(b *testing.B) {
 				ctx := b.Context()
 				b.ReportAllocs()
 				for b.Loop() {
-					resp, _, err := s.keeper.Range(ctx, &c.r, &session)
+					resp, _, err := s.keeper.Range(ctx, &c.r, &session, s.keeper.up.Standing().Era)
 					if err != nil || resp.Len() == 0 {
 						b.Fatal(err)
 					}

@@ -21,14 +21,14 @@ func (s *scene) rangeOf(m *pb.RangeRequest) (mem.BufferSlice, error) {
 	s.t.Helper()
 	m = proto.Clone(m).(*pb.RangeRequest)
 	m.Serializable = true
-	resp, _, err := s.keeper.Range(s.t.Context(), request(s.t, m), nil)
+	resp, _, err := s.keeper.Range(s.t.Context(), request(s.t, m), nil, s.keeper.up.Standing().Era)
 	return resp, err
 }
 
 // mustAnswer fails unless a Range, linearizable or not, is answered from memory as the store answers it.
 func (s *scene) mustAnswer(m *pb.RangeRequest) {
 	s.t.Helper()
-	got, _, err := s.keeper.Range(s.t.Context(), request(s.t, m), nil)
+	got, _, err := s.keeper.Range(s.t.Context(), request(s.t, m), nil, s.keeper.up.Standing().Era)
 	if err != nil {
 		s.t.Fatalf("range %v: %v", m, err)
 	}
@@ -174,7 +174,7 @@ func TestHeaderOfAReadAtARevisionStatesTheNewest(t *testing.T) {
 		s.settled()
 		var session cache.Session
 		r := &wire.RangeRequest{Key: []byte("a/1"), Revision: pinned, Serializable: true}
-		resp, _, err := s.keeper.Range(t.Context(), r, &session)
+		resp, _, err := s.keeper.Range(t.Context(), r, &session, s.keeper.up.Standing().Era)
 		if err != nil {
 			t.Fatal(err)
 		}

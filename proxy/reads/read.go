@@ -28,10 +28,10 @@ type read struct {
 	stale        time.Duration // how old the answer may be if upstream is away, else 0
 }
 
-// begin starts a read. It fails with ErrForward when nothing may be answered from memory.
-func (k *Keeper) begin(s *cache.Session, serializable bool) (read, error) {
+// begin starts a read that may be answered in an era. It fails with ErrForward when nothing may be answered from memory.
+func (k *Keeper) begin(s *cache.Session, serializable bool, era uint64) (read, error) {
 	standing := k.up.Standing()
-	if !standing.Shared {
+	if !standing.Shared || standing.Era != era {
 		return read{}, ErrForward
 	}
 	return read{k: k, session: s, serializable: serializable, standing: standing}, nil

@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
 )
 
 // within fails when more memory is taken than there is.
@@ -104,7 +105,7 @@ func TestWhatSparesLessMakesRoom(t *testing.T) {
 
 func TestWhatIsFixedTakesThePlaceOfTheRest(t *testing.T) {
 	fill := append(puts("a/", 100, 1000), puts("b/", 100, 1000)...)
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, fill...)
 		w.standing.Connected = false // so that what is fixed comes later
 		w.start(Config{Bytes: 200 << 10, Fixed: []string{"b/"}})

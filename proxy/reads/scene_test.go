@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -19,6 +18,7 @@ import (
 	"weir/cache"
 	"weir/coalesce"
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
 )
 
 // scene is a Keeper, a hub, and an upstream that does as a test says. Its hot ranges are there from the beginning, made
@@ -52,7 +52,7 @@ type proof struct {
 // inScene runs a test on a clock of its own.
 func inScene(t *testing.T, test func(t *testing.T, s *scene)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, newScene(t, Config{MaxStaleness: 2 * time.Second})) })
+	bubble.Test(t, func(t *testing.T) { test(t, newScene(t, Config{MaxStaleness: 2 * time.Second})) })
 }
 
 // inScenes runs a random test with a few seeds.
@@ -138,7 +138,7 @@ func (s *scene) set(change func()) {
 // get is Keeper.Range of one key; it returns the key's value, the header's revision, and how stale the answer is.
 func (s *scene) get(ctx context.Context, key string, serializable bool, session *cache.Session) (value string, rev int64, stale time.Duration, err error) {
 	s.t.Helper()
-	buffers, stale, err := s.keeper.Range(ctx, &wire.RangeRequest{Key: []byte(key), Serializable: serializable}, session)
+	buffers, stale, err := s.keeper.Range(ctx, &wire.RangeRequest{Key: []byte(key), Serializable: serializable}, session, s.keeper.up.Standing().Era)
 	if err != nil {
 		return "", 0, stale, err
 	}

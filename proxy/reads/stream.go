@@ -34,12 +34,12 @@ const (
 // that has been overwritten since, however often. Each part is found anew by its revision. If the window of past
 // states has left it behind then upstream is asked for the part, so that the stream ends early only when it would at
 // etcd, which pins a stream by its number too: by compaction.
-func (k *Keeper) RangeStream(ctx context.Context, r *wire.RangeRequest, s *cache.Session, send func(part mem.BufferSlice, stale time.Duration) error) (err error) {
+func (k *Keeper) RangeStream(ctx context.Context, r *wire.RangeRequest, s *cache.Session, era uint64, send func(part mem.BufferSlice, stale time.Duration) error) (err error) {
 	defer func() { k.stats.countForward(err) }()
 	if r.SortTarget != 0 {
 		return ErrForward // etcd sorts each part by itself, so that the answer depends on where it cuts
 	}
-	a, err := k.begin(s, r.Serializable)
+	a, err := k.begin(s, r.Serializable, era)
 	if err != nil {
 		return err
 	}
@@ -196,11 +196,18 @@ func keysOfPart(keys, bytes int64) int64 {
 	return max(1, min(keys*streamPartBytes/max(1, bytes), 8*keys, streamPartKeys))
 }
 
-// fromUpstream reads r from upstream: without Serializable, because the member that is asked may not have come as far as
-// the one that was asked before.
+// fromUpstream reads r from upstream, when it is the client's turn: without Serializable, because the member that is asked may
+// not have come as far as the one that was asked before.
 func (p *parts) fromUpstream(ctx context.Context, r wire.RangeRequest) (cache.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, callPatience)
 	defer cancel()
+	if turn := p.k.cfg.Turn; turn != nil {
+		end, err := turn(ctx)
+		if err != nil {
+			return cache.Answer{}, err
+		}
+		defer end()
+	}
 	r.Serializable = false
 	raw, err := p.k.up.Range(ctx, &r)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 // stream is Keeper.RangeStream without a session; between is called after each part but the last.
 func (s *scene) stream(m *pb.RangeRequest, between func()) (parts []*pb.RangeResponse, err error) {
 	s.t.Helper()
-	err = s.keeper.RangeStream(s.t.Context(), request(s.t, m), nil, func(part mem.BufferSlice, _ time.Duration) error {
+	err = s.keeper.RangeStream(s.t.Context(), request(s.t, m), nil, s.keeper.up.Standing().Era, func(part mem.BufferSlice, _ time.Duration) error {
 		var resp pb.RangeStreamResponse
 		if err := proto.Unmarshal(part.Materialize(), &resp); err != nil {
 			s.t.Fatal(err)
@@ -181,12 +181,12 @@ func TestStreamEndsWithItsReason(t *testing.T) {
 		streamScene(s, plenty)
 		gone := errors.New("the client is gone")
 		sent := 0
-		err := s.keeper.RangeStream(t.Context(), request(t, m), nil, func(mem.BufferSlice, time.Duration) error { sent++; return gone })
+		err := s.keeper.RangeStream(t.Context(), request(t, m), nil, s.keeper.up.Standing().Era, func(mem.BufferSlice, time.Duration) error { sent++; return gone })
 		if !errors.Is(err, gone) || sent != 1 {
 			t.Errorf("after %d parts it ended with %v; want the error of the first", sent, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		err = s.keeper.RangeStream(ctx, request(t, m), nil, func(mem.BufferSlice, time.Duration) error { cancel(); return nil })
+		err = s.keeper.RangeStream(ctx, request(t, m), nil, s.keeper.up.Standing().Era, func(mem.BufferSlice, time.Duration) error { cancel(); return nil })
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("with its context ended: %v", err)
 		}
@@ -224,7 +224,7 @@ func TestStreamToldItsSessionAndItsAge(t *testing.T) {
 		m := &pb.RangeRequest{Key: []byte("s/"), RangeEnd: []byte("s0"), Serializable: true}
 		var session cache.Session
 		var ages []time.Duration
-		err := s.keeper.RangeStream(t.Context(), request(t, m), &session, func(_ mem.BufferSlice, stale time.Duration) error {
+		err := s.keeper.RangeStream(t.Context(), request(t, m), &session, s.keeper.up.Standing().Era, func(_ mem.BufferSlice, stale time.Duration) error {
 			ages = append(ages, stale)
 			return nil
 		})

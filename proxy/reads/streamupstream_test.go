@@ -65,6 +65,50 @@ func TestAStreamThatUpstreamCannotContinueSaysThatItMayBeTriedAgain(t *testing.T
 	}
 }
 
+func TestAStreamThatUpstreamContinuesTakesATurnForEachPartAndNoneWhileItIsSent(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
+		streamScene(s, 0)
+		turns, taken := 0, 0
+		s.keeper.cfg.Turn = func(context.Context) (end func(), err error) {
+			turns++
+			taken++
+			return func() { taken-- }, nil
+		}
+		asked := 0
+		s.keeper.up = rangedUpstream{sceneUpstream{s}, func(ctx context.Context, r *wire.RangeRequest) (wire.Raw, error) {
+			if asked++; taken != 1 {
+				t.Errorf("upstream is asked in %d turns", taken)
+			}
+			return sceneUpstream{s}.Range(ctx, r)
+		}}
+		s.mustStream(&pb.RangeRequest{Key: []byte("s/"), RangeEnd: []byte("s0"), Serializable: true}, func() {
+			if taken != 0 {
+				t.Error("a turn is taken while a part is sent")
+			}
+			s.put("z", "forget")
+			synctest.Wait()
+		})
+		if turns == 0 || turns != asked || taken != 0 {
+			t.Errorf("%d turns for %d questions, %d have not ended", turns, asked, taken)
+		}
+	})
+}
+
+func TestAStreamWhoseTurnDoesNotComeIsToldWhy(t *testing.T) {
+	inScene(t, func(t *testing.T, s *scene) {
+		streamScene(s, 0)
+		full := status.Error(codes.ResourceExhausted, "too much waits")
+		s.keeper.cfg.Turn = func(context.Context) (end func(), err error) { return nil, full }
+		parts, err := s.stream(&pb.RangeRequest{Key: []byte("s/"), RangeEnd: []byte("s0")}, func() {
+			s.put("s/2999", "changed")
+			synctest.Wait()
+		})
+		if len(parts) != 1 || !errors.Is(err, full) || len(s.asked) != 0 {
+			t.Errorf("after %d parts: %v; upstream was asked %d times", len(parts), err, len(s.asked))
+		}
+	})
+}
+
 func TestAClientWhoLeavesWhileUpstreamIsAskedEndsTheStream(t *testing.T) {
 	inScene(t, func(t *testing.T, s *scene) {
 		streamScene(s, 0)
@@ -75,7 +119,7 @@ func TestAClientWhoLeavesWhileUpstreamIsAskedEndsTheStream(t *testing.T) {
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}}
 		m := request(t, &pb.RangeRequest{Key: []byte("s/"), RangeEnd: []byte("s0")})
-		err := s.keeper.RangeStream(ctx, m, nil, func(mem.BufferSlice, time.Duration) error {
+		err := s.keeper.RangeStream(ctx, m, nil, s.keeper.up.Standing().Era, func(mem.BufferSlice, time.Duration) error {
 			s.put("s/2999", "changed")
 			synctest.Wait()
 			return nil

@@ -17,12 +17,12 @@ import (
 
 // Txn answers a transaction that only reads from memory, all of it at one revision, or fails with ErrForward. For the
 // rest see Range.
-func (k *Keeper) Txn(ctx context.Context, r *pb.TxnRequest, s *cache.Session) (resp mem.BufferSlice, stale time.Duration, err error) {
+func (k *Keeper) Txn(ctx context.Context, r *pb.TxnRequest, s *cache.Session, era uint64) (resp mem.BufferSlice, stale time.Duration, err error) {
 	defer func() { k.stats.countForward(err) }()
 	if !onlyRanges(r) {
 		return nil, 0, ErrForward
 	}
-	a, err := k.begin(s, allSerializable(r))
+	a, err := k.begin(s, allSerializable(r), era)
 	if err != nil {
 		return nil, 0, err
 	}

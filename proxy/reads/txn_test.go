@@ -35,7 +35,7 @@ func valueIs(k, value string) *pb.Compare {
 
 // txn is Keeper.Txn without a session.
 func (s *scene) txn(m *pb.TxnRequest) (mem.BufferSlice, error) {
-	resp, _, err := s.keeper.Txn(s.t.Context(), m, nil)
+	resp, _, err := s.keeper.Txn(s.t.Context(), m, nil, s.keeper.up.Standing().Era)
 	return resp, err
 }
 
@@ -224,7 +224,7 @@ func TestTransactionOverSeveralSnapshotsIsOfOneRevision(t *testing.T) {
 		synctest.Wait()
 		var session cache.Session
 		session.Told(7, s.revision())
-		got, _, err := s.keeper.Txn(t.Context(), &pb.TxnRequest{Success: both}, &session)
+		got, _, err := s.keeper.Txn(t.Context(), &pb.TxnRequest{Success: both}, &session, s.keeper.up.Standing().Era)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func TestTransactionObeysTheRulesOfReads(t *testing.T) {
 	inScene(t, func(t *testing.T, s *scene) {
 		s.keep(ofPrefix("a/"), plenty)
 		var session cache.Session
-		if _, _, err := s.keeper.Txn(t.Context(), read, &session); err != nil || session.Floor(7) != s.revision() {
+		if _, _, err := s.keeper.Txn(t.Context(), read, &session, s.keeper.up.Standing().Era); err != nil || session.Floor(7) != s.revision() {
 			t.Errorf("error %v, told revision %d; want %d", err, session.Floor(7), s.revision())
 		}
 		s.header = func() { s.set(func() { s.standing.Era++ }) }
@@ -290,7 +290,7 @@ func TestTransactionObeysTheRulesOfReads(t *testing.T) {
 		serializable.Success[0].GetRequestRange().Serializable = true
 		time.Sleep(time.Minute)
 		s.check = func(context.Context) (int64, error) { return 0, rpctypes.ErrGRPCTimeout }
-		if _, stale, err := s.keeper.Txn(t.Context(), serializable, nil); err != nil || stale != time.Minute {
+		if _, stale, err := s.keeper.Txn(t.Context(), serializable, nil, s.keeper.up.Standing().Era); err != nil || stale != time.Minute {
 			t.Errorf("stale %v, error %v; want it a minute old", stale, err)
 		}
 	})

@@ -16,12 +16,12 @@ var ErrForward = errors.New("reads: not to be answered from memory")
 // concurrently.
 type Upstream interface {
 	// Check returns a revision that upstream had reached when it was asked, by a linearizable read that is sent after
-	// the call began and shared by all who wait for one. Success also says that requests without identity were
-	// allowed then. It fails at once when there is no session or upstream has just failed to answer another one, when the
+	// the call began and shared by all who wait for one. Success also says that the proxy may still read what it
+	// shares. It fails at once when there is no session or upstream has just failed to answer another one, when the
 	// request fails, which is within a second or two, and with ctx. It never asks twice.
 	Check(ctx context.Context) (rev int64, err error)
 
-	// Standing tells whether reads without identity may be answered from memory. It takes no lock.
+	// Standing tells whether reads may be answered from memory. It takes no lock.
 	Standing() Standing
 
 	// ProvenAt returns when the newest linearizable check was sent whose revision is at most rev, or the zero time. A
@@ -39,15 +39,17 @@ type Upstream interface {
 	// half second whether it has compacted it.
 	Keeps(oldest int64)
 
-	// Range asks the member that the feeds are on, without identity. It fails when there is no session.
+	// Range asks the member that the feeds are on, in the proxy's own name. It fails when there is no session.
 	Range(ctx context.Context, r *wire.RangeRequest) (wire.Raw, error)
 }
 
 // Standing is what upstream is known to be.
 type Standing struct {
-	// Shared says that upstream has authentication off and a version whose answers can be relied on: what one
-	// client may read without identity, every other may.
+	// Shared says that upstream lets reads be answered from memory, and has a version whose answers can be relied on.
 	Shared bool
+	// Guarded says that they may be given only to whom upstream would give the same. The Keeper does not know who that is:
+	// its callers do.
+	Guarded bool
 	// Confirmed says that upstream said so within the last second.
 	Confirmed bool
 	// Connected says that there is a session.

@@ -64,15 +64,34 @@ var ErrHelp = flag.ErrHelp
 
 // Parse reads the arguments and the environment (as of os.Environ).
 func (f *Flags) Parse(args, environ []string) error {
-	if err := f.FlagSet.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return ErrHelp
+	operands, err := f.ParseOperands(args)
+	if err != nil {
+		return err
+	}
+	if len(operands) > 0 {
+		return fmt.Errorf("unexpected argument %q: flags are given as --name=value", operands[0])
+	}
+	return f.parseEnvironment(environ)
+}
+
+// ParseOperands reads the arguments of a command that takes some besides its flags, and returns those. Flags may be before and
+// behind them. The environment does not count.
+func (f *Flags) ParseOperands(args []string) (operands []string, err error) {
+	for {
+		if err := f.FlagSet.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				return nil, ErrHelp
+			}
+			return nil, f.explain(err)
 		}
-		return f.explain(err)
+		if f.NArg() == 0 {
+			return operands, nil
+		}
+		operands, args = append(operands, f.Arg(0)), f.Args()[1:]
 	}
-	if f.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q: flags are given as --name=value", f.Arg(0))
-	}
+}
+
+func (f *Flags) parseEnvironment(environ []string) error {
 	byVariable := map[string]*flag.Flag{}
 	f.VisitAll(func(fl *flag.Flag) { byVariable[f.Variable(fl.Name)] = fl })
 	for _, pair := range slices.Sorted(slices.Values(environ)) {
@@ -173,11 +192,16 @@ func (f *Flags) Given(name string) bool {
 	return given
 }
 
-// Usage writes how the command is called, and the flags with their defaults and what they mean. A flag of which nothing is
-// said is left out: it is there for the sake of old command lines.
+// Usage writes how the command is called, and Describe's.
 func (f *Flags) Usage(w io.Writer) {
 	fmt.Fprintf(w, "Usage: %s [--flag=value ...]\n\nEach flag may be given as an environment variable: --data-dir as %s.\n\n",
 		f.command, f.Variable("data-dir"))
+	f.Describe(w)
+}
+
+// Describe writes the flags with their defaults and what they mean. A flag of which nothing is said is left out: it is there for
+// the sake of old command lines.
+func (f *Flags) Describe(w io.Writer) {
 	f.VisitAll(func(fl *flag.Flag) {
 		if fl.Usage != "" {
 			fmt.Fprintf(w, "  --%s '%s'\n    \t%s\n", fl.Name, fl.DefValue, fl.Usage)

@@ -142,3 +142,21 @@ func TestUsageLeavesOutFlagsOfWhichNothingIsSaid(t *testing.T) {
 		t.Errorf("got %s", text)
 	}
 }
+
+func TestOperandsAreTakenOnlyByCommandsThatHaveThem(t *testing.T) {
+	f := NewFlags("test", "")
+	dir, debug := f.String("data-dir", "default", ""), f.Bool("debug", false, "")
+	operands, err := f.ParseOperands([]string{"--debug", "a", "--data-dir", "x", "b"})
+	if err != nil || !slices.Equal(operands, []string{"a", "b"}) || *dir != "x" || !*debug {
+		t.Errorf("%v, %v, %q, %v", operands, err, *dir, *debug)
+	}
+	if _, err := f.ParseOperands([]string{"a", "--nonsense"}); err == nil || !strings.Contains(err.Error(), "unknown flag --nonsense") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := f.ParseOperands([]string{"a", "--help"}); !errors.Is(err, ErrHelp) {
+		t.Errorf("got %v", err)
+	}
+	if _, _, err := parse([]string{"--debug", "a"}, nil); err == nil || !strings.Contains(err.Error(), `unexpected argument "a"`) {
+		t.Errorf("got %v", err)
+	}
+}

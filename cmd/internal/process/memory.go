@@ -40,10 +40,24 @@ const (
 // only in a cache, of which gcPercent would be several times as much memory for nothing. It returns when ctx ends, or at
 // once if the operator has set GOGC.
 func SpareCache(ctx context.Context, cached func() int) {
+	spare(ctx, func(int) int { return cached() })
+}
+
+// SpareStore is SpareCache for a process that holds a store. What lives there for long (the index of all keys, what is kept of
+// the log and of the history) makes as little garbage as a cache, and is all but workingBytes.
+func SpareStore(ctx context.Context) {
+	spare(ctx, func(live int) int { return live - workingBytes })
+}
+
+// workingBytes is about what lives in a store for the sake of the requests that are under way, when they are many.
+const workingBytes = 16 << 20
+
+// spare is SpareCache, where cached is also told how many bytes live in all.
+func spare(ctx context.Context, cached func(live int) int) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	set := gcPercent
 	ticks := time.NewTicker(time.Second)
 	defer ticks.Stop()
@@ -53,8 +67,9 @@ func SpareCache(ctx context.Context, cached func() int) {
 		case <-ctx.Done():
 			return
 		}
-		metrics.Read(live)
-		percent := garbagePercent(int(live[0].Value.Uint64()), cached())
+		metrics.Read(sample)
+		live := int(sample[0].Value.Uint64())
+		percent := garbagePercent(live, cached(live))
 		if percent < set*9/10 || percent > set*11/10 { // each change stops the world for a moment
 			set = percent
 			debug.SetGCPercent(set)
@@ -67,7 +82,7 @@ func garbagePercent(live, cached int) int {
 	if live == 0 {
 		return gcPercent
 	}
-	cached = min(cached, live)
+	cached = max(0, min(cached, live))
 	return max(gcPercent*(live-cached)+cachedPercent*cached, 100*leastGarbage) / live
 }
 

@@ -32,22 +32,24 @@ func listenDatagrams(t *testing.T) (path string, next func() string) {
 	}
 }
 
-func TestTheServiceManagerIsToldThatThisIsReady(t *testing.T) {
-	t.Setenv("NOTIFY_SOCKET", "")
-	if err := NotifyReady(); err != nil {
-		t.Errorf("without a service manager: %v", err)
-	}
+func TestTheServiceManagerIsToldOfStartAndEnd(t *testing.T) {
 	path, next := listenDatagrams(t)
-	t.Setenv("NOTIFY_SOCKET", path)
-	if err := NotifyReady(); err != nil {
-		t.Fatal(err)
-	}
-	if got := next(); got != "READY=1" {
-		t.Errorf("got %q", got)
-	}
-	t.Setenv("NOTIFY_SOCKET", path+"-gone")
-	if err := NotifyReady(); err == nil {
-		t.Error("a socket that is not there was taken")
+	for want, notify := range map[string]func() error{"READY=1": NotifyReady, "STOPPING=1": NotifyStopping} {
+		t.Setenv("NOTIFY_SOCKET", "")
+		if err := notify(); err != nil {
+			t.Errorf("without a service manager: %v", err)
+		}
+		t.Setenv("NOTIFY_SOCKET", path)
+		if err := notify(); err != nil {
+			t.Fatal(err)
+		}
+		if got := next(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		t.Setenv("NOTIFY_SOCKET", path+"-gone")
+		if err := notify(); err == nil {
+			t.Error("a socket that is not there was taken")
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // Client is the TLS flags of connections that a proxy opens to its cluster: --cert, --key, --cacert and
 // --insecure-skip-tls-verify. Zero fields are flags that were not given.
 type Client struct {
-	CertFile, KeyFile string // of a certificate without a common name
+	CertFile, KeyFile string
 	CAFile            string // empty: the system's authorities
 	SkipVerify        bool
 }
@@ -18,28 +18,29 @@ type Client struct {
 func (c Client) Check() error { return together("cert", c.CertFile, "key", c.KeyFile) }
 
 // Load reads the files, and returns what to ask for the configuration of each connection: it reads them again when they
-// change. It is nil if no flag was given. Errors are one line. The function may be called concurrently, and who calls it
-// may change the result.
+// change. It is nil if no flag was given. commonName is that of the certificate, "" if there is none: a cluster may take whoever
+// shows it for that user. Another one with another name is not taken over. Errors are one line. The function may be called
+// concurrently, and who calls it may change the result.
 //
 // A *tls.Config alone would not do: crypto/tls can be given another certificate for each handshake, but not other
 // authorities.
-func (c Client) Load(logger *slog.Logger) (func() *tls.Config, error) {
+func (c Client) Load(logger *slog.Logger) (config func() *tls.Config, commonName string, err error) {
 	if err := c.Check(); err != nil || c == (Client{}) {
-		return nil, err
+		return nil, "", err
 	}
 	var (
 		identity    *source[*tls.Certificate]
 		authorities *source[*x509.CertPool]
-		err         error
 	)
 	if c.CertFile != "" {
-		if identity, err = newSource(logger, parseNameless, file{"cert", c.CertFile}, file{"key", c.KeyFile}); err != nil {
-			return nil, err
+		if identity, err = newSource(logger, parseSameName(), file{"cert", c.CertFile}, file{"key", c.KeyFile}); err != nil {
+			return nil, "", err
 		}
+		commonName = identity.current().Leaf.Subject.CommonName
 	}
 	if c.CAFile != "" {
 		if authorities, err = newSource(logger, parseAuthorities, file{"cacert", c.CAFile}); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
 	return func() *tls.Config {
@@ -52,5 +53,5 @@ func (c Client) Load(logger *slog.Logger) (func() *tls.Config, error) {
 			cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return identity.current(), nil }
 		}
 		return cfg
-	}, nil
+	}, commonName, nil
 }

@@ -18,19 +18,25 @@ func parsePair(contents [][]byte) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// parseNameless is parsePair without common names.
+// parseSameName is parsePair, but of one common name: that of the first pair.
 //
-// With --client-cert-auth a cluster takes the common name for the user of every request without a token, so that all
-// clients of the proxy would become that user. etcd's own proxy refuses such a certificate at its start.
-func parseNameless(contents [][]byte) (*tls.Certificate, error) {
-	pair, err := parsePair(contents)
-	if err != nil {
-		return nil, err
+// With --client-cert-auth a cluster takes the common name for the user of every request without a token. A proxy that is not
+// told of the name would have all its clients become that user.
+func parseSameName() func([][]byte) (*tls.Certificate, error) {
+	var first *tls.Certificate
+	return func(contents [][]byte) (*tls.Certificate, error) {
+		pair, err := parsePair(contents)
+		if err != nil {
+			return nil, err
+		}
+		if first == nil {
+			first = pair
+		}
+		if was, is := first.Leaf.Subject.CommonName, pair.Leaf.Subject.CommonName; is != was {
+			return nil, fmt.Errorf("its common name is %q and was %q, for which the cluster takes this process: restart it to be another user", is, was)
+		}
+		return pair, nil
 	}
-	if name := pair.Leaf.Subject.CommonName; name != "" {
-		return nil, fmt.Errorf("it has the common name %q, and the cluster would take all clients for that user: use a certificate without a common name", name)
-	}
-	return pair, nil
 }
 
 // pemBlocks returns the blocks of a PEM file; none if it is something else. A block that is not whole is an error: a file

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"weir/core"
+	"weir/grpcapi"
+	"weir/grpcapi/statuspage"
+)
+
+// slowest is how many slow watches are shown.
+const slowest = 10
+
+// newPage makes the status page of a member. server tells of its watches, and must be there before the page is asked for.
+func newPage(node *core.Node, server func() *grpcapi.Server, logger *slog.Logger) *statuspage.Page {
+	return statuspage.New(statuspage.Config{
+		View: func(context.Context) statuspage.View {
+			d := node.Detail()
+			return d.View(grpcapi.SlowestTable(server().SlowestWatches(slowest, node.Who)))
+		},
+		Status: func(context.Context) any {
+			return struct {
+				core.Detail
+				Slowest []grpcapi.ListedWatch `json:"slowest_watches"`
+			}{node.Detail(), server().SlowestWatches(slowest, node.Who)}
+		},
+		Watches: func(q statuspage.Query) (any, error) { return server().Watches(q, node.Who) },
+		Charts:  core.Charts(),
+		Sample:  node.Sampler(),
+		Permit:  node.PermitStatus,
+		Login:   node.Login,
+		Logger:  logger,
+	})
+}
