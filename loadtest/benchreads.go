@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -35,6 +33,8 @@ func runBenchReads(ctx context.Context, args []string) error {
 	f.DurationVar(&o.Turn, "turn", 1500*time.Millisecond, "time that a turn is measured")
 	f.IntVar(&m.Keys, "memory-keys", 1_000_000, "keys that a proxy keeps while its memory is measured; 0 for not to measure it")
 	f.Int64Var(&m.Reads, "memory-reads", 500_000, "different reads that this proxy then answers")
+	d := newDeeper("bench reads", args, f, "Gets and lists", "What a proxy answers from memory, and what it asks for each of it upstream. CPU/read is the processor time of "+
+		"all servers, divided by the reads.")
 	quick := f.Bool("quick", false, "one short turn of each target, and a fifth of the keys and reads for memory: a minute and a half, to see that it works")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -62,36 +62,31 @@ func runBenchReads(ctx context.Context, args []string) error {
 		return err
 	}
 	progress := func(s string) { fmt.Fprintln(os.Stderr, s) }
-	var (
-		results []*bench.ReadResult
-		failed  int
-	)
+	var results []*bench.ReadResult
 	if len(o.Scenarios) > 0 {
 		if results, err = bench.RunReads(ctx, bin, o, progress); err != nil {
-			return err
+			return d.end(err)
 		}
 	}
 	for _, r := range results {
-		failed += reportFailed(r.Scenario.Name, r.Target.Name, r.Failed)
+		d.failed(r.Scenario.Name, r.Target.Name, r.Failed)
 	}
-	if err := reportReads(os.Stdout, results); err != nil {
-		return err
+	if err := reportReads(d, results); err != nil {
+		return d.end(err)
 	}
 	if m.Keys > 0 {
 		memory, err := bench.RunReadMemory(ctx, bin, m, progress)
 		if err != nil {
-			return errors.Join(failedTurns(failed), err)
+			return d.end(err)
 		}
-		if err := reportMemory(os.Stdout, memory); err != nil {
-			return err
-		}
+		return d.end(reportMemory(d, memory))
 	}
-	return failedTurns(failed)
+	return d.end(nil)
 }
 
-// reportReads prints results as tables in Markdown, with their ratios to the first target's of the same scenario. What
+// reportReads adds results as tables, with their ratios to the first target's of the same scenario. What
 // has no turn without a failure is left out.
-func reportReads(out io.Writer, results []*bench.ReadResult) error {
+func reportReads(d *deeper, results []*bench.ReadResult) error {
 	cost := table{{"scenario", "target", "turns", "reads/s", "CPU/read µs", "ratio", "aim", "proxy's µs", "p50 ms", "p99 ms", "p99.9 ms"}}
 	upstream := table{{"scenario", "target", "clients", "reads/s", "reads and checks upstream/s", "watch requests upstream/s", "requests upstream/read", "hit ratio"}}
 	alone := table{{"scenario", "target", "p50 ms", "aim", "p99 ms", "aim"}}
@@ -127,13 +122,13 @@ func reportReads(out io.Writer, results []*bench.ReadResult) error {
 			alone = append(alone, row)
 		}
 	}
-	return printAll(out, cost, alone, upstream)
+	return d.add(cost, alone, upstream)
 }
 
 func atMost(f float64) string { return fmt.Sprintf("≤ %.3g", f) }
 
-// reportMemory prints the memory of a proxy as tables in Markdown.
-func reportMemory(out io.Writer, r *bench.MemoryResult) error {
+// reportMemory adds the memory of a proxy as tables.
+func reportMemory(d *deeper, r *bench.MemoryResult) error {
 	bytes, keys := float64(r.Bytes), float64(r.Keys)
 	perKey := func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/keys) }
 	kept := table{
@@ -147,10 +142,9 @@ func reportMemory(out io.Writer, r *bench.MemoryResult) error {
 	for i, rss := range r.RSSDuring {
 		during = append(during, []string{fmt.Sprint(r.Reads * int64(i+1) / int64(len(r.RSSDuring))), fmt.Sprint(rss >> 20), ratio(float64(rss), bytes)})
 	}
-	if err := printAll(out, kept, during); err != nil {
+	if err := d.add(kept, during); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\nLoaded in %v; the reads took %v, %.0f%% of them from memory.\n",
-		r.LoadTook.Round(10*time.Millisecond), r.ReadsTook.Round(10*time.Millisecond), 100*r.HitRatio)
-	return err
+	return d.say(fmt.Sprintf("For the proxy's memory the keys were loaded in %v; the reads took %v, %.0f %% of them were answered from memory.",
+		r.LoadTook.Round(10*time.Millisecond), r.ReadsTook.Round(10*time.Millisecond), 100*r.HitRatio))
 }

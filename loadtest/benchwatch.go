@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -27,6 +26,7 @@ func runBenchWatch(ctx context.Context, args []string) error {
 	f.IntVar(&o.Connections, "connections", 100, "client connections to each target")
 	f.IntVar(&o.Rounds, "rounds", 3, "turns of each target in each scenario")
 	f.DurationVar(&o.Turn, "turn", 3*time.Second, "time that is written in each turn, besides what it takes to start and to watch")
+	d := newDeeper("bench watch", args, f, "Delivery of events to watchers", watchText)
 	quick := f.Bool("quick", false, "three scenarios, one short turn each: two minutes, to see that it works")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -47,21 +47,21 @@ func runBenchWatch(ctx context.Context, args []string) error {
 	}
 	results, err := bench.RunWatches(ctx, bin, o, func(s string) { fmt.Fprintln(os.Stderr, s) })
 	if err != nil {
-		return err
+		return d.end(err)
 	}
-	failed := 0
 	for _, r := range results {
-		failed += reportFailed(r.Scenario.Name, string(r.Target), r.Failed)
+		d.failed(r.Scenario.Name, string(r.Target), r.Failed)
 	}
-	if err := reportWatches(os.Stdout, results); err != nil {
-		return err
-	}
-	return failedTurns(failed)
+	return d.end(reportWatches(d, results))
 }
 
-// reportWatches prints results as tables in Markdown, with their ratios to the first target's of the same scenario.
+const watchText = "Each turn starts the servers anew, connects the clients, writes for a while with nobody watching, creates the watchers, and writes at a fixed " +
+	"rate. CPU/event is the processor time of all servers from the first write to the last event, divided by the events; without the writes, what the same writes " +
+	"take with nobody watching is taken away. Latency counts from when a write was due."
+
+// reportWatches adds results as tables, with their ratios to the first target's of the same scenario.
 // What has no turn without a failure is left out.
-func reportWatches(out io.Writer, results []*bench.WatchResult) error {
+func reportWatches(d *deeper, results []*bench.WatchResult) error {
 	delivery := table{{"scenario", "target", "turns", "CPU/event µs", "ratio", "without the writes' µs", "proxy's µs", "p50 ms", "p99 ms"}}
 	memory := table{{"scenario", "target", "RSS/watcher B", "ratio", "after the events", "ratio", "live/watcher B", "ratio"}}
 	upstream := table{{"scenario", "target", "store's CPU/write µs, nobody watching", "with the watchers", "watchers upstream"}}
@@ -90,5 +90,5 @@ func reportWatches(out io.Writer, results []*bench.WatchResult) error {
 			upstream = append(upstream, append(row[:2:2], spread(without, 0), spread(with, 0), ifKnown(spread(watchers, 0), known)))
 		}
 	}
-	return printAll(out, delivery, memory, upstream)
+	return d.add(delivery, memory, upstream)
 }

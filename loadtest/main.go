@@ -5,14 +5,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
-	"time"
+	"syscall"
 
 	"weir/loadtest/bench"
 	"weir/loadtest/differential"
@@ -21,8 +19,9 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // whoever does not want to wait until everything is put away sends a second signal
 	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintf(os.Stderr, "loadtest: %v\n", err)
 		os.Exit(1)
@@ -30,71 +29,44 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	command := ""
-	if len(args) > 0 {
-		command = args[0]
-	}
-	switch {
-	case command == "bench" && len(args) > 1 && args[1] == "watch":
-		return runBenchWatch(ctx, args[2:])
-	case command == "bench" && len(args) > 1 && args[1] == "reads":
-		return runBenchReads(ctx, args[2:])
-	case command == "bench":
-		return runBench(ctx, args[1:])
-	case command == "differential":
-		return runDifferential(ctx, args[1:])
+	switch command, args := split(args); command {
+	case "bench":
+		return runBench(ctx, args)
+	case "bench list":
+		return listBench(os.Stdout)
+	case "bench watch":
+		return runBenchWatch(ctx, args)
+	case "bench reads":
+		return runBenchReads(ctx, args)
+	case "bench leases":
+		return runBenchLeases(ctx, args)
+	case "bench fairness":
+		return runBenchFairness(ctx, args)
+	case "bench cluster":
+		return runBenchCluster(ctx, args)
+	case "bench scale":
+		return runBenchScale(ctx, args)
+	case "report":
+		return runReport(args)
+	case "differential":
+		return runDifferential(ctx, args)
+	case "flood": // is started by bench fairness
+		return bench.RunFlood(ctx, args, os.Stdout)
 	default:
-		return fmt.Errorf("what to do? give bench, bench watch, bench reads or differential, not %q", command)
+		return fmt.Errorf("what to do? give bench, bench list, bench watch, bench reads, bench leases, bench fairness, bench cluster, "+
+			"bench scale, report or differential, not %q", command)
 	}
 }
 
-func runBench(ctx context.Context, args []string) error {
-	var o bench.Options
-	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	targets := f.String("targets", join(target.Etcd37, target.Core, target.ProxyCore, target.ProxyEtcd37, target.GRPCProxyEtcd37),
-		"what to measure, the first of which is what ratios are to")
-	workloads := f.String("workloads", join(bench.Workloads()...), "how to load it")
-	f.IntVar(&o.Connections, "connections", 8, "client connections to each target")
-	f.IntVar(&o.InFlight, "in-flight", 32, "requests at a time on each connection")
-	f.IntVar(&o.Keys, "keys", 10_000, "keys in each store")
-	f.IntVar(&o.ValueSize, "value-size", 256, "bytes of a value")
-	f.IntVar(&o.Rounds, "rounds", 3, "turns of each target under each workload")
-	f.DurationVar(&o.WarmUp, "warm-up", 500*time.Millisecond, "time before a turn is measured")
-	f.DurationVar(&o.Turn, "turn", 2500*time.Millisecond, "time that a turn is measured")
-	if err := f.Parse(args); err != nil {
-		return err
+// split parts the command from its flags.
+func split(args []string) (command string, flags []string) {
+	if len(args) == 0 {
+		return "", nil
 	}
-	for _, s := range strings.Split(*targets, ",") {
-		o.Targets = append(o.Targets, target.Kind(s))
+	if args[0] == "bench" && len(args) > 1 && !strings.HasPrefix(args[1], "-") {
+		return args[0] + " " + args[1], args[2:]
 	}
-	for _, s := range strings.Split(*workloads, ",") {
-		o.Workloads = append(o.Workloads, bench.Workload(s))
-	}
-	bin, err := proc.OpenBin(ctx)
-	if err != nil {
-		return err
-	}
-	results, err := bench.Run(ctx, bin, o, func(s string) { fmt.Fprintln(os.Stderr, s) })
-	if err != nil {
-		return err
-	}
-	return report(os.Stdout, results)
-}
-
-// report prints results, with their ratios to the first target's of the same workload.
-func report(out io.Writer, results []*bench.Result) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "workload\ttarget\tops/s\t(slowest-fastest turn)\tp50\tp99\tCPU/op\tops/s ratio\tCPU ratio\t")
-	var base *bench.Result
-	for _, r := range results {
-		if base == nil || base.Workload != r.Workload {
-			base = r
-		}
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t(%.0f-%.0f)\t%v\t%v\t%v\t%.2f\t%.2f\t\n", r.Workload, r.Target, r.Throughput(), r.Slowest, r.Fastest,
-			r.Latency(50), r.Latency(99), r.CPUPerOp().Round(100*time.Nanosecond),
-			r.Throughput()/base.Throughput(), float64(r.CPUPerOp())/float64(base.CPUPerOp()))
-	}
-	return w.Flush()
+	return args[0], args[1:]
 }
 
 func runDifferential(ctx context.Context, args []string) (err error) {

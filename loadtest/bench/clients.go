@@ -2,64 +2,44 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"weir/loadtest/client"
 	"weir/loadtest/target"
 )
 
-// clients are connections to one target, each with its reader. What goes wrong on one ends all: failed ends with it.
+// clients are connections to one target. What goes wrong on one ends all.
 type clients struct {
-	target   *target.Target
-	conns    []*conn
-	readers  sync.WaitGroup
-	closing  atomic.Bool
-	failed   context.Context // ends with what went wrong
-	failWith context.CancelCauseFunc
+	*client.Group
+	target *target.Target
 }
 
 func newClients(ctx context.Context, tg *target.Target) *clients {
-	c := &clients{target: tg}
-	c.failed, c.failWith = context.WithCancelCause(ctx)
-	return c
+	return &clients{Group: client.NewGroup(ctx), target: tg}
 }
 
-// connect opens n connections for RPCs of a method, the i-th with the i-th handler, and returns when all are up, so that
-// they are no part of what the RPCs cost. The connections that it did not fail to open are closed by close.
-func (c *clients) connect(n int, method string, handlerOf func(i int) handler) error {
-	var greeted sync.WaitGroup
-	for i := range n {
-		conn, err := dial(c.failed, c.target.Endpoint, c.target.ClientTLS(), method, handlerOf(i))
-		if err != nil {
-			return err
-		}
-		c.conns = append(c.conns, conn)
-		greeted.Add(1)
-		c.readers.Go(func() {
-			once := sync.OnceFunc(greeted.Done)
-			defer once()
-			if err := conn.read(once); !c.closing.Load() {
-				c.failWith(fmt.Errorf("%s of %s: %w", method, c.target.Kind, err))
-			}
-		})
-	}
-	greeted.Wait()
-	return context.Cause(c.failed)
+// connect opens n connections to the target's endpoint, the i-th with the i-th handler, and returns them when all are up.
+func (c *clients) connect(n int, handlerOf func(i int) client.Handler) ([]*client.Conn, error) {
+	return c.connectTo(func(int) string { return c.target.Endpoint }, n, handlerOf)
 }
 
-// close ends the connections and waits for their readers.
-func (c *clients) close() error {
-	c.closing.Store(true)
-	var errs []error
-	for _, conn := range c.conns {
-		errs = append(errs, conn.close())
+// connectTo is connect, but for where: the i-th connection to the i-th address.
+func (c *clients) connectTo(addrOf func(i int) string, n int, handlerOf func(i int) client.Handler) ([]*client.Conn, error) {
+	conns, err := c.Connect(n, addrOf, client.Config{TLS: c.target.ClientTLS()}, handlerOf)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", c.target.Kind, err)
 	}
-	c.readers.Wait()
-	c.failWith(nil)
-	return errors.Join(errs...)
+	return conns, nil
+}
+
+// failure is what went wrong, nil if nothing did.
+func (c *clients) failure() error {
+	if err := context.Cause(c.Failed()); err != nil {
+		return fmt.Errorf("clients of %s: %w", c.target.Kind, err)
+	}
+	return nil
 }
 
 // patience is how long a target may take for what it was asked for, after the last request.
@@ -69,11 +49,21 @@ const patience = 30 * time.Second
 func (c *clients) await(done <-chan struct{}, count *counter, what string) error {
 	select {
 	case <-done:
-		return context.Cause(c.failed)
-	case <-c.failed.Done():
-		return context.Cause(c.failed)
+		return c.failure()
+	case <-c.Failed().Done():
+		return c.failure()
 	case <-time.After(patience):
 		return fmt.Errorf("%s: %d %s are missing after %v", c.target.Kind, count.missing.Load(), what, patience)
+	}
+}
+
+// wait waits for d, or less if ctx ends, which is an error.
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
 	}
 }
 

@@ -187,7 +187,7 @@ func readFrom(ctx context.Context, tg *target.Target, s ReadScenario, o ReadOpti
 	if err != nil {
 		return nil, err
 	}
-	writing, stopWriting := context.WithCancel(l.failed)
+	writing, stopWriting := context.WithCancel(l.Failed())
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
@@ -195,14 +195,14 @@ func readFrom(ctx context.Context, tg *target.Target, s ReadScenario, o ReadOpti
 			return
 		}
 		if err := l.write(writing, s.Writes); err != nil {
-			l.failWith(err)
+			l.Fail(err)
 		}
 	}()
 	t := &readTurn{}
 	err = t.measure(ctx, l, o)
 	stopWriting()
 	<-written
-	if err = errors.Join(err, l.close()); err != nil {
+	if err = errors.Join(err, l.Close()); err != nil {
 		return nil, err
 	}
 	return t, nil

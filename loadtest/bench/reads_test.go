@@ -118,10 +118,10 @@ func TestAWrongAnswerIsAnError(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := &reader{calls: map[uint32]*call{5: {keys: 2, revision: 7}}}
-		if err := r.message(5, m); (err != nil) != test.wrong {
+		if err := r.Message(5, m); (err != nil) != test.wrong {
 			t.Errorf("%s: %v", test.name, err)
 		}
-		if err := r.message(6, m); err == nil {
+		if err := r.Message(6, m); err == nil {
 			t.Errorf("%s: an answer to nothing is no error", test.name)
 		}
 	}
@@ -129,11 +129,11 @@ func TestAWrongAnswerIsAnError(t *testing.T) {
 
 func TestAnRPCWithoutAnAnswerIsAnError(t *testing.T) {
 	r := &reader{calls: map[uint32]*call{5: {keys: 2}}}
-	if err := r.end(5, nil); err == nil {
+	if err := r.End(5, nil); err == nil {
 		t.Error("success without an answer is no error")
 	}
 	failure := errors.New("no")
-	if err := r.end(5, failure); !errors.Is(err, failure) {
+	if err := r.End(5, failure); !errors.Is(err, failure) {
 		t.Errorf("a failure gives %v", err)
 	}
 }

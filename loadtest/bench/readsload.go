@@ -15,6 +15,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"weir/loadtest/client"
 	"weir/loadtest/target"
 )
 
@@ -36,7 +37,7 @@ type readLoad struct {
 // reader is the client that has one of the connections.
 type reader struct {
 	load *readLoad
-	conn *conn
+	conn *client.Conn
 
 	mu      sync.Mutex // guards the fields below: the first calls are not made by the connection's reader
 	calls   map[uint32]*call
@@ -57,11 +58,12 @@ func newReadLoad(ctx context.Context, tg *target.Target, clients, inFlight int, 
 	for range clients {
 		l.readers = append(l.readers, &reader{load: l, calls: map[uint32]*call{}, latency: newHistogram()})
 	}
-	if err := l.connect(clients, "/etcdserverpb.KV/Range", func(i int) handler { return l.readers[i] }); err != nil {
-		return nil, errors.Join(err, l.close())
+	conns, err := l.connect(clients, func(i int) client.Handler { return l.readers[i] })
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
 	for i, r := range l.readers {
-		r.conn = l.conns[i]
+		r.conn = conns[i]
 	}
 	return l, nil
 }
@@ -73,7 +75,7 @@ func (l *readLoad) run(d time.Duration) (*hdrhistogram.Histogram, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := wait(l.failed, d); err != nil {
+	if err := wait(l.Failed(), d); err != nil {
 		return nil, err
 	}
 	l.stopping.Store(true)
@@ -107,7 +109,7 @@ func (r *reader) start() error {
 			return err
 		}
 	}
-	return r.conn.flush()
+	return r.conn.Flush()
 }
 
 // ask sends the next request, if there is to be one, under the lock.
@@ -126,7 +128,7 @@ func (r *reader) ask(c *call) error {
 	if r.load.linearizable {
 		c.revision = r.load.written.Load()
 	}
-	rpc, err := r.conn.call(request)
+	rpc, err := r.conn.Call(client.KVRange, request)
 	r.calls[rpc] = c
 	return err
 }
@@ -137,8 +139,8 @@ const (
 	headerRevision        = 3
 )
 
-// message is given a RangeResponse.
-func (r *reader) message(rpc uint32, m []byte) error {
+// Message is given a RangeResponse.
+func (r *reader) Message(rpc uint32, m []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.calls[rpc]
@@ -146,13 +148,13 @@ func (r *reader) message(rpc uint32, m []byte) error {
 		return errors.New("an answer to nothing that was asked")
 	}
 	keys := 0
-	if err := eachField(m, func(num protowire.Number, _ protowire.Type, field []byte) error {
+	if err := client.EachField(m, func(num protowire.Number, _ protowire.Type, field []byte) error {
 		switch num {
 		case rangeKVs:
 			keys++
 		case rangeHeader:
 			header, _ := protowire.ConsumeBytes(field)
-			switch at, err := varintField(header, headerRevision); {
+			switch at, err := client.VarintField(header, headerRevision); {
 			case err != nil:
 				return err
 			case at < c.revision:
@@ -170,8 +172,8 @@ func (r *reader) message(rpc uint32, m []byte) error {
 	return nil
 }
 
-// end takes the latency of a request, and sends the next.
-func (r *reader) end(rpc uint32, err error) error {
+// End takes the latency of a request, and sends the next.
+func (r *reader) End(rpc uint32, err error) error {
 	if err != nil {
 		return err
 	}

@@ -189,7 +189,7 @@ func readAll(ctx context.Context, s *target.Server, requests requests) (err erro
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, l.close()) }()
+	defer func() { err = errors.Join(err, l.Close()) }()
 	done, err := l.start()
 	if err != nil {
 		return err
@@ -197,8 +197,8 @@ func readAll(ctx context.Context, s *target.Server, requests requests) (err erro
 	select {
 	case <-done:
 		return nil
-	case <-l.failed.Done():
-		return context.Cause(l.failed)
+	case <-l.Failed().Done():
+		return l.failure()
 	}
 }
 

@@ -51,7 +51,7 @@ func (w *watchRun) with(ctx context.Context, o target.Options, run func(*watchLo
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, load.close()) }()
+	defer func() { err = errors.Join(err, load.Close()) }()
 	return run(load)
 }
 
@@ -67,18 +67,18 @@ func (w *watchRun) turn(ctx context.Context, length time.Duration) (*watchTurn, 
 	t := &watchTurn{writes: int64(writes), idleShare: idleRatio, upstream: -1}
 	err := w.with(ctx, target.Options{}, func(l *watchLoad) error {
 		processes := l.target.Processes()
-		if err := l.write(warmUps); err != nil {
+		if err := l.Write(warmUps); err != nil {
 			return err
 		}
 		var err error
-		if t.idle, err = cpuOf(processes, func() error { return l.write(idle) }); err != nil {
+		if t.idle, err = cpuOf(processes, func() error { return l.Write(idle) }); err != nil {
 			return err
 		}
 		before, err := rssOf(processes)
 		if err != nil {
 			return err
 		}
-		if err := l.watch(); err != nil {
+		if err := l.Watch(); err != nil {
 			return err
 		}
 		after, err := rssOf(processes)
@@ -89,7 +89,7 @@ func (w *watchRun) turn(ctx context.Context, length time.Duration) (*watchTurn, 
 		if _, err := l.deliver(warmUps); err != nil {
 			return err
 		}
-		t.events = int64(writes) * l.eventsPerWrite()
+		t.events = int64(writes) * l.watches.EventsPerWrite()
 		if t.cpu, err = cpuOf(processes, func() error {
 			t.latency, err = l.deliver(writes)
 			return err
@@ -154,14 +154,14 @@ func hasHeap(k target.Kind) bool {
 func (w *watchRun) heap(ctx context.Context) (perWatcher float64, err error) {
 	const flag = "--enable-pprof"
 	err = w.with(ctx, target.Options{MemberArgs: []string{flag}, ProxyArgs: []string{flag}}, func(l *watchLoad) error {
-		if err := l.write(warmUps); err != nil {
+		if err := l.Write(warmUps); err != nil {
 			return err
 		}
 		before, err := w.heapOf(ctx, l.target)
 		if err != nil {
 			return err
 		}
-		if err := l.watch(); err != nil {
+		if err := l.Watch(); err != nil {
 			return err
 		}
 		if _, err := l.deliver(1); err != nil {

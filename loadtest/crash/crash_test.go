@@ -32,14 +32,15 @@ func TestKilledMemberKeepsEveryAcknowledgedWrite(t *testing.T) {
 		rounds int
 		args   []string
 	}{
-		{target.Etcd37, 3, nil},                             // proves the test
-		{target.Core, 20, []string{"--snapshot-count=500"}}, // so that logs are cut too
+		{target.Etcd37, 3, nil},                               // proves the test
+		{target.Core, 20, []string{"--snapshot-count=500"}},   // so that logs are cut too
+		{target.CoreOf3, 5, []string{"--snapshot-count=500"}}, // all members at once
 		{target.ProxyCore, 5, nil},
 		{target.ProxyEmbedded, 8, nil},
 	} {
 		t.Run(string(c.kind), func(t *testing.T) {
 			t.Parallel()
-			run := &crashRun{T: t, target: targettest.Start(t, bin, c.kind, c.args...), ledger: newLedger()}
+			run := &crashRun{T: t, target: targettest.Start(t, bin, c.kind, c.args...), ledger: NewLedger()}
 			run.run(c.rounds)
 		})
 	}
@@ -49,17 +50,17 @@ func TestKilledMemberKeepsEveryAcknowledgedWrite(t *testing.T) {
 type crashRun struct {
 	*testing.T
 	target *target.Target
-	ledger *ledger
+	ledger *Ledger
 }
 
 func (r *crashRun) run(rounds int) {
 	moments := targettest.Random(r, *seed)
 
-	raw, client := newWatcher(), newWatcher()
+	raw, client := NewWatcher(0), NewWatcher(0)
 	watching, stopWatching := context.WithCancel(r.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { raw.follow(watching, targettest.Conn(r, r.target)) })
-	wg.Go(func() { client.followWithClient(watching, targettest.Client(r, r.target.Endpoint)) })
+	wg.Go(func() { raw.Follow(watching, targettest.Conn(r, r.target)) })
+	wg.Go(func() { client.FollowWithClient(watching, targettest.Client(r, r.target.Endpoint)) })
 	defer wg.Wait()
 	defer stopWatching()
 
@@ -69,8 +70,8 @@ func (r *crashRun) run(rounds int) {
 			return
 		}
 	}
-	tried, acknowledged := r.ledger.size()
-	r.Logf("%d keys written, %d acknowledged; the raw watch began %d times", tried, acknowledged, raw.began())
+	tried, acknowledged := r.ledger.Size()
+	r.Logf("%d keys written, %d acknowledged; the raw watch began %d times", tried, acknowledged, raw.Began())
 	if acknowledged == 0 || acknowledged == tried {
 		r.Errorf("%d of %d writes acknowledged: the test proves nothing", acknowledged, tried)
 	}
@@ -90,7 +91,7 @@ func (r *crashRun) killUnderLoad(round int, moments *rand.Rand) {
 	var wg sync.WaitGroup
 	for id := range writers {
 		conn := targettest.Conn(r, r.target)
-		wg.Go(func() { r.ledger.write(writing, conn, round*writers+id) })
+		wg.Go(func() { r.ledger.Write(writing, conn, round*writers+id) })
 	}
 	pause(moments, 400*time.Millisecond)
 	if err := r.target.KillStore(); err != nil {
@@ -110,7 +111,7 @@ func (r *crashRun) killUnderLoad(round int, moments *rand.Rand) {
 		r.Fatalf("round %d: %v", round, err)
 	}
 	wg.Wait()
-	wrong, err := r.ledger.check(ctx, targettest.Conn(r, r.target))
+	wrong, err := r.ledger.Check(ctx, targettest.Conn(r, r.target))
 	if err != nil {
 		r.Fatalf("round %d: %v", round, err)
 	}
@@ -124,7 +125,7 @@ func (r *crashRun) killUnderLoad(round int, moments *rand.Rand) {
 }
 
 // compareWatches compares what the watches saw that lived through all crashes with what a new one sees.
-func (r *crashRun) compareWatches(watchers ...*watcher) {
+func (r *crashRun) compareWatches(watchers ...*Watcher) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 	defer cancel()
 	conn := targettest.Conn(r, r.target)
@@ -132,19 +133,19 @@ func (r *crashRun) compareWatches(watchers ...*watcher) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	fresh := newWatcher()
+	fresh := NewWatcher(0)
 	following, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { fresh.follow(following, conn) })
+	wg.Go(func() { fresh.Follow(following, conn) })
 	defer wg.Wait()
 	defer stop()
-	want, err := fresh.reach(ctx, last.Header.Revision)
+	want, err := fresh.Take(ctx, last.Header.Revision)
 	if err != nil {
 		r.Fatalf("a new watch: %v", err)
 	}
 	for i, w := range watchers {
 		name := []string{"raw watch", "watch of etcd's client"}[i]
-		got, err := w.reach(ctx, last.Header.Revision)
+		got, err := w.Take(ctx, last.Header.Revision)
 		if err != nil {
 			r.Errorf("%s: %v", name, err)
 			continue

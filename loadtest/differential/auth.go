@@ -200,11 +200,26 @@ func (r *runner) toggle(ctx context.Context, req proto.Message) error {
 	if answers[0].err == nil {
 		if _, r.auth.enabled = req.(*pb.AuthEnableRequest); !r.auth.enabled {
 			r.auth.root, r.auth.others = nil, r.auth.others[:min(1, len(r.auth.others))]
+			if err := r.disabled(ctx); err != nil {
+				return err
+			}
 		} else if err := r.enabled(ctx); err != nil {
 			return err
 		}
 	}
 	return r.openPings(ctx)
+}
+
+// disabled waits until proxies share again: then they end what was opened before.
+func (r *runner) disabled(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	for _, s := range r.sides {
+		if err := s.target.WaitShared(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *runner) enabled(ctx context.Context) error {

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { targettest.Main(m, &bin) }
 
 // Two etcds prove that the comparison is sound: it finds nothing where there is nothing.
 func TestAnswersAreThoseOfEtcd(t *testing.T) {
-	for _, kind := range []target.Kind{target.Etcd37, target.Core, target.ProxyCore, target.ProxyEtcd37} {
+	for _, kind := range []target.Kind{target.Etcd37, target.Etcd37Of3, target.Core, target.CoreOf3, target.ProxyCore, target.ProxyEtcd37} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			compare(t, kind)

@@ -53,6 +53,9 @@ func newSide(index int, tg *target.Target) (*side, error) {
 	return s, nil
 }
 
+// several tells whether the side has more than one member, which the other side has not.
+func (s *side) several() bool { return s.target.Kind.Members() > 1 }
+
 // close ends the connections and all that runs over them.
 func (s *side) close() {
 	_ = s.conn.Close()

@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/raft/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -161,8 +162,11 @@ func away(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded:
 		return true
+	case codes.Canceled:
+		return is(err, grpc.ErrClientConnClosing) //nolint:staticcheck // clients leave a server while their requests wait; see Load.Leave
 	default:
-		return is(err, rpctypes.ErrGRPCRequestTooManyRequests) || is(err, raft.ErrProposalDropped) // as leaders change
+		// As leaders change, and as an etcd ends that was removed.
+		return is(err, rpctypes.ErrGRPCRequestTooManyRequests) || is(err, raft.ErrProposalDropped) || is(err, raft.ErrStopped)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 type faults struct {
 	*site
 	rng   *rand.Rand
-	truth *follower
+	truth *Follower
 	done  map[string]int
 
 	mu          sync.Mutex // guards all below
@@ -30,7 +30,7 @@ type outage struct{ from, to time.Duration }
 // settling is how long after an outage the proxies may take to be back with a member that is up to date.
 const settling = time.Second
 
-func newFaults(s *site, truth *follower) *faults {
+func newFaults(s *site, truth *Follower) *faults {
 	f := &faults{site: s, rng: rand.New(rand.NewPCG(s.rng.Uint64(), 0)), truth: truth, done: map[string]int{}}
 	return f
 }
@@ -85,8 +85,6 @@ func (f *faults) pause(ctx context.Context, below time.Duration) bool {
 	}
 }
 
-func pick[T any](rng *rand.Rand, all []T) T { return all[rng.IntN(len(all))] }
-
 func (f *faults) reset(context.Context) error {
 	f.conns.reset(f.rng)
 	return nil
@@ -125,7 +123,7 @@ func (f *faults) cutLine(context.Context) error {
 func (f *faults) disturb(do func() error) error {
 	f.mu.Lock()
 	i := len(f.outages)
-	f.outages = append(f.outages, outage{from: f.now(), to: 1 << 62})
+	f.outages = append(f.outages, outage{from: f.Now(), to: 1 << 62})
 	f.mu.Unlock()
 	if err := do(); err != nil {
 		return err
@@ -135,7 +133,7 @@ func (f *faults) disturb(do func() error) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.outages[i].to = f.now()
+	f.outages[i].to = f.Now()
 	return nil
 }
 
@@ -187,12 +185,12 @@ func (f *faults) moveLeader(ctx context.Context) error {
 
 // compact forgets what the truth has been told of, since its watch must never be cancelled.
 func (f *faults) compact(ctx context.Context) error {
-	c := Compaction{Revision: f.truth.newest() - f.rng.Int64N(80)*f.rng.Int64N(2), Call: f.now()}
+	c := Compaction{Revision: f.truth.Newest() - f.rng.Int64N(80)*f.rng.Int64N(2), Call: f.Now()}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err := pb.NewKVClient(pick(f.rng, f.admins)).Compact(ctx, &pb.CompactionRequest{Revision: c.Revision, Physical: chance(f.rng, 30)})
 	if err == nil {
-		c.Return = f.now()
+		c.Return = f.Now()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -32,15 +32,16 @@ func TestEtcdsProxyIsFoundOut(t *testing.T) {
 	s.Must(p.WaitReady(s.Ctx, target.Serves(addr)))
 	s.serve(&server{name: "grpc-proxy", addr: addr, proxy: true})
 
-	l := &load{site: s, truth: s.follow()}
+	f := s.follow()
 	older, back, illegal := 0, 0, 0
 	for older == 0 || back == 0 || illegal == 0 {
 		ctx, cancel := context.WithTimeout(s.Ctx, time.Second)
-		l.run(ctx)
+		s.Load.Run(ctx)
 		cancel()
-		truth, last := l.end() // fails when the test's time is over
+		truth, last, err := s.end(s.Ctx, f)
+		s.Must(err) // the test's time is over
 		older, back, illegal = 0, 0, 0
-		for _, v := range truth.Check(append(l.ops(), last), Promises{Disturbed: never}) {
+		for _, v := range truth.Check(append(s.ops(), last), Promises{Disturbed: never}) {
 			switch {
 			case strings.Contains(v.What, "is older than"):
 				older++
@@ -48,16 +49,16 @@ func TestEtcdsProxyIsFoundOut(t *testing.T) {
 				back++
 			}
 		}
-		for _, h := range l.histories {
+		for _, h := range s.histories {
 			if takenForLinearizable(h).Check() == porcupine.Illegal {
 				illegal++
 			}
 		}
 	}
 	t.Logf("of %d histories %d are not linearizable if all reads should be; %d answers are older than the newest, and %d than the connection was told",
-		len(l.histories), illegal, older, back)
-	if len(l.wrong) > 0 {
-		t.Errorf("%d histories are not linearizable, but linearizable reads are forwarded", len(l.wrong))
+		len(s.histories), illegal, older, back)
+	if len(s.wrong) > 0 {
+		t.Errorf("%d histories are not linearizable, but linearizable reads are forwarded", len(s.wrong))
 	}
 }
 

@@ -27,6 +27,7 @@ func TestReadsAreLinearizable(t *testing.T) {
 		{name: "two proxies over etcd", member: target.Etcd37, members: 1, proxies: [][]string{fixed, append(fixed, "--read-check-interval=3ms")}, late: 10 * time.Millisecond},
 		{name: "two proxies over three etcds", member: target.Etcd37, members: 3, memberArgs: quick, proxies: [][]string{fixed, fixed}, late: 20 * time.Millisecond},
 		{name: "two proxies over core", member: target.Core, members: 1, proxies: [][]string{fixed, fixed}, late: 5 * time.Millisecond},
+		{name: "two proxies over three cores", member: target.Core, members: 3, memberArgs: quick, proxies: [][]string{fixed, fixed}, late: 20 * time.Millisecond},
 		{name: "proxy over proxy over three etcds", member: target.Etcd37, members: 3, memberArgs: quick, proxies: [][]string{whole, fixed}, row: true},
 		{name: "hot ranges over etcd 3.5", member: target.Etcd35, members: 1, proxies: [][]string{hot, hot}, padding: 200},
 	} {
@@ -34,21 +35,21 @@ func TestReadsAreLinearizable(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, p)
 			truth := s.follow()
-			f, l := newFaults(s, truth), &load{site: s, truth: truth}
-			run(s, f, l)
-			l.finish(Promises{MaxStaleness: maxStaleness, Disturbed: f.disturbed, Compactions: f.compactions})
+			f := newFaults(s, truth)
+			run(s, f)
+			s.finish(truth, Promises{MaxStaleness: maxStaleness, Disturbed: f.disturbed, Compactions: f.compactions})
 			t.Log(f.done)
 		})
 	}
 }
 
 // run lets clients work while harm is done, for as long as the flags say.
-func run(s *site, f *faults, l *load) {
+func run(s *site, f *faults) {
 	ctx, cancel := context.WithTimeout(s.Ctx, *duration)
 	defer cancel()
 	harm := make(chan error, 1)
 	go func() { harm <- f.run(ctx) }()
-	l.run(ctx)
+	s.Load.Run(ctx)
 	cancel()
 	s.Must(<-harm)
 }

@@ -42,7 +42,7 @@ func TestAnswersSayHowOldTheyAre(t *testing.T) {
 
 	last := s.do(s.Ctx, plain(next.put(s.rng)), 0, s.servers[away].links[0])
 	s.Must(last.Err)
-	known, err := truth.upTo(s.Ctx, last.Revision)
+	known, err := truth.UpTo(s.Ctx, last.Revision)
 	s.Must(err)
 	for _, v := range known.Check(append(d.ops, last), Promises{MaxStaleness: maxStaleness, Disturbed: never}) {
 		t.Error(v)

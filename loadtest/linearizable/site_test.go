@@ -9,7 +9,6 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/peer"
 
 	"weir/loadtest/target"
 	"weir/loadtest/target/targettest"
@@ -33,26 +32,13 @@ const testTimeout = 90 * time.Second
 // site is a cluster, the proxies before it, and connections to all of them.
 type site struct {
 	*targettest.Site
+	*Load
 	place
-	rng     *rand.Rand
-	admins  []*grpc.ClientConn // to each member
-	servers []*server
-	begun   time.Time
-	conns   conns
-	lines   []*targettest.Relay // to members, of the first proxy if it is late
-	hits    hits                // of all proxies
+	rng    *rand.Rand
+	admins []*grpc.ClientConn  // to each member
+	lines  []*targettest.Relay // to members, of the first proxy if it is late
+	hits   hits                // of all proxies
 }
-
-// server is where clients go.
-type server struct {
-	name  string
-	addr  string
-	proxy bool
-	links []*link
-}
-
-// linksEach is how many connections there are to each server. Clients share them.
-const linksEach = 4
 
 func newSite(t *testing.T, p place) *site {
 	t.Helper()
@@ -60,8 +46,15 @@ func newSite(t *testing.T, p place) *site {
 		Site: targettest.NewSite(t, bin, p.member, targettest.SiteOptions{
 			Timeout: testTimeout + *duration, Members: p.members, MemberArgs: p.memberArgs,
 		}),
-		place: p, rng: targettest.Random(t, *seed), begun: time.Now(),
+		place: p, rng: targettest.Random(t, *seed),
 	}
+	s.Load = NewLoad(s.rng)
+	s.Padding, s.NoStream, s.Most = p.padding, p.member == target.Etcd35, *histories
+	t.Cleanup(func() {
+		if err := s.Load.Close(); err != nil {
+			t.Errorf("close connections: %v", err)
+		}
+	})
 	endpoints := s.Cluster.Endpoints()
 	for i, args := range p.proxies {
 		way := endpoints
@@ -117,38 +110,44 @@ func (s *site) startProxy(endpoints []string, args ...string) *server {
 // serve lets clients go to a server.
 func (s *site) serve(at *server) *server {
 	s.Helper()
-	for range linksEach {
-		at.links = append(at.links, s.link(at))
-	}
-	s.servers = append(s.servers, at)
+	at, err := s.add(at)
+	s.Must(err)
 	return at
 }
 
-// now is the time since the beginning of the test.
-func (s *site) now() time.Duration { return time.Since(s.begun) }
-
-// link is a connection to a server, made again whenever it breaks.
-type link struct {
-	server *server
-	kv     pb.KVClient
-}
-
-func (s *site) link(to *server) *link {
+// follow learns the truth at members: at those at the endpoints, or at all if none are given.
+func (s *site) follow(endpoints ...string) *Follower {
 	s.Helper()
-	cc := targettest.Dial(s, to.addr, grpc.WithContextDialer(s.conns.dial))
-	return &link{to, pb.NewKVClient(cc)}
+	if len(endpoints) == 0 {
+		endpoints = s.Cluster.Endpoints()
+	}
+	f, err := Follow(endpoints)
+	s.Must(err)
+	s.Cleanup(f.Close)
+	return f
 }
 
-// do sends a request, waiting for the server if it is away, and notes how it ended.
-func (s *site) do(ctx context.Context, r Request, client int, on *link) *Op {
-	o := &Op{Request: r, Server: on.server.name, Proxy: on.server.proxy, Client: client, Call: s.now()}
-	var by peer.Peer
-	o.Response, o.Err = r.Send(ctx, on.kv, grpc.Peer(&by), grpc.WaitForReady(true))
-	o.Return = s.now()
-	if id, ok := by.LocalAddr.(connID); ok {
-		o.Conn = int64(id)
-	} else if o.Err == nil {
-		o.Response, o.Err = nil, fmt.Errorf("the answer came over %v, not over a connection of ours", by.LocalAddr)
+// finish compares everything with the truth.
+func (s *site) finish(f *Follower, p Promises) {
+	s.Helper()
+	v, err := s.Judge(s.Ctx, f, p)
+	s.Must(err)
+	s.Log(v.Summary)
+	logs := map[string]string{}
+	for _, m := range s.Cluster.Members {
+		logs[m.Name] = m.Log()
 	}
-	return o
+	for i, p := range s.Proxies {
+		s.countHits(p)
+		logs[fmt.Sprintf("proxy-%d", i+1)] = p.Log()
+	}
+	s.Logf("from memory: %+v", s.hits)
+	if len(s.Proxies) > 0 && (s.hits.Linearizable == 0 || s.hits.Serializable == 0) {
+		s.Error("nothing was read from memory: the test proves nothing")
+	}
+	wrong, err := v.Errors(logs)
+	for _, w := range wrong {
+		s.Error(w)
+	}
+	s.Must(err)
 }

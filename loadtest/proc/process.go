@@ -74,6 +74,9 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
+// ExitError says how the process ended, which it must have; nil for success.
+func (p *Process) ExitError() error { return p.err }
+
 // Log is what the process printed, on both streams and over all its restarts.
 func (p *Process) Log() string { return p.log.String() }
 

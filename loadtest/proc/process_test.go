@@ -97,31 +97,30 @@ func waitForLog(t *testing.T, p *Process, text string) {
 
 func TestPausedProcessGoesOnWhenResumed(t *testing.T) {
 	p := shell(t, `while :; do echo tick; sleep 0.01; done`)
-	waitForLog(t, p, "tick")
-	if err := p.Pause(); err != nil {
-		t.Fatal(err)
-	}
-	waitForState(t, p, "T")
-	if err := p.Resume(); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		waitForLog(t, p, p.Log()+"tick")
+		if err := p.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T ") { // proc_pid_stat(5)
+			t.Errorf("a paused process is in state %.1q", state)
+		}
+		if err := p.Resume(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	waitForLog(t, p, p.Log()+"tick")
 }
 
-// waitForState waits until the process is in a state of proc(5).
-func waitForState(t *testing.T, p *Process, state string) {
-	t.Helper()
-	if err := p.WaitReady(t.Context(), func(context.Context) error {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
-		if err != nil {
-			return err
-		}
-		if _, rest, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(rest, state+" ") {
-			return fmt.Errorf("it is in state %.1q", rest)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
+func TestPauseOfAProcessThatHasEnded(t *testing.T) {
+	p := shell(t, `exit 0`)
+	<-p.Exited()
+	if err := p.Pause(); err != nil {
+		t.Error(err)
 	}
 }
 

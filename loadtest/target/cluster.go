@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"weir/loadtest/network"
 	"weir/loadtest/proc"
 )
 
@@ -14,6 +17,12 @@ import (
 type Cluster struct {
 	// Members serve when StartCluster returns. A caller may kill, pause and restart each.
 	Members []*Member
+
+	program proc.Program
+	path    string // of the program
+	dir     string // of the members' data
+	options ClusterOptions
+	placed  int // so many members there have been
 }
 
 // Member is one member of a cluster.
@@ -22,6 +31,9 @@ type Member struct {
 	Name    string
 	Peer    string // host:port where the other members reach it
 	DataDir string
+
+	args []string
+	host int // in a network
 }
 
 // ClusterOptions are how a cluster is started. The zero value is as plain as can be.
@@ -30,6 +42,8 @@ type ClusterOptions struct {
 	Args    []string // added to the command line of each member
 	// PeerVia, if set, is asked for the address at which the other members shall reach the one that listens on addr.
 	PeerVia func(addr string) string
+	// Network, if set, has the members on its first hosts.
+	Network *network.Network
 }
 
 // StartCluster starts members with empty stores, whose data will be in directories below dir, and returns when each of
@@ -47,36 +61,82 @@ func (c *Cluster) start(ctx context.Context, bin *proc.Bin, program proc.Program
 	if err != nil {
 		return err
 	}
-	var (
-		members []*Member
-		args    [][]string
-	)
-	for i := range n {
-		m := &Member{Name: fmt.Sprintf("m%d", i+1), DataDir: filepath.Join(dir, fmt.Sprintf("m%d", i+1)), Server: &Server{}}
-		if m.Addr, err = proc.FreeAddr(); err != nil {
+	c.program, c.path, c.dir, c.options = program, path, dir, o
+	var members []*Member
+	for range n {
+		m, err := c.Next()
+		if err != nil {
 			return err
 		}
-		if m.Peer, err = proc.FreeAddr(); err != nil {
-			return err
-		}
-		own := append(MemberArgs(m.Name, m.DataDir, m.Addr, m.Peer), o.Args...)
-		if o.PeerVia != nil {
-			m.Peer = o.PeerVia(m.Peer)
-			own = append(own, "--initial-advertise-peer-urls=http://"+m.Peer)
-		}
-		members, args = append(members, m), append(args, own)
+		members = append(members, m)
 	}
-	for i, m := range members {
-		own := args[i]
+	for _, m := range members {
+		var more []string
 		if n > 1 {
-			own = append(own, "--initial-cluster="+InitialCluster(members))
+			more = append(more, "--initial-cluster="+InitialCluster(members))
 		}
-		if m.Process, err = proc.Start(string(program)+" "+m.Name, path, own, nil); err != nil {
+		if err := c.run(m, more...); err != nil {
 			return err
 		}
-		c.Members = append(c.Members, m)
 	}
 	return c.WaitReady(ctx)
+}
+
+// Next is a member that does not run yet, for Join. Its Peer is what the cluster has to be told before.
+func (c *Cluster) Next() (*Member, error) {
+	name := fmt.Sprintf("m%d", c.placed+1)
+	return c.place(name, name)
+}
+
+// Elsewhere is a member of the same name at another place, for Join: with another address, on another host if there is a network,
+// and with another directory, which is not there yet.
+func (c *Cluster) Elsewhere(m *Member) (*Member, error) {
+	return c.place(m.Name, fmt.Sprintf("%s-at-%d", m.Name, c.placed+1))
+}
+
+func (c *Cluster) place(name, dir string) (m *Member, err error) {
+	m = &Member{Server: &Server{}, Name: name, DataDir: filepath.Join(c.dir, dir), host: c.placed}
+	c.placed++
+	if n := c.options.Network; n != nil {
+		m.Addr, m.Peer = net.JoinHostPort(n.Addr(m.host), "2379"), net.JoinHostPort(n.Addr(m.host), "2380")
+	} else if m.Addr, m.Peer, err = twoFreeAddrs(); err != nil {
+		return nil, err
+	}
+	m.args = append(MemberArgs(m.Name, m.DataDir, m.Addr, m.Peer), c.options.Args...)
+	if c.options.PeerVia != nil {
+		m.Peer = c.options.PeerVia(m.Peer)
+		m.args = append(m.args, "--initial-advertise-peer-urls=http://"+m.Peer)
+	}
+	return m, nil
+}
+
+// run starts a member, whose arguments are what it was given and more.
+func (c *Cluster) run(m *Member, more ...string) error {
+	if err := c.StartAs(m, more...); err != nil {
+		return err
+	}
+	c.Members = append(c.Members, m)
+	return nil
+}
+
+// StartAs starts a member that does not run, with more arguments than are its own.
+func (c *Cluster) StartAs(m *Member, more ...string) (err error) {
+	command := slices.Concat([]string{c.path}, m.args, more)
+	if c.options.Network != nil {
+		command = c.options.Network.Command(m.host, command...)
+	}
+	m.Process, err = proc.Start(string(c.program)+" "+m.Name, command[0], command[1:], nil)
+	return err
+}
+
+// Join starts a member that the cluster has been told of. It does not wait for it.
+func (c *Cluster) Join(m *Member) error {
+	return c.run(m, "--initial-cluster="+InitialCluster(append(slices.Clone(c.Members), m)), "--initial-cluster-state=existing")
+}
+
+// Forget lets a member that was removed from the cluster, and has ended, be no part of it any more.
+func (c *Cluster) Forget(m *Member) {
+	c.Members = slices.DeleteFunc(c.Members, func(other *Member) bool { return other == m })
 }
 
 // InitialCluster is what the flag --initial-cluster wants to know of all members.

@@ -50,7 +50,16 @@ func (s *Server) Get(ctx context.Context, path string) (string, error) {
 
 // Metric is the sum of the metrics whose name and labels begin so; 0 if there are none.
 func (s *Server) Metric(ctx context.Context, name string) (int, error) {
-	body, err := s.Get(ctx, "/metrics")
+	return s.metric(ctx, "/metrics", name)
+}
+
+// ProxyMetric is Metric of what a proxy of weir says of itself. Unlike its status everybody may see it.
+func (s *Server) ProxyMetric(ctx context.Context, name string) (int, error) {
+	return s.metric(ctx, "/proxy/metrics", name)
+}
+
+func (s *Server) metric(ctx context.Context, path, name string) (int, error) {
+	body, err := s.Get(ctx, path)
 	if err != nil {
 		return 0, err
 	}
@@ -68,7 +77,8 @@ func (s *Server) Metric(ctx context.Context, name string) (int, error) {
 	return int(sum), nil
 }
 
-// Status decodes what weir's proxy says of itself, which is JSON, into a struct of what the caller wants to know.
+// Status decodes what weir's proxy says of itself, which is JSON, into a struct of what the caller wants to know. Authentication
+// must be off.
 func (s *Server) Status(ctx context.Context, into any) error {
 	body, err := s.Get(ctx, "/weir/status")
 	if err != nil {

@@ -2,55 +2,52 @@ package target
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 )
 
 // WaitUnshared waits until no proxy answers from memory what is asked without identity. They may go on with that for a
 // second after authentication was switched on.
-func (t *Target) WaitUnshared(ctx context.Context) error {
-	// There is no signal for it, so this asks, often enough that tests do not wait for it.
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
+func (t *Target) WaitUnshared(ctx context.Context) error { return t.waitSharing(ctx, false) }
+
+// WaitShared waits until every proxy answers from memory what is asked without identity. They begin with that within a second after
+// authentication was switched off, and end the watches that were forwarded until then.
+func (t *Target) WaitShared(ctx context.Context) error { return t.waitSharing(ctx, true) }
+
+func (t *Target) waitSharing(ctx context.Context, want bool) error {
 	for _, s := range t.servers[len(t.servers)-t.Kind.Proxies():] {
-		for {
-			shared, err := s.shares(ctx)
-			if err != nil {
-				return err
-			}
-			if !shared {
-				break
-			}
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return fmt.Errorf("%s answers from memory although authentication is on: %w", s.Name(), ctx.Err())
-			}
+		if err := s.WaitSharing(ctx, want); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// shares asks a proxy of weir whether it answers from memory.
-func (s *Server) shares(ctx context.Context) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr+"/weir/status", nil)
+// WaitSharing waits until a proxy of weir answers from memory, or no longer does.
+func (s *Server) WaitSharing(ctx context.Context, want bool) error {
+	// There is no signal for it, so this asks, often enough that tests do not wait for it.
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		shared, _, err := s.Sharing(ctx)
+		if err != nil || shared == want {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until what %s says of answers from memory is %v: %w", s.Name(), want, ctx.Err())
+		}
+	}
+}
+
+// Sharing is whether a proxy of weir answers from memory, and with authentication on upstream. It is read in the metrics, which
+// everybody may see.
+func (s *Server) Sharing(ctx context.Context) (shared, guarded bool, err error) {
+	open, err := s.ProxyMetric(ctx, "weir_upstream_shared")
 	if err != nil {
-		return false, fmt.Errorf("make a request for the status of %s: %w", s.Name(), err)
+		return false, false, err
 	}
-	r, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false, fmt.Errorf("ask %s for its status: %w", s.Name(), err)
-	}
-	defer r.Body.Close()
-	var said struct {
-		Upstream struct {
-			Shared bool `json:"shared"`
-		} `json:"upstream"`
-	}
-	if err := json.NewDecoder(r.Body).Decode(&said); err != nil {
-		return false, fmt.Errorf("read the status of %s: %w", s.Name(), err)
-	}
-	return said.Upstream.Shared, nil
+	judged, err := s.ProxyMetric(ctx, "weir_upstream_guarded")
+	return open == 1, judged == 1, err
 }

@@ -5,14 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"time"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"weir/loadtest/proc"
@@ -33,6 +30,11 @@ const (
 	ProxyEtcd36   Kind = "proxy-over-etcd-3.6"
 	ProxyEtcd35   Kind = "proxy-over-etcd-3.5"
 
+	// Three members, of which the clients' one does not lead, at first.
+	Etcd37Of3    Kind = "etcd-3.7-of-3"
+	CoreOf3      Kind = "core-of-3"
+	ProxyCoreOf3 Kind = "proxy-over-core-of-3"
+
 	// Two proxies, the second before the first.
 	ProxyProxyCore   Kind = "proxy-over-proxy-over-core"
 	ProxyProxyEtcd37 Kind = "proxy-over-proxy-over-etcd-3.7"
@@ -43,7 +45,10 @@ const (
 
 // Kinds are those that must keep the promises of etcd's API, plain etcds first.
 func Kinds() []Kind {
-	return []Kind{Etcd37, Etcd36, Etcd35, Core, ProxyCore, ProxyProxyCore, ProxyEmbedded, ProxyEtcd37, ProxyEtcd36, ProxyEtcd35}
+	return []Kind{
+		Etcd37, Etcd37Of3, Etcd36, Etcd35, Core, CoreOf3, ProxyCore, ProxyCoreOf3, ProxyProxyCore, ProxyEmbedded,
+		ProxyEtcd37, ProxyEtcd36, ProxyEtcd35,
+	}
 }
 
 // API is the minor version of etcd 3 whose API the kind answers.
@@ -62,15 +67,15 @@ func (k Kind) API() int {
 // how many processes of that there are in a row.
 func (k Kind) parts() (member, proxy proc.Program, proxies int) {
 	switch k {
-	case Etcd37:
+	case Etcd37, Etcd37Of3:
 		return proc.Etcd37, "", 0
 	case Etcd36:
 		return proc.Etcd36, "", 0
 	case Etcd35:
 		return proc.Etcd35, "", 0
-	case Core:
+	case Core, CoreOf3:
 		return proc.Core, "", 0
-	case ProxyCore:
+	case ProxyCore, ProxyCoreOf3:
 		return proc.Core, proc.Proxy, 1
 	case ProxyProxyCore:
 		return proc.Core, proc.Proxy, 2
@@ -97,6 +102,18 @@ func (k Kind) Member() proc.Program {
 	return member
 }
 
+// Members is how many members there are; 0 if none is a process of its own.
+func (k Kind) Members() int {
+	switch k {
+	case Etcd37Of3, CoreOf3, ProxyCoreOf3:
+		return 3
+	case ProxyEmbedded:
+		return 0
+	default:
+		return 1
+	}
+}
+
 // Proxies is how many proxies there are in a row before the data.
 func (k Kind) Proxies() int {
 	_, _, proxies := k.parts()
@@ -110,7 +127,7 @@ type Target struct {
 	Endpoint string
 
 	tls     *TLS      // that clients use
-	servers []*Server // the one that holds the data first, the one at the endpoint last
+	servers []*Server // those that hold the data first, the one at the endpoint last
 }
 
 // Build builds what Start needs for a kind, which Start does too: this takes the time of the build out of Start's.
@@ -154,7 +171,9 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, o Option
 	if member == "" && proxy == "" {
 		return errors.New("there is no such target")
 	}
-	if member != "" {
+	switch t.Kind.Members() {
+	case 0:
+	case 1:
 		addr, peer, err := twoFreeAddrs()
 		if err != nil {
 			return err
@@ -168,17 +187,25 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, o Option
 		if err := t.add(ctx, bin, member, addr, args, own); err != nil {
 			return err
 		}
+	default:
+		if err := t.addCluster(ctx, bin, member, data, o); err != nil {
+			return err
+		}
 	}
 	if proxy == "" {
 		return nil
 	}
+	var members []string
+	for _, s := range t.servers {
+		members = append(members, s.Addr)
+	}
 	for range proxies - 1 {
-		inner, err := StartProxy(ctx, bin, []string{t.Endpoint}, o.ProxyArgs...)
+		inner, err := StartProxy(ctx, bin, members, o.ProxyArgs...)
 		if err != nil {
 			return err
 		}
 		t.servers = append(t.servers, inner)
-		t.Endpoint = inner.Addr
+		members = []string{inner.Addr}
 	}
 	addr, err := proc.FreeAddr()
 	if err != nil {
@@ -189,11 +216,53 @@ func (t *Target) start(ctx context.Context, bin *proc.Bin, data string, o Option
 		args = append([]string{"grpc-proxy", "start"}, args...)
 	}
 	if member != "" {
-		args = append(args, "--endpoints="+t.Endpoint)
+		args = append(args, "--endpoints="+strings.Join(members, ","))
 	} else {
 		args = append(append(args, "--embedded", "--data-dir="+data), o.MemberArgs...)
 	}
 	return t.add(ctx, bin, proxy, addr, append(args, o.ProxyArgs...), o.TLS)
+}
+
+// addCluster starts members, with the endpoint at one that does not lead.
+func (t *Target) addCluster(ctx context.Context, bin *proc.Bin, program proc.Program, data string, o Options) error {
+	if o.TLS != nil && t.Kind.Proxies() == 0 {
+		return errors.New("several members serve plaintext only")
+	}
+	c, err := StartCluster(ctx, bin, program, data, ClusterOptions{Members: t.Kind.Members(), Args: o.MemberArgs})
+	if err != nil {
+		return err
+	}
+	for _, m := range c.Members {
+		t.servers = append(t.servers, m.Server)
+	}
+	for i, s := range t.servers {
+		leads, err := leads(ctx, s.Addr)
+		if err != nil {
+			return err
+		}
+		if leads {
+			t.servers[0], t.servers[i] = t.servers[i], t.servers[0]
+		}
+	}
+	t.Endpoint = t.servers[len(t.servers)-1].Addr
+	return nil
+}
+
+// leads tells whether a member believes to be the leader.
+func leads(ctx context.Context, addr string) (bool, error) {
+	conn, err := Dial(addr)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	r, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
+	if status.Convert(err).Message() == status.Convert(rpctypes.ErrGRPCUserEmpty).Message() {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask %s who leads: %w", addr, err)
+	}
+	return r.Leader == r.Header.MemberId, nil
 }
 
 // add starts a server, at which the endpoint is from now on.
@@ -236,68 +305,42 @@ func MemberArgs(name, dataDir, clientAddr, peerAddr string) []string {
 	}
 }
 
-// Serves asks for a linearizable read at addr, which is answered, or refused for want of an identity, only when the whole
-// path to a leader works.
-func Serves(addr string) func(context.Context) error { return serves(addr, nil) }
+// stores are the servers that hold the data.
+func (t *Target) stores() []*Server { return t.servers[:max(1, t.Kind.Members())] }
 
-func serves(addr string, tls *TLS) func(context.Context) error {
-	return func(ctx context.Context) error {
-		conn, err := dial(addr, tls)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		_, err = pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("ready"), CountOnly: true})
-		if status.Convert(err).Message() == status.Convert(rpctypes.ErrGRPCUserEmpty).Message() {
-			return nil
-		}
-		return err
+// KillStore ends the processes that hold the data with SIGKILL and waits for their end.
+func (t *Target) KillStore() error {
+	var errs []error
+	for _, s := range t.stores() {
+		errs = append(errs, s.Kill())
 	}
+	return errors.Join(errs...)
 }
 
-// Dial opens a connection for raw requests. It reconnects quickly, since the tests stop and start servers, and takes
-// answers of any size.
-func Dial(addr string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
-	return dial(addr, nil, more...)
+// StartStore starts those processes again, which must have ended.
+func (t *Target) StartStore() error {
+	var errs []error
+	for _, s := range t.stores() {
+		errs = append(errs, s.Restart())
+	}
+	return errors.Join(errs...)
 }
-
-func dial(addr string, t *TLS, more ...grpc.DialOption) (*grpc.ClientConn, error) {
-	creds := insecure.NewCredentials()
-	if t != nil {
-		creds = credentials.NewTLS(t.Client.Clone())
-	}
-	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1 << 30)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond},
-			MinConnectTimeout: 5 * time.Second,
-		}),
-	}
-	conn, err := grpc.NewClient("passthrough:///"+addr, append(opts, more...)...)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addr, err)
-	}
-	return conn, nil
-}
-
-// KillStore ends the process that holds the data with SIGKILL and waits for its end.
-func (t *Target) KillStore() error { return t.servers[0].Kill() }
-
-// StartStore starts that process again, which must have ended.
-func (t *Target) StartStore() error { return t.servers[0].Restart() }
 
 // RestartStore is StartStore, and waits until the whole target serves.
 func (t *Target) RestartStore(ctx context.Context) error {
 	if err := t.StartStore(); err != nil {
 		return err
 	}
-	return t.servers[0].WaitReady(ctx, serves(t.Endpoint, t.tls))
+	for _, s := range t.stores() {
+		if err := s.WaitReady(ctx, serves(t.Endpoint, t.tls)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// StoreAddr is host:port of the process that holds the data. It is the endpoint if there is no proxy.
+// StoreAddr is host:port of a process that holds the data: of the first of several. It is the endpoint if there is but one
+// process.
 func (t *Target) StoreAddr() string { return t.servers[0].Addr }
 
 // ClientTLS is how clients connect to the endpoint; nil for plaintext.
@@ -311,7 +354,7 @@ func (t *Target) ClientTLS() *tls.Config {
 // Dial is a connection to the endpoint.
 func (t *Target) Dial() (*grpc.ClientConn, error) { return dial(t.Endpoint, t.tls) }
 
-// Servers are all servers, the one that holds the data first, the one at the endpoint last. They may be the same.
+// Servers are all servers, those that hold the data first, the one at the endpoint last. They may be the same.
 func (t *Target) Servers() []*Server { return t.servers }
 
 // Processes are those of the servers.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/loadtest/network"
 	"weir/loadtest/proc"
 	"weir/loadtest/target"
 )
@@ -27,24 +28,35 @@ type Site struct {
 
 // SiteOptions are what a site is made of besides its kind.
 type SiteOptions struct {
-	Timeout    time.Duration // of the test
+	Timeout    time.Duration // of the test, without the building of programs
 	Members    int           // 0 is 1
 	MemberArgs []string
-	ProxyArgs  []string // of each proxy
-	NoProxies  bool     // as yet: they will be started with StartProxies
-	RelayWay   bool     // the first proxy is told of the first member only, and reaches it through a relay
-	RelayPeers bool     // what members say to each other goes through relays
+	ProxyArgs  []string         // of each proxy
+	NoProxies  bool             // as yet: they will be started with StartProxies
+	RelayWay   bool             // the first proxy is told of the first member only, and reaches it through a relay
+	RelayPeers bool             // what members say to each other goes through relays
+	Network    *network.Network // if set, the members are on its first hosts
 }
 
 // NewSite starts a site, of weir's proxies only, and returns when it serves.
 func NewSite(t *testing.T, bin *proc.Bin, kind target.Kind, o SiteOptions) *Site {
 	t.Helper()
+	// What nobody has built yet takes as long as the machine needs for it, which is not the test's time.
+	programs := []proc.Program{kind.Member()}
+	if kind.Proxies() > 0 {
+		programs = append(programs, proc.Proxy)
+	}
+	for _, p := range programs {
+		if _, err := bin.Build(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), o.Timeout)
 	t.Cleanup(cancel)
 	s := &Site{T: t, Kind: kind, Ctx: ctx, ProxyArgs: o.ProxyArgs, bin: bin}
 	// No test of a site takes away a machine's power, and what a killed process has written stays. Waiting for a disk
 	// that other tests keep busy would only decide how many writes fit into a test's time.
-	c := target.ClusterOptions{Members: o.Members, Args: append([]string{"--unsafe-no-fsync"}, o.MemberArgs...)}
+	c := target.ClusterOptions{Members: o.Members, Network: o.Network, Args: append([]string{"--unsafe-no-fsync"}, o.MemberArgs...)}
 	if o.RelayPeers {
 		c.PeerVia = func(addr string) string {
 			r := s.RelayTo(addr, 0)

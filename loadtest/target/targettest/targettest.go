@@ -21,6 +21,12 @@ import (
 
 // Main opens the folder of built programs for a TestMain, runs the tests, and ends the process.
 func Main(m *testing.M, bin **proc.Bin) {
+	Prepare(bin)
+	os.Exit(m.Run())
+}
+
+// Prepare is what Main does before the tests, for a TestMain that has more to do.
+func Prepare(bin **proc.Bin) {
 	// Tests with real processes wait far more than they compute.
 	err := flag.Set("test.parallel", "64")
 	if err == nil {
@@ -30,7 +36,6 @@ func Main(m *testing.M, bin **proc.Bin) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
 }
 
 // startTimeout is generous: several packages of tests and builds share the machine.

@@ -1,0 +1,27 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+)
+
+func key(i int) []byte { return fmt.Appendf(nil, "bench/%08d", i) }
+
+// fill puts n keys, the i-th of which is keyOf(i), so many in each transaction.
+func fill(ctx context.Context, conn *grpc.ClientConn, n, inTxn int, keyOf func(i int) []byte, value []byte) error {
+	kv := pb.NewKVClient(conn)
+	for i := 0; i < n; i += inTxn {
+		txn := &pb.TxnRequest{}
+		for j := i; j < min(i+inTxn, n); j++ {
+			txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
+				RequestPut: &pb.PutRequest{Key: keyOf(j), Value: value}}})
+		}
+		if _, err := kv.Txn(ctx, txn); err != nil {
+			return err
+		}
+	}
+	return nil
+}

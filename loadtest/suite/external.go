@@ -1,0 +1,185 @@
+package suite
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"weir/loadtest/client"
+	"weir/loadtest/proc"
+	"weir/loadtest/report"
+)
+
+// External is a system that runs already: an etcd, a weir, or whatever answers etcd's API.
+//
+// Scenarios leave nothing there: their keys begin with Prefix, below which nothing may be, and are deleted when each scenario has
+// ended; leases are revoked. But the store's revision is another then, and its history longer. Keys that could not be deleted are a
+// failure in the report, which says how to delete them.
+type External struct {
+	Name      string
+	Endpoints []string    // host:port each
+	TLS       *tls.Config // nil for plaintext
+	// User and Password are for etcd's authentication; none if User is "". The user needs to read and write below Prefix. Tokens are
+	// renewed between turns only: one that expires within a turn, as those do that are made as JWTs, fails it.
+	User, Password string
+	// PIDs are processes on this machine whose processor time and memory are measured; may be none.
+	PIDs []int
+}
+
+// answerPatience is how long a system may take for what it is asked for outside of what is measured.
+const answerPatience = patience
+
+func (e External) host() host { return &externalHost{e} }
+
+type externalHost struct{ External }
+
+func (h *externalHost) describe(ctx context.Context) report.System {
+	s := report.System{Name: h.Name, External: true, Caveat: "It ran already: how it is configured, what else it does, and what its " +
+		"machines are like, is not known here."}
+	system, err := h.system(ctx)
+	for i, addr := range h.Endpoints {
+		said := err
+		if err == nil {
+			said = h.ask(ctx, system, i, func(ctx context.Context, conn *grpc.ClientConn) error {
+				r, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
+				if err == nil {
+					s.Programs = append(s.Programs, fmt.Sprintf("%s at %s", r.Version, addr))
+				}
+				return err
+			})
+		}
+		if said != nil {
+			s.Programs = append(s.Programs, fmt.Sprintf("unknown at %s: %v", addr, said))
+		}
+	}
+	return s
+}
+
+// system is the system, with a token if it wants one.
+func (h *externalHost) system(ctx context.Context) (*System, error) {
+	s := &System{Name: h.Name, Endpoints: h.Endpoints, Store: h.Endpoints, Client: client.Config{TLS: h.TLS}, servers: h}
+	return s, h.renew(ctx, s)
+}
+
+// ask asks the i-th endpoint something. Its errors name the endpoint.
+func (h *externalHost) ask(ctx context.Context, s *System, i int, what func(context.Context, *grpc.ClientConn) error) error {
+	conn, err := s.DialStore(i)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	if err := what(ctx, conn); err != nil {
+		return fmt.Errorf("%s: %w", h.Endpoints[i], err)
+	}
+	return nil
+}
+
+// start asks each endpoint for a linearizable read, and sees to it that no keys of others are in the way.
+func (h *externalHost) start(ctx context.Context, _ Scenario) (*System, error) {
+	s, err := h.system(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range h.Endpoints {
+		if err := h.ask(ctx, s, i, func(ctx context.Context, conn *grpc.ClientConn) error {
+			r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix), CountOnly: true})
+			if err == nil && r.Count > 0 {
+				err = fmt.Errorf("there are %d keys below %s already, of somebody else or of a run that was killed: delete them first", r.Count, Prefix)
+			}
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (h *externalHost) processes() []process {
+	var all []process
+	for _, pid := range h.PIDs {
+		all = append(all, process{
+			name: "process-" + strconv.Itoa(pid), role: roleStore,
+			cpu:    func() (time.Duration, error) { return proc.CPUOf(pid) },
+			memory: func() (int64, error) { return proc.MemoryOf(pid) },
+		})
+	}
+	return all
+}
+
+func (h *externalHost) requests(context.Context) (map[string]float64, error) { return nil, nil }
+
+func (h *externalHost) alive() error { return nil }
+
+// renew gets a new token: etcd forgets simple ones that nobody has used for five minutes.
+func (h *externalHost) renew(ctx context.Context, s *System) error { return h.renewAt(ctx, s, 0) }
+
+// renewAt gets it from the i-th endpoint.
+func (h *externalHost) renewAt(ctx context.Context, s *System, i int) error {
+	if h.User == "" {
+		return nil
+	}
+	s.Client.Token = ""
+	return h.ask(ctx, s, i, func(ctx context.Context, conn *grpc.ClientConn) error {
+		r, err := pb.NewAuthClient(conn).Authenticate(ctx, &pb.AuthenticateRequest{Name: h.User, Password: h.Password})
+		if err != nil {
+			return fmt.Errorf("authenticate %s: %w", h.User, err)
+		}
+		s.Client.Token = r.Token
+		return nil
+	})
+}
+
+// clear deletes the keys, by whichever endpoint does it. Leases are revoked by the loads that were granted them, or expire.
+func (h *externalHost) clear(ctx context.Context, s *System) error {
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	for i := range h.Endpoints {
+		err := h.renewAt(ctx, s, i)
+		if err == nil {
+			err = h.ask(ctx, s, i, func(ctx context.Context, conn *grpc.ClientConn) error {
+				_, err := pb.NewKVClient(conn).DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix)})
+				return err
+			})
+		}
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("there may be keys below %s that were not deleted, which `%s` does: %w", Prefix, h.deletion(), errors.Join(errs...))
+}
+
+// deletion is the command that deletes the keys, without what it takes for TLS.
+func (h *externalHost) deletion() string {
+	scheme, user := "", ""
+	if h.TLS != nil {
+		scheme = "https://"
+	}
+	if h.User != "" {
+		user = " --user=" + h.User // it asks for the password
+	}
+	return "etcdctl --endpoints=" + scheme + strings.Join(h.Endpoints, ","+scheme) + user + " del --prefix " + Prefix
+}
+
+// token is a client's identity, as etcd gave it to the client; "" for none.
+type token string
+
+// GetRequestMetadata is what identifies each request.
+func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	if t == "" {
+		return nil, nil
+	}
+	return map[string]string{"token": string(t)}, nil
+}
+
+// RequireTransportSecurity says that a token is sent in plaintext too, as etcd's client does.
+func (token) RequireTransportSecurity() bool { return false }

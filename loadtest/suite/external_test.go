@@ -1,0 +1,241 @@
+package suite
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/authpb"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"weir/loadtest/client"
+	"weir/loadtest/proc"
+	"weir/loadtest/target"
+	"weir/loadtest/target/targettest"
+)
+
+// running is an etcd with TLS that runs already, and somebody's connection to it.
+func running(t *testing.T) (External, *target.Target, *grpc.ClientConn) {
+	t.Helper()
+	dir := t.TempDir()
+	tls, err := target.NewTLS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tg := targettest.StartWith(t, bin, target.Etcd37, filepath.Join(dir, "data"), target.Options{TLS: tls, MemberArgs: []string{target.CheapPasswords}})
+	conn, err := tg.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return External{Name: "theirs", Endpoints: []string{tg.Endpoint}, TLS: tg.ClientTLS()}, tg, conn
+}
+
+// addUser has a user bench who may read and write below Prefix alone, and switches authentication on.
+func addUser(t *testing.T, conn *grpc.ClientConn, password string) {
+	t.Helper()
+	auth := pb.NewAuthClient(conn)
+	var errs [7]error
+	_, errs[0] = auth.UserAdd(t.Context(), &pb.AuthUserAddRequest{Name: "root", Password: "root"})
+	_, errs[1] = auth.UserGrantRole(t.Context(), &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})
+	_, errs[2] = auth.UserAdd(t.Context(), &pb.AuthUserAddRequest{Name: "bench", Password: password})
+	_, errs[3] = auth.RoleAdd(t.Context(), &pb.AuthRoleAddRequest{Name: "bench"})
+	_, errs[4] = auth.RoleGrantPermission(t.Context(), &pb.AuthRoleGrantPermissionRequest{Name: "bench",
+		Perm: &authpb.Permission{PermType: authpb.READWRITE, Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix)}})
+	_, errs[5] = auth.UserGrantRole(t.Context(), &pb.AuthUserGrantRoleRequest{User: "bench", Role: "bench"})
+	_, errs[6] = auth.AuthEnable(t.Context(), &pb.AuthEnableRequest{})
+	for i, err := range errs {
+		if err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+	}
+}
+
+func TestExternalSystemWithTLSAndUser(t *testing.T) {
+	t.Parallel()
+	e, tg, conn := running(t)
+	if _, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: []byte("theirs"), Value: []byte("v")}); err != nil {
+		t.Fatal(err)
+	}
+	addUser(t, conn, "a:b")
+	e.User, e.Password, e.PIDs = "bench", "a:b", []int{tg.Processes()[0].Pid()}
+	o := short(t, "txn", "get-linearizable", "lease-keepalive")
+	o.External = []External{e}
+	r := runWhole(t, o)
+	if s := r.Systems[0]; !s.External || s.Base || s.Caveat == "" {
+		t.Errorf("system is %+v", s)
+	}
+	for _, s := range r.Scenarios {
+		turn := s.Results[0].Turns[0]
+		if turn.Operations == 0 || turn.Upstream != nil || len(turn.Processes) != 1 || turn.Processes[0].CPU == 0 {
+			t.Errorf("%s: %+v", s.Name, turn)
+		}
+	}
+	checkOnlyTheirs(t, e)
+}
+
+// checkOnlyTheirs sees to it that nothing is left but one key of somebody else's.
+func checkOnlyTheirs(t *testing.T, e External) {
+	t.Helper()
+	e.User, e.Password = "root", "root"
+	h := &externalHost{e}
+	s, err := h.system(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.ask(t.Context(), s, 0, func(ctx context.Context, conn *grpc.ClientConn) error {
+		all, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+		if err != nil {
+			return err
+		}
+		leases, err := pb.NewLeaseClient(conn).LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+		if err != nil {
+			return err
+		}
+		if len(all.Kvs) != 1 || string(all.Kvs[0].Key) != "theirs" || len(leases.Leases) != 0 {
+			t.Errorf("left behind: %v, %v", all.Kvs, leases.Leases)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKeysOfOthersAreNotDeleted(t *testing.T) {
+	t.Parallel()
+	e, _, conn := running(t)
+	kv := pb.NewKVClient(conn)
+	if _, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte(Prefix + "mine"), Value: []byte("v")}); err != nil {
+		t.Fatal(err)
+	}
+	o := short(t, "put")
+	o.External = []External{e}
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if broken := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "1 keys below "+Prefix) {
+		t.Errorf("broken is %q", broken)
+	}
+	if r, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte(Prefix + "mine")}); err != nil || len(r.Kvs) != 1 {
+		t.Errorf("the key is %v, %v", r, err)
+	}
+}
+
+// A server of HTTP/2 that knows nothing of gRPC answers every path with 404, which gRPC takes for Unimplemented.
+func TestTargetThatIsNoEtcdIsAFailure(t *testing.T) {
+	t.Parallel()
+	page := httptest.NewUnstartedServer(http.NotFoundHandler())
+	page.EnableHTTP2 = true
+	page.StartTLS()
+	defer page.Close()
+	o := short(t, "put", "lease-keepalive")
+	o.External = []External{{Name: "a page", Endpoints: []string{page.Listener.Addr().String()}, TLS: &tls.Config{InsecureSkipVerify: true}}}
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if broken := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "404") {
+		t.Errorf("broken is %q", broken)
+	}
+	for _, s := range r.Scenarios {
+		if s.Results[0].Unsupported != "" {
+			t.Errorf("%s has %+v", s.Name, s.Results[0])
+		}
+	}
+}
+
+// Any endpoint can delete the keys; if none does, the user is told how to.
+func TestKeysAreDeletedByWhoeverAnswers(t *testing.T) {
+	t.Parallel()
+	addr, err := proc.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, tg, conn := running(t)
+	kv := pb.NewKVClient(conn)
+	if _, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte(Prefix + "left"), Value: []byte("v")}); err != nil {
+		t.Fatal(err)
+	}
+	addUser(t, conn, "secret")
+	e.User, e.Password = "bench", "secret"
+	e.Endpoints = []string{addr, tg.Endpoint}
+	h := &externalHost{e}
+	cut, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := &System{Endpoints: e.Endpoints, Store: e.Endpoints, Client: client.Config{TLS: e.TLS}, servers: h}
+	if err := h.clear(cut, s); err != nil {
+		t.Fatal(err)
+	}
+	h.User, h.Password = "root", "root"
+	if err := h.renewAt(t.Context(), s, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.ask(t.Context(), s, 1, func(ctx context.Context, conn *grpc.ClientConn) error {
+		r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix)})
+		if err == nil && len(r.Kvs) != 0 {
+			err = fmt.Errorf("left are %v", r.Kvs)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	h.Endpoints = []string{addr, addr}
+	s.Store = h.Endpoints
+	want := fmt.Sprintf("`etcdctl --endpoints=https://%s,https://%s --user=root del --prefix loadtest/`", addr, addr)
+	if err := h.clear(cut, s); err == nil || !strings.Contains(err.Error(), want) || strings.Count(err.Error(), "refused") != 2 {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+// A target that is down, or that wants to know who asks, is named with its endpoint.
+func TestTargetThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	addr, err := proc.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := short(t, "put", "get-serializable")
+	o.Rounds = 2
+	o.External = []External{{Name: "down", Endpoints: []string{addr}}}
+	began := time.Now()
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := Broken(r)
+	if len(broken) != 1 || !strings.Contains(broken[0], addr) || !strings.Contains(broken[0], "refused") {
+		t.Errorf("broken is %q", broken)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v to say so", took)
+	}
+	for _, s := range r.Scenarios {
+		if of := s.Results[0]; len(of.Turns) != 0 || len(of.Failed) != 2 {
+			t.Errorf("%s has %+v", s.Name, of)
+		}
+	}
+}
+
+func TestWrongPasswordIsNamed(t *testing.T) {
+	t.Parallel()
+	e, _, conn := running(t)
+	addUser(t, conn, "secret")
+	e.User, e.Password = "bench", "guessed"
+	o := short(t, "put")
+	o.External = []External{e}
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if broken := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "authenticate bench") || strings.Contains(broken[0], "guessed") {
+		t.Errorf("broken is %q", broken)
+	}
+}
