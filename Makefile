@@ -7,9 +7,10 @@ RACE := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v "$$(go env CC)" 
 GOLANGCI ?= go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 BENCHTIME ?= 1s
+BENCH ?=
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
-.PHONY: run build test lint bench fuzz generate cross foreign
+.PHONY: run build test lint bench microbench fuzz generate cross foreign deploy manifests
 
 # A proxy with an embedded core in ./default.weir.
 run:
@@ -26,8 +27,13 @@ test:
 lint:
 	$(GOLANGCI) run ./...
 	cd loadtest && $(GOLANGCI) run --config ../.golangci.yml --build-tags foreign ./...
+	cd deploy/check && $(GOLANGCI) run --config ../../.golangci.yml ./...
 
+# Weir beside etcd on this machine, for a few minutes. The report is in bin/report. BENCH takes flags: BENCH="-systems etcd-3.7,core".
 bench:
+	cd loadtest && go run . bench -quick -out ../bin/report $(BENCH)
+
+microbench:
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
 # Each Fuzz function for FUZZTIME, as go test takes one at a time.
@@ -52,10 +58,18 @@ cross:
 	@for p in $(PLATFORMS); do \
 		os=$${p%/*} arch=$${p#*/}; \
 		echo "$$p"; \
-		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -o bin/$$os-$$arch/ ./cmd/... || exit 1; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -ldflags=-s -o bin/$$os-$$arch/ ./cmd/... || exit 1; \
 	done
 
 # Clients that others have written, in Python and JavaScript, against etcd and weir. It needs Debian's python3-etcd3, and npm.
 foreign:
 	cd loadtest/foreign/scripts && npm ci --ignore-scripts
 	cd loadtest && go test -count=1 -tags foreign -run Libraries ./foreign
+
+# Checks all that is in deploy/: see deploy/check. It needs systemd-analyze, of Debian's package systemd.
+deploy:
+	cd deploy/check && go test -count=1 -timeout 10m ./...
+
+# The manifests in deploy/kubernetes again, from the chart.
+manifests:
+	cd deploy/check && go test -count=1 -run TheManifestsAreWhatTheChartMakes . -update
