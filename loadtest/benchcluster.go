@@ -41,7 +41,7 @@ func runBenchCluster(ctx context.Context, args []string) error {
 	f.IntVar(&start.Writes, "start-writes", 50_000, "puts after a start, before memory is measured again; at most start-keys")
 	d := newDeeper("bench cluster", args, f, "Three members", "Requests to three members on one machine, the time until a write is answered after the leader was killed, "+
 		"and starts with many keys.")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	for _, s := range strings.Split(*targets, ",") {

@@ -38,7 +38,7 @@ func runBenchFairness(ctx context.Context, args []string) error {
 	f.DurationVar(&o.Turn, "turn", 4*time.Second, "time that a turn is measured")
 	d := newDeeper("bench fairness", args, f, "Fairness", "What a crowd of clients feels of one that asks for many times its share of the requests that a proxy "+
 		"has upstream at a time: alone is without it. All numbers but the flood's own are the crowd's.")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	for _, s := range strings.Split(*targets, ",") {

@@ -27,7 +27,7 @@ func runBenchLeases(ctx context.Context, args []string) error {
 	f.DurationVar(&o.WarmUp, "warm-up", time.Second, "time before a turn is measured, when all leases are there")
 	f.DurationVar(&o.Turn, "turn", 4*time.Second, "time that a turn is measured")
 	d := newDeeper("bench leases", args, f, "Pings of leases", "Processor time of all servers, and of the store alone, divided by the pings that were answered.")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	for _, s := range strings.Split(*targets, ",") {

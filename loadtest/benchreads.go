@@ -36,7 +36,7 @@ func runBenchReads(ctx context.Context, args []string) error {
 	d := newDeeper("bench reads", args, f, "Gets and lists", "What a proxy answers from memory, and what it asks for each of it upstream. CPU/read is the processor time of "+
 		"all servers, divided by the reads.")
 	quick := f.Bool("quick", false, "one short turn of each target, and a fifth of the keys and reads for memory: a minute and a half, to see that it works")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	if *quick { // what is not said otherwise

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -51,25 +53,30 @@ func writeFile(name string, write func(io.Writer) error) (err error) {
 }
 
 // runReport makes the other forms of a report again, from its JSON, and adds sections that deeper benches have written.
-func runReport(args []string) error {
-	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
-		return errors.New("of what? give a report.json that bench has written, and then the flags")
+func runReport(_ context.Context, args []string) error {
+	from := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		from, args = args[0], args[1:]
 	}
-	from := args[0]
-	beside := func(ending string) string { return strings.TrimSuffix(from, ".json") + ending }
+	beside := func(ending string) string { return strings.TrimSuffix(cmp.Or(from, "report.json"), ".json") + ending }
 	f := flag.NewFlagSet("report", flag.ContinueOnError)
-	html := f.String("html", beside(".html"), `file for the report as one page; "" for none`)
-	markdown := f.String("markdown", beside(".md"), `file for the report in Markdown; "" for none`)
+	f.Usage = func() {
+		fmt.Fprintln(f.Output(), "report takes a report.json that bench has written, and flags behind it. It makes the other forms of it again:")
+		f.PrintDefaults()
+	}
+	html := f.String("html", beside(".html"), `file for the report as one page, beside the JSON if it is not given; "" for none`)
+	markdown := f.String("markdown", beside(".md"), `file for the report in Markdown, beside the JSON if it is not given; "" for none`)
 	var sections []string
 	f.Func("with", "file that bench watch, reads, leases, fairness or cluster has written with -json, to add to the report; may be given several times", func(name string) error {
 		sections = append(sections, name)
 		return nil
 	})
-	if err := f.Parse(args[1:]); err != nil {
-		return err
+	err := parse(f, args)
+	if from == "" && !errors.Is(err, flag.ErrHelp) {
+		return errors.New("of what? give a report.json that bench has written, and then the flags")
 	}
-	if f.NArg() > 0 {
-		return fmt.Errorf("report does not know %q", f.Arg(0))
+	if err != nil {
+		return err
 	}
 	r, err := readFile(from, report.Read)
 	if err != nil {

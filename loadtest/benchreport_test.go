@@ -21,7 +21,7 @@ func TestReportIsMadeAgainFromItsJSON(t *testing.T) {
 		t.Fatalf("%v, %v", files, err)
 	}
 	again := filepath.Join(dir, "again.html")
-	if err := runReport([]string{files[0], "-html", again, "-markdown", ""}); err != nil {
+	if err := runReport(t.Context(), []string{files[0], "-html", again, "-markdown", ""}); err != nil {
 		t.Fatal(err)
 	}
 	first, err := os.ReadFile(files[1])
@@ -35,7 +35,7 @@ func TestReportIsMadeAgainFromItsJSON(t *testing.T) {
 	if string(first) != string(second) || !strings.Contains(string(first), "it rained") {
 		t.Error("the page made again is another, or does not name the failure")
 	}
-	if err := runReport([]string{again}); err == nil {
+	if err := runReport(t.Context(), []string{again}); err == nil {
 		t.Error("a page is no report's JSON, and that is no error")
 	}
 }
@@ -69,7 +69,7 @@ func TestAReportTakesTheTablesOfDeeperBenches(t *testing.T) {
 		}
 		args = append(args, "-with", given[1])
 	}
-	if err := runReport(args[1:]); err != nil {
+	if err := runReport(t.Context(), args[1:]); err != nil {
 		t.Fatal(err)
 	}
 	for _, form := range files[1:] {
@@ -83,10 +83,10 @@ func TestAReportTakesTheTablesOfDeeperBenches(t *testing.T) {
 			}
 		}
 	}
-	if err := runReport([]string{files[0], "-with", files[0]}); err == nil {
+	if err := runReport(t.Context(), []string{files[0], "-with", files[0]}); err == nil {
 		t.Error("a report is no section, and that is no error")
 	}
-	if err := runReport([]string{"-with", args[3], files[0]}); err == nil || !strings.Contains(err.Error(), "of what?") {
+	if err := runReport(t.Context(), []string{"-with", args[3], files[0]}); err == nil || !strings.Contains(err.Error(), "of what?") {
 		t.Errorf("without a report it ends with %v", err)
 	}
 }

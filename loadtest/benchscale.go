@@ -19,14 +19,14 @@ func runBenchScale(ctx context.Context, args []string) error {
 	f.Float64Var(&o.Events, "events", o.Events, "events a second to plan for")
 	f.Float64Var(&o.Batch, "batch", o.Batch, "events that are written together, in one transaction")
 	f.IntVar(&o.ValueSize, "value-size", o.ValueSize, "bytes of a value")
-	cores := f.String("cores", strings.Trim(fmt.Sprint(o.Cores), "[]"), "cores of the machines to plan for, with one plan for each number of these")
+	cores := f.String("cores", strings.ReplaceAll(strings.Trim(fmt.Sprint(o.Cores), "[]"), " ", ","), "cores of the machines to plan for, with one plan for each number of these")
 	f.Float64Var(&o.MemoryPerCore, "memory", o.MemoryPerCore, "GiB of memory that a machine has for each core")
 	f.Float64Var(&o.LinkGbit, "link", o.LinkGbit, "Gbit/s that can leave a machine")
 	f.Float64Var(&o.Use, "use", o.Use, "part of a machine's cores, memory and link that may be used")
 	f.IntVar(&o.Effort.Rounds, "rounds", o.Effort.Rounds, "runs of each trial")
 	f.DurationVar(&o.Effort.Length, "length", o.Effort.Length, "time that is measured in each run")
 	quick := f.Bool("quick", false, "one short run of each trial: a minute, to see that it works")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	if *quick {

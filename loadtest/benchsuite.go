@@ -116,6 +116,17 @@ func (o *benchOptions) plan(ctx context.Context) (*report.Scale, error) {
 func parseBench(args []string) (o benchOptions, err error) {
 	var external externalFlags
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.Usage = func() {
+		var others []command
+		for _, c := range commands() {
+			if strings.HasPrefix(c.name, "bench ") {
+				others = append(others, c)
+			}
+		}
+		_ = usage(f.Output(), "bench", others)
+		fmt.Fprint(f.Output(), "\nAlone it measures everything for a while, and makes a report. Its flags:\n\n")
+		f.PrintDefaults()
+	}
 	scenarios := f.String("scenarios", "", "what to load systems with, of the names that bench list prints; all of them if it is not given")
 	systems := f.String("systems", join(suiteSystems()...), "what to start and measure; nothing is started if -target is given and this is not")
 	f.IntVar(&o.Rounds, "rounds", 3, "turns of each system in each scenario")
@@ -126,11 +137,8 @@ func parseBench(args []string) (o benchOptions, err error) {
 	f.StringVar(&o.Dir, "dir", "", "where the data of the systems is, which should be a real disk; the system's directory for temporary files if it is not given")
 	f.BoolVar(&o.scale, "scale", false, "afterwards plan for more machines than there are, as bench scale does: five minutes, one with -quick")
 	external.define(f)
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("bench does not know %q", f.Arg(0))
 	}
 	given := map[string]bool{}
 	f.Visit(func(f *flag.Flag) { given[f.Name] = true })

@@ -128,7 +128,7 @@ func TestARunThatIsCutOffLeavesTheLastWholeReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := runReport([]string{filepath.Join(dir, "report-partial.json")}); err != nil {
+	if err := runReport(t.Context(), []string{filepath.Join(dir, "report-partial.json")}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "report-partial.html")); err != nil {

@@ -28,7 +28,7 @@ func runBenchWatch(ctx context.Context, args []string) error {
 	f.DurationVar(&o.Turn, "turn", 3*time.Second, "time that is written in each turn, besides what it takes to start and to watch")
 	d := newDeeper("bench watch", args, f, "Delivery of events to watchers", watchText)
 	quick := f.Bool("quick", false, "three scenarios, one short turn each: two minutes, to see that it works")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	if *quick {

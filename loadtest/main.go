@@ -5,12 +5,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"text/tabwriter"
 
 	"weir/loadtest/bench"
 	"weir/loadtest/differential"
@@ -28,38 +31,60 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string) error {
-	switch command, args := split(args); command {
-	case "bench":
-		return runBench(ctx, args)
-	case "bench list":
-		return listBench(os.Stdout)
-	case "bench watch":
-		return runBenchWatch(ctx, args)
-	case "bench reads":
-		return runBenchReads(ctx, args)
-	case "bench leases":
-		return runBenchLeases(ctx, args)
-	case "bench fairness":
-		return runBenchFairness(ctx, args)
-	case "bench cluster":
-		return runBenchCluster(ctx, args)
-	case "bench scale":
-		return runBenchScale(ctx, args)
-	case "report":
-		return runReport(args)
-	case "differential":
-		return runDifferential(ctx, args)
-	case "flood": // is started by bench fairness
-		return bench.RunFlood(ctx, args, os.Stdout)
-	default:
-		return fmt.Errorf("what to do? give bench, bench list, bench watch, bench reads, bench leases, bench fairness, bench cluster, "+
-			"bench scale, report or differential, not %q", command)
+// command is a word of the command line, or two, and what they do with the arguments behind them.
+type command struct {
+	name, does string
+	run        func(ctx context.Context, args []string) error
+}
+
+// commands are all but flood, which bench fairness starts.
+func commands() []command {
+	return []command{
+		{"bench", "everything for a while: throughput, latency, processor time per operation, memory; makes a report", runBench},
+		{"bench list", "what that is: scenarios and systems", func(context.Context, []string) error { return listBench(os.Stdout) }},
+		{"bench watch", "watchers: what an event and a watcher cost, with their live memory", runBenchWatch},
+		{"bench reads", "gets and lists: what a proxy asks upstream, and the memory of what it keeps", runBenchReads},
+		{"bench leases", "pings of leases by the clock, here and in the store", runBenchLeases},
+		{"bench fairness", "what others feel of a client that asks for ten times its share", runBenchFairness},
+		{"bench cluster", "three members: requests, recovery when the leader is killed, start and memory with a million keys", runBenchCluster},
+		{"bench scale", "how many proxies serve a million watchers: by a model, its inputs measured, its predictions checked", runBenchScale},
+		{"report", "makes the report again, from its JSON, with what the benches of one thing have written with -json", runReport},
+		{"differential", "the same random requests to etcd and to weir, all answers compared", runDifferential},
 	}
 }
 
-// split parts the command from its flags.
-func split(args []string) (command string, flags []string) {
+func run(ctx context.Context, args []string) error {
+	name, rest := split(args)
+	if slices.Contains([]string{"help", "-h", "-help", "--help"}, name) {
+		return usage(os.Stdout, "loadtest", commands())
+	}
+	if name == "flood" {
+		return bench.RunFlood(ctx, rest, os.Stdout)
+	}
+	for _, c := range commands() {
+		if c.name == name {
+			return c.run(ctx, rest)
+		}
+	}
+	said := fmt.Errorf("there is no command %q", name)
+	if name == "" {
+		said = errors.New("what to do?")
+	}
+	return errors.Join(usage(os.Stderr, "loadtest", commands()), said)
+}
+
+// usage tells what commands there are.
+func usage(out io.Writer, program string, all []command) error {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "%s takes one of these words, and flags behind it, which -help lists:\n\n", program)
+	for _, c := range all {
+		fmt.Fprintf(t, "  %s\t%s\n", c.name, c.does)
+	}
+	return t.Flush()
+}
+
+// split parts the command from its arguments.
+func split(args []string) (name string, rest []string) {
 	if len(args) == 0 {
 		return "", nil
 	}
@@ -69,12 +94,23 @@ func split(args []string) (command string, flags []string) {
 	return args[0], args[1:]
 }
 
+// parse parses a command's flags, behind which there may be nothing.
+func parse(f *flag.FlagSet, args []string) error {
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("%s does not know %q", f.Name(), f.Arg(0))
+	}
+	return nil
+}
+
 func runDifferential(ctx context.Context, args []string) (err error) {
 	f := flag.NewFlagSet("differential", flag.ContinueOnError)
 	kind := f.String("target", string(target.Core), "what to compare with etcd")
 	seed := f.Uint64("seed", 0, "seed of the requests; 0 for a random one")
 	steps := f.Int("steps", 100_000, "requests to send")
-	if err := f.Parse(args); err != nil {
+	if err := parse(f, args); err != nil {
 		return err
 	}
 	if *seed == 0 {
