@@ -226,6 +226,9 @@ func (t *Turn) value(m Measure) (value float64, missing string) {
 		if t.Upstream == nil {
 			return 0, "its store does not tell what it was asked"
 		}
+		if !t.hasProxy() {
+			return 0, "nothing stands before its store, which is asked what the clients ask"
+		}
 	case P50:
 		value = t.Latency.P50
 	case P99:
@@ -242,6 +245,11 @@ func (t *Turn) value(m Measure) (value float64, missing string) {
 		return 0, "nothing was counted"
 	}
 	return value, ""
+}
+
+// hasProxy tells whether something stands before the store.
+func (t *Turn) hasProxy() bool {
+	return slices.ContainsFunc(t.Processes, func(p Process) bool { return p.Role == "proxy" })
 }
 
 // tells whether a turn has enough latencies that are independent of each other for a percentile: one at least beyond it. The slowest is

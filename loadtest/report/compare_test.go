@@ -49,6 +49,10 @@ func TestMeasuresAreInTheirUnits(t *testing.T) {
 			t.Errorf("%s is %+v, want %v", m, got, want)
 		}
 	}
+	r.Scenarios[0].Result("other").Turns[0].Upstream = map[string]float64{} // all were answered from memory
+	if got := r.other(Upstream); !got.Known() || got.Median != 0 {
+		t.Errorf("no requests upstream are %+v", got)
+	}
 	parts := r.Scenarios[0].Result("other").Parts()
 	if len(parts) != 2 || parts[0].CPU.Median != 2 || parts[1].Name != "proxy-1" || parts[1].CPU.Median != 3 || parts[1].Memory.Median != 20*mib {
 		t.Errorf("the processes' parts are %+v", parts)
@@ -60,6 +64,8 @@ func TestWhatIsMissingIsNeverANumberAndSaysWhy(t *testing.T) {
 	bare := turns[0]
 	bare.Processes = nil
 	idle := turnOf(1, 100, 0)
+	alone := turns[0]
+	alone.Upstream = map[string]float64{"Range": 100}
 	for name, c := range map[string]struct {
 		base, other Result
 		measure     Measure
@@ -76,6 +82,7 @@ func TestWhatIsMissingIsNeverANumberAndSaysWhy(t *testing.T) {
 		"memory of others":           {Result{}, Result{Turns: []Turn{bare}}, Memory, "memory of its servers is not known"},
 		"a ratio to others'":         {Result{Turns: []Turn{bare}}, Result{Turns: turns}, MemoryRatio, "of base: the memory of its servers is not known"},
 		"requests nobody counts":     {Result{}, Result{Turns: turns}, Upstream, "does not tell"},
+		"requests of clients":        {Result{}, Result{Turns: []Turn{alone}}, Upstream, "nothing stands before its store"},
 		"a measure there is not":     {Result{}, Result{Turns: turns}, "beauty", `"beauty" is not a measure`},
 		"processor time for nothing": {Result{}, Result{Turns: []Turn{turnOf(1, 0, 5)}}, CPU, "nothing was counted"},
 	} {

@@ -40,6 +40,8 @@ type System struct {
 	// External is set for a system that ran already. CPU and memory are known of those of its processes only that were named. Its
 	// throughput has no ratio to others'.
 	External bool `json:"external,omitempty"`
+	// Optional is set for a system that is there to compare with only: a run in which it fails is not a failure.
+	Optional bool `json:"optional,omitempty"`
 	// Caveat is what makes it not comparable with others; "" if nothing does.
 	Caveat string `json:"caveat,omitempty"`
 }
@@ -72,7 +74,7 @@ const (
 	P99Ratio        Measure = "p99 ratio"
 	Memory          Measure = "memory" // bytes of RSS, of all servers, at the end of the turn
 	MemoryRatio     Measure = "memory ratio"
-	Upstream        Measure = "upstream" // requests that the store was sent, for each operation
+	Upstream        Measure = "upstream" // requests that the store was sent, for each operation; of systems with a proxy
 )
 
 // Aim is what a system is meant to reach in a scenario: its median at most, or at least, Bound.
@@ -117,8 +119,8 @@ type Turn struct {
 	Latency Latency `json:"latency"`
 	// Processes are the servers', in their order: members first, then proxies. None if nobody said which they are.
 	Processes []Process `json:"processes,omitempty"`
-	// Upstream is how many requests the store was sent, by method ("Range", "Watch"); nil if nobody tells.
-	Upstream map[string]float64 `json:"upstream,omitempty"`
+	// Upstream is how many requests the store was sent, by method ("Range", "Watch"); empty if none, nil if nobody tells.
+	Upstream map[string]float64 `json:"upstream,omitzero"`
 	// Extra are numbers that only this scenario has, by their names with units: "live B/watcher".
 	Extra map[string]float64 `json:"extra,omitempty"`
 }

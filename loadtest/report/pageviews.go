@@ -234,6 +234,6 @@ func (p *page) charts(s *Scenario, anchor string) (shown, more []chart, err erro
 	c, failed = p.curve(p.id(anchor+"-curve"), s)
 	add(&shown, c, failed)
 	bars(&more, "Memory", "RSS of all servers; less is better", Memory)
-	bars(&more, "Requests upstream", "that the store was sent; fewer is better", Upstream)
+	bars(&more, "Requests upstream", "that the store behind a proxy was sent; fewer is better", Upstream)
 	return shown, more, err
 }

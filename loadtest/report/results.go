@@ -94,7 +94,7 @@ func (r *Report) grid(s *Scenario) grid {
 	})
 	measure(column{name: "CPU", help: "processor time of all servers, divided by the operations", group: work}, CPU)
 	measure(column{name: "CPU ratio", help: "of processor times, to that of " + base + " in the same round", group: work}, CPURatio)
-	measure(column{name: "upstream", help: "requests that the store was sent", group: work}, Upstream)
+	measure(column{name: "upstream", help: "requests that the store behind a proxy was sent", group: work}, Upstream)
 	measure(column{name: "p50", help: "half of all answers came within it", group: latency}, P50)
 	perTurn(column{name: "p90", unit: "ms", help: "nine of ten answers came within it", group: latency, wide: true}, func(t *Turn) float64 { return t.Latency.P90 })
 	measure(column{name: "p99", help: "99 of 100 answers came within it", group: latency}, P99)
@@ -115,6 +115,9 @@ func (r *Report) grid(s *Scenario) grid {
 	}
 	named(column{group: own}, func(t *Turn) map[string]float64 { return t.Extra })
 	byMethod := func(t *Turn) map[string]float64 {
+		if !t.hasProxy() {
+			return nil
+		}
 		perOperation := map[string]float64{}
 		for method, n := range t.Upstream {
 			perOperation[method] = n / float64(t.Operations)

@@ -121,7 +121,7 @@ func TestKeysOfOthersAreNotDeleted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if broken := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "1 keys below "+Prefix) {
+	if broken, _ := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "1 keys below "+Prefix) {
 		t.Errorf("broken is %q", broken)
 	}
 	if r, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte(Prefix + "mine")}); err != nil || len(r.Kvs) != 1 {
@@ -142,7 +142,7 @@ func TestTargetThatIsNoEtcdIsAFailure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if broken := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "404") {
+	if broken, _ := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "404") {
 		t.Errorf("broken is %q", broken)
 	}
 	for _, s := range r.Scenarios {
@@ -210,7 +210,7 @@ func TestTargetThatDoesNotAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := Broken(r)
+	broken, _ := Broken(r)
 	if len(broken) != 1 || !strings.Contains(broken[0], addr) || !strings.Contains(broken[0], "refused") {
 		t.Errorf("broken is %q", broken)
 	}
@@ -235,7 +235,7 @@ func TestWrongPasswordIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if broken := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "authenticate bench") || strings.Contains(broken[0], "guessed") {
+	if broken, _ := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "authenticate bench") || strings.Contains(broken[0], "guessed") {
 		t.Errorf("broken is %q", broken)
 	}
 }

@@ -110,7 +110,7 @@ func TestWrongAnswerFailsTheTurn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if broken := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "0 keys, want 1") {
+	if broken, _ := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "0 keys, want 1") {
 		t.Errorf("broken is %q", broken)
 	}
 }

@@ -38,7 +38,7 @@ func newStarted(ctx context.Context, bin *proc.Bin, kind target.Kind, dir string
 }
 
 func (h *startedHost) describe(ctx context.Context) report.System {
-	s := report.System{Name: string(h.kind), Base: isEtcd(h.kind)}
+	s := report.System{Name: string(h.kind), Base: isEtcd(h.kind), Optional: h.kind == target.GRPCProxyEtcd37}
 	if n := h.kind.Members() + h.kind.Proxies(); n > 1 {
 		s.Caveat = fmt.Sprintf("%d servers, whose processor time and memory are added up. They share the processors of a machine that a "+
 			"single server has to itself.", n)

@@ -115,15 +115,23 @@ func (o *Options) check() error {
 }
 
 // Broken is what went wrong with systems in a run, a line for each system and reason; none if nothing did. What a system does not
-// support is not among it, unless that is all that it was asked for.
-func Broken(r *report.Report) []string {
-	lines := failed(r)
+// support is not among it, unless that is all that it was asked for. Excused is the same of systems that are optional, beside others
+// that are not.
+func Broken(r *report.Report) (broken, excused []string) {
+	needed := func(s report.System) bool { return !s.Optional }
+	all := !slices.ContainsFunc(r.Systems, needed)
 	for _, s := range r.Systems {
+		lines := failed(r, s.Name)
 		if why := useless(r, s.Name); why != "" {
 			lines = append(lines, fmt.Sprintf("all scenarios: %s: nothing is supported: %s", s.Name, why))
 		}
+		if all || needed(s) {
+			broken = append(broken, lines...)
+		} else {
+			excused = append(excused, lines...)
+		}
 	}
-	return lines
+	return broken, excused
 }
 
 // useless is why a system does not support the first scenario of a run, if it supports none of them; else it is "".
@@ -138,27 +146,28 @@ func useless(r *report.Report, system string) (why string) {
 	return why
 }
 
-// failed are the reasons for which turns failed, each with the scenarios.
-func failed(r *report.Report) []string {
-	var lines []string
-	in := map[string][]string{} // scenarios of each line
+// failed are the reasons for which a system's turns failed, each with the scenarios.
+func failed(r *report.Report, system string) []string {
+	var reasons []string
+	in := map[string][]string{} // scenarios of each reason
 	for _, s := range r.Scenarios {
-		for _, of := range s.Results {
-			for _, f := range of.Failed {
-				line := of.System + ": " + f.Reason
-				if in[line] == nil {
-					lines = append(lines, line)
-				}
-				if !slices.Contains(in[line], s.Name) {
-					in[line] = append(in[line], s.Name)
-				}
+		of := s.Result(system)
+		if of == nil {
+			continue
+		}
+		for _, f := range of.Failed {
+			if in[f.Reason] == nil {
+				reasons = append(reasons, f.Reason)
+			}
+			if !slices.Contains(in[f.Reason], s.Name) {
+				in[f.Reason] = append(in[f.Reason], s.Name)
 			}
 		}
 	}
-	for i, line := range lines {
-		lines[i] = strings.Join(in[line], ", ") + ": " + line
+	for i, reason := range reasons {
+		reasons[i] = strings.Join(in[reason], ", ") + ": " + system + ": " + reason
 	}
-	return lines
+	return reasons
 }
 
 // baseFirst puts an etcd first.

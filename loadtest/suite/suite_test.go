@@ -270,7 +270,7 @@ func TestFailedTurnIsNamedAndOthersGoOn(t *testing.T) {
 				t.Errorf("failure %d is %+v, want round %d, %s", i, got, want.round, want.text)
 			}
 		}
-		if lines := Broken(s.report); len(lines) != 4 || !strings.HasPrefix(lines[0], "scenario-1: B: nobody listens") {
+		if lines, _ := Broken(s.report); len(lines) != 4 || !strings.HasPrefix(lines[0], "scenario-1: B: nobody listens") {
 			t.Errorf("broken is %q", lines)
 		}
 	})
@@ -289,7 +289,7 @@ func TestSystemThatDoesNotStartFailsEachTurn(t *testing.T) {
 				t.Errorf("A has %+v, B %+v", a, b)
 			}
 		}
-		if lines := Broken(s.report); len(lines) != 1 || !strings.HasPrefix(lines[0], "scenario-1, scenario-2: A: exit status 1") {
+		if lines, _ := Broken(s.report); len(lines) != 1 || !strings.HasPrefix(lines[0], "scenario-1, scenario-2: A: exit status 1") {
 			t.Errorf("broken is %q", lines)
 		}
 	})
