@@ -30,8 +30,9 @@ type Config struct {
 	// Discover finds InitialCluster, if that is empty, for a member that has no data; nil: see there. Only the peer URLs of
 	// others count, since each member may be told other names.
 	Discover func(context.Context) ([]InitialMember, error)
-	// PeerTLS is what this member shows to other members, and asks of them; nil is plaintext.
-	PeerTLS *tls.Config
+	// PeerTLS makes the configuration of each connection to another member: what this one shows, and asks of the other. nil is
+	// plaintext. It may be called concurrently.
+	PeerTLS func() *tls.Config
 	// ClusterToken keeps clusters apart that happen to have the same peer URLs; default "etcd-cluster".
 	ClusterToken string
 	// CheckToken refuses a data directory whose cluster was made with another token.

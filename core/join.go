@@ -199,7 +199,7 @@ func (n *Node) askForMembers(peerURLs []string, timeout time.Duration) (*remoteC
 	failure := errNoAnswer
 	for _, u := range peerURLs {
 		ctx, cancel := context.WithTimeout(n.ctx, timeout)
-		cluster, err := getMembers(ctx, u, n.cfg.PeerTLS)
+		cluster, err := getMembers(ctx, u, n.peerTLS())
 		cancel()
 		switch {
 		case err == nil:
@@ -215,14 +215,22 @@ func (n *Node) askForMembers(peerURLs []string, timeout time.Duration) (*remoteC
 
 var errEtcd = errors.New("this is a member of an etcd cluster, which a weir member cannot join: give the members of a weir cluster, or start a new one and copy the data with a snapshot")
 
-// getMembers asks at one peer URL.
+// peerTLS is the configuration of one connection, nil without one.
+func (n *Node) peerTLS() *tls.Config {
+	if n.cfg.PeerTLS == nil {
+		return nil
+	}
+	return n.cfg.PeerTLS()
+}
+
+// getMembers asks at one peer URL. The configuration becomes its own.
 func getMembers(ctx context.Context, peerURL string, secure *tls.Config) (*remoteCluster, error) {
 	u, err := url.Parse(peerURL)
 	if err != nil {
 		return nil, err
 	}
 	var dialer net.Dialer
-	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: secure.Clone()}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: secure}
 	switch u.Scheme {
 	case "unix", "unixs":
 		path := u.Host + u.Path

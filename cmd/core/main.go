@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 
 	"weir/cmd/internal/process"
+	"weir/cmd/internal/tlsfiles"
 	"weir/cmd/internal/tracing"
 	"weir/core"
 )
@@ -72,7 +74,8 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 		return err
 	}
 	defer l.close() // a second close of what a server closed does nothing
-	certificates, err := loadCertificates(o, logger)
+	files := tlsfiles.NewSet(logger, nil)
+	certificates, err := loadCertificates(o, files, logger)
 	if err != nil {
 		return err
 	}
@@ -86,14 +89,14 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	}
 
 	o.core.Logger, o.api.Logger = logger, logger
-	if o.core.PeerTLS, err = o.peerTLS.Dial(logger); err != nil {
+	if o.core.PeerTLS, err = o.peerTLS.Dial(files); err != nil {
 		return err
 	}
 	if o.discovery != nil {
 		o.discovery.logger = logger
 		o.core.Discover = o.discovery.find
 		if o.core.PeerTLS != nil && o.peerTLS.TrustedCAFile == "" {
-			o.core.PeerTLS.ServerName = o.discovery.domain // as at etcd: who can forge DNS has no certificate for it
+			o.core.PeerTLS = named(o.core.PeerTLS, o.discovery.domain) // as at etcd: who can forge DNS has no certificate for it
 		}
 	}
 	sparing, cancelSparing := context.WithCancel(ctx)
@@ -143,6 +146,15 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 		return err
 	case <-node.Failed():
 		return node.Err()
+	}
+}
+
+// named is connections to whom has a certificate for this name.
+func named(config func() *tls.Config, name string) func() *tls.Config {
+	return func() *tls.Config {
+		cfg := config()
+		cfg.ServerName = name
+		return cfg
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"weir/cmd/internal/process"
+	"weir/cmd/internal/tlsfiles"
 )
 
 func TestDefaultsAreEtcds(t *testing.T) {
@@ -341,7 +342,7 @@ func TestFlagsThatKeepNobodyOutAreWarnedOfOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	c, err := loadCertificates(o, slog.New(slog.NewTextHandler(&out, nil)))
+	c, err := loadCertificates(o, tlsfiles.NewSet(slog.New(slog.DiscardHandler), nil), slog.New(slog.NewTextHandler(&out, nil)))
 	if err != nil || len(c) != 3 {
 		t.Fatalf("got %v, %v", c, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/cmd/internal/tlsfiles"
 	"weir/core"
 )
 
@@ -28,7 +29,7 @@ func startPeerPort(t *testing.T, args ...string) string {
 	logger := slog.New(slog.DiscardHandler)
 	o.core.Logger, o.api.Logger = logger, logger
 	l := opened(t, o.listen)
-	certificates, err := loadCertificates(o, logger)
+	certificates, err := loadCertificates(o, tlsfiles.NewSet(slog.New(slog.DiscardHandler), nil), logger)
 	if err != nil {
 		t.Fatal(err)
 	}

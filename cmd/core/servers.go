@@ -20,7 +20,7 @@ import (
 type certificates map[string]*tls.Config
 
 // loadCertificates reads those that a URL needs. As at etcd the files of others are not looked at.
-func loadCertificates(o options, logger *slog.Logger) (certificates, error) {
+func loadCertificates(o options, tlsFiles *tlsfiles.Set, logger *slog.Logger) (certificates, error) {
 	c, warned := certificates{}, map[tlsfiles.Side]bool{}
 	for _, list := range o.listen.byFlag() {
 		files := o.certificateFiles(list.flag)
@@ -35,7 +35,7 @@ func loadCertificates(o options, logger *slog.Logger) (certificates, error) {
 		if !slices.ContainsFunc(list.urls, isSecure) {
 			continue
 		}
-		loaded, err := files.Load(logger)
+		loaded, err := files.Load(tlsFiles)
 		if err != nil {
 			return nil, err
 		}

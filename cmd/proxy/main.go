@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"weir/cmd/internal/process"
+	"weir/cmd/internal/tlsfiles"
 	"weir/grpcapi"
 	"weir/proxy"
 )
@@ -63,7 +64,7 @@ func run(args, environ []string, stdout io.Writer) error {
 
 // serve runs the proxy until ctx ends or something that it needs fails.
 func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer) (err error) {
-	certs, err := o.loadCertificates(logger)
+	certs, err := o.loadCertificates(tlsfiles.NewSet(logger, nil), logger)
 	if err != nil {
 		return err
 	}

@@ -214,7 +214,7 @@ func TestBadValuesAreOneLine(t *testing.T) {
 		}
 		o, err := parseOptions(args, nil)
 		if err == nil {
-			_, err = o.loadCertificates(quiet())
+			_, err = o.loadCertificates(tlsfiles.NewSet(quiet(), nil), quiet())
 		}
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v: got %v, want %s", args, err, want)

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+
+	"weir/cmd/internal/tlsfiles"
 )
 
 // certificates are the TLS of all connections, loaded from the files that the flags name.
@@ -18,11 +20,11 @@ type certificates struct {
 	metrics *tls.Config
 }
 
-func (o *options) loadCertificates(logger *slog.Logger) (c certificates, err error) {
-	if c.upstream, c.name, err = o.upstream.Load(logger); err != nil {
+func (o *options) loadCertificates(files *tlsfiles.Set, logger *slog.Logger) (c certificates, err error) {
+	if c.upstream, c.name, err = o.upstream.Load(files); err != nil {
 		return c, err
 	}
-	if c.clients, err = o.listen.Load(logger); err != nil {
+	if c.clients, err = o.listen.Load(files); err != nil {
 		return c, err
 	}
 	o.listen.Warn(logger)
@@ -31,7 +33,7 @@ func (o *options) loadCertificates(logger *slog.Logger) (c certificates, err err
 	}
 	metrics := o.listen
 	metrics.CheckClientAddress = true
-	c.metrics, err = metrics.Load(logger)
+	c.metrics, err = metrics.Load(files)
 	return c, err
 }
 

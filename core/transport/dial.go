@@ -127,7 +127,7 @@ func (t *Transport) dial(ctx context.Context, peerURL string) (net.Conn, error) 
 	}
 	cfg := &tls.Config{}
 	if t.cfg.TLS != nil {
-		cfg = t.cfg.TLS.Clone()
+		cfg = t.cfg.TLS()
 	}
 	if cfg.ServerName == "" {
 		cfg.ServerName = u.Hostname()

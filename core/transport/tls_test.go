@@ -70,7 +70,7 @@ func (a *authority) pair(t testing.TB) (server, client *tls.Config) {
 }
 
 func withTLS(server, client *tls.Config) option {
-	return func(o *memberOptions) { o.server, o.cfg.TLS = server, client }
+	return func(o *memberOptions) { o.server, o.cfg.TLS = server, client.Clone }
 }
 
 func TestPeerOfAnotherAuthorityIsKeptOut(t *testing.T) {

@@ -50,9 +50,9 @@ type Config struct {
 	// merely unknown may be newer than what this member has applied. Called from any goroutine and from SetPeers; nil: nobody
 	// was.
 	IsRemoved func(id uint64) bool
-	// TLS is for dialling https URLs; its ServerName, if empty, is taken from the URL. nil: Go's defaults. http URLs are
-	// dialled in plaintext whatever it is.
-	TLS *tls.Config
+	// TLS makes the configuration with which an https URL is dialled; its ServerName, if empty, is taken from the URL. nil: Go's
+	// defaults. http URLs are dialled in plaintext whatever it is. It may be called concurrently.
+	TLS func() *tls.Config
 	// MaxMessage is how large in bytes a message may be of a member that is not known here yet, if it is larger than a part: what
 	// members send by their flags. 0: 512 MiB, which is what known ones may send.
 	MaxMessage int

@@ -3,7 +3,6 @@ package tlsfiles
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"log/slog"
 )
 
 // Client is the TLS flags of connections that a proxy opens to its cluster: --cert, --key, --cacert and
@@ -18,13 +17,13 @@ type Client struct {
 func (c Client) Check() error { return together("cert", c.CertFile, "key", c.KeyFile) }
 
 // Load reads the files, and returns what to ask for the configuration of each connection: it reads them again when they
-// change. It is nil if no flag was given. commonName is that of the certificate, "" if there is none: a cluster may take whoever
+// change, as files, which they are added to, does. It is nil if no flag was given. commonName is that of the certificate, "" if there is none: a cluster may take whoever
 // shows it for that user. Another one with another name is not taken over. Errors are one line. The function may be called
 // concurrently, and who calls it may change the result.
 //
 // A *tls.Config alone would not do: crypto/tls can be given another certificate for each handshake, but not other
 // authorities.
-func (c Client) Load(logger *slog.Logger) (config func() *tls.Config, commonName string, err error) {
+func (c Client) Load(files *Set) (config func() *tls.Config, commonName string, err error) {
 	if err := c.Check(); err != nil || c == (Client{}) {
 		return nil, "", err
 	}
@@ -33,13 +32,13 @@ func (c Client) Load(logger *slog.Logger) (config func() *tls.Config, commonName
 		authorities *source[*x509.CertPool]
 	)
 	if c.CertFile != "" {
-		if identity, err = newSource(logger, parseSameName(), file{"cert", c.CertFile}, file{"key", c.KeyFile}); err != nil {
+		if identity, err = newSource(files, parseSameName(), file{"cert", c.CertFile}, file{"key", c.KeyFile}); err != nil {
 			return nil, "", err
 		}
 		commonName = identity.current().Leaf.Subject.CommonName
 	}
 	if c.CAFile != "" {
-		if authorities, err = newSource(logger, parseAuthorities, file{"cacert", c.CAFile}); err != nil {
+		if authorities, err = newSource(files, parseAuthorities, file{"cacert", c.CAFile}); err != nil {
 			return nil, "", err
 		}
 	}

@@ -32,7 +32,7 @@ func TestClientUsesWhatItsFilesHoldNow(t *testing.T) {
 		return &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.pool()}
 	}
 	cert, key := f.writePair("client", first.issue(nil))
-	client, name, err := Client{CertFile: cert, KeyFile: key, CAFile: f.write("ca.crt", first.pem())}.Load(log.logger())
+	client, name, err := Client{CertFile: cert, KeyFile: key, CAFile: f.write("ca.crt", first.pem())}.Load(NewSet(log.logger(), nil))
 	must(t, err)
 	if name != "" {
 		t.Errorf("a certificate without a name has %q", name)
@@ -63,9 +63,9 @@ func TestClientUsesWhatItsFilesHoldNow(t *testing.T) {
 func TestClientMayTrustAnybody(t *testing.T) {
 	f, a := newFolder(t), newAuthority(t)
 	cert, key := f.writePair("server", a.issue(nil))
-	server, err := Server{CertFile: cert, KeyFile: key}.Load(quiet())
+	server, err := Server{CertFile: cert, KeyFile: key}.Load(NewSet(quiet(), nil))
 	must(t, err)
-	client, _, err := Client{SkipVerify: true}.Load(quiet())
+	client, _, err := Client{SkipVerify: true}.Load(NewSet(quiet(), nil))
 	must(t, err)
 	if _, err := connect(t, server, client, "example.org"); err != nil {
 		t.Error(err)
@@ -73,7 +73,7 @@ func TestClientMayTrustAnybody(t *testing.T) {
 }
 
 func TestClientWithoutFlagsHasNoConfiguration(t *testing.T) {
-	if cfg, name, err := (Client{}).Load(quiet()); cfg != nil || name != "" || err != nil {
+	if cfg, name, err := (Client{}).Load(NewSet(quiet(), nil)); cfg != nil || name != "" || err != nil {
 		t.Errorf("got %v", err)
 	}
 }
@@ -91,7 +91,7 @@ func TestClientRefusesInOneLine(t *testing.T) {
 		{Client{CAFile: garbage}, "load --cacert=" + garbage + ": it has no certificate"},
 		{Client{CAFile: f.path("none")}, "no such file"},
 	} {
-		cfg, _, err := c.Load(quiet())
+		cfg, _, err := c.Load(NewSet(quiet(), nil))
 		if cfg != nil || err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("got %v, want %s", err, c.want)
 		}
@@ -101,7 +101,7 @@ func TestClientRefusesInOneLine(t *testing.T) {
 func TestClientTellsItsCommonName(t *testing.T) {
 	f, a := newFolder(t), newAuthority(t)
 	cert, key := f.writePair("named", a.issue(named("root")))
-	if _, name, err := (Client{CertFile: cert, KeyFile: key}).Load(quiet()); name != "root" || err != nil {
+	if _, name, err := (Client{CertFile: cert, KeyFile: key}).Load(NewSet(quiet(), nil)); name != "root" || err != nil {
 		t.Errorf("got %q, %v", name, err)
 	}
 }

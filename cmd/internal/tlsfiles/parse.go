@@ -9,8 +9,12 @@ import (
 	"fmt"
 )
 
-// parsePair reads a PEM certificate with its chain, and its key.
+// parsePair reads a PEM certificate with its chain, and its key. A chain that is still being written would be shown without its
+// last certificates.
 func parsePair(contents [][]byte) (*tls.Certificate, error) {
+	if _, err := pemBlocks(contents[0]); err != nil {
+		return nil, err
+	}
 	pair, err := tls.X509KeyPair(contents[0], contents[1])
 	if err != nil {
 		return nil, fmt.Errorf("%w: give a PEM certificate and its key", err)

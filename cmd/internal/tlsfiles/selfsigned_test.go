@@ -13,7 +13,7 @@ func TestGeneratedCertificateIsKept(t *testing.T) {
 	f, log := newFolder(t), &logged{}
 	s := Server{SelfSigned: &SelfSigned{Dir: filepath.Join(f.dir, "fixtures", "client"), Hosts: []string{"127.0.0.1:2379", "localhost:2379", "[::1]:1", "/run/sock", ":80"}, Years: 2}}
 	load := func() *x509.Certificate {
-		cfg, err := s.Load(log.logger())
+		cfg, err := s.Load(NewSet(log.logger(), nil))
 		must(t, err)
 		return served(t, cfg, &tls.Config{InsecureSkipVerify: true})
 	}
@@ -32,7 +32,7 @@ func TestGeneratedCertificateIsKept(t *testing.T) {
 	// A client can take it for its own authority.
 	pool := x509.NewCertPool()
 	pool.AddCert(made)
-	cfg, err := s.Load(log.logger())
+	cfg, err := s.Load(NewSet(log.logger(), nil))
 	must(t, err)
 	if _, err := shake(t, cfg, &tls.Config{RootCAs: pool, ServerName: "localhost"}); err != nil {
 		t.Error(err)
@@ -53,7 +53,7 @@ func TestGeneratedCertificateIsReplacedWhenItIsOfNoUse(t *testing.T) {
 		f := newFolder(t)
 		f.write("cert.pem", left.cert)
 		must(t, os.Chmod(f.write("key.pem", left.key), 0o644))
-		cfg, err := Server{SelfSigned: &SelfSigned{Dir: f.dir, Years: 1}}.Load(quiet())
+		cfg, err := Server{SelfSigned: &SelfSigned{Dir: f.dir, Years: 1}}.Load(NewSet(quiet(), nil))
 		must(t, err)
 		if got := served(t, cfg, &tls.Config{InsecureSkipVerify: true}); time.Until(got.NotAfter) < 24*time.Hour {
 			t.Errorf("%s: it expires %v", name, got.NotAfter)
@@ -70,7 +70,7 @@ func TestGivenCertificateIsPreferredToAGeneratedOne(t *testing.T) {
 	f, a, log := newFolder(t), newAuthority(t), &logged{}
 	own := a.issue(nil)
 	cert, key := f.writePair("server", own)
-	cfg, err := Server{CertFile: cert, KeyFile: key, SelfSigned: &SelfSigned{Dir: f.path("fixtures"), Years: 1}}.Load(log.logger())
+	cfg, err := Server{CertFile: cert, KeyFile: key, SelfSigned: &SelfSigned{Dir: f.path("fixtures"), Years: 1}}.Load(NewSet(log.logger(), nil))
 	must(t, err)
 	if got := served(t, cfg, a.client(pair{})); got.SerialNumber.Cmp(own.serial) != 0 {
 		t.Errorf("serial %v", got.SerialNumber)
@@ -83,7 +83,7 @@ func TestGivenCertificateIsPreferredToAGeneratedOne(t *testing.T) {
 // As at etcd's flags the two are not related, but etcd lets everybody in then.
 func TestGeneratedCertificateStillDemandsThoseOfClients(t *testing.T) {
 	f, a := newFolder(t), newAuthority(t)
-	cfg, err := Server{TrustedCAFile: f.write("ca.crt", a.pem()), SelfSigned: &SelfSigned{Dir: f.path("fixtures"), Years: 1}}.Load(quiet())
+	cfg, err := Server{TrustedCAFile: f.write("ca.crt", a.pem()), SelfSigned: &SelfSigned{Dir: f.path("fixtures"), Years: 1}}.Load(NewSet(quiet(), nil))
 	must(t, err)
 	client := a.client(pair{})
 	client.InsecureSkipVerify = true

@@ -114,9 +114,9 @@ func together(certFlag, cert, keyFlag, key string) error {
 }
 
 // Load checks the flags, reads the files, and returns a configuration for any number of ports. It reads them again when they
-// change, at a handshake. It is nil if there is no certificate and none to be made. Errors are one line. logger is told
-// of changes, and of files that have become unusable.
-func (s Server) Load(logger *slog.Logger) (*tls.Config, error) {
+// change, at a handshake and when files, which they are added to, are looked at. It is nil if there is no certificate and none to
+// be made. Errors are one line.
+func (s Server) Load(files *Set) (*tls.Config, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
@@ -125,35 +125,35 @@ func (s Server) Load(logger *slog.Logger) (*tls.Config, error) {
 	}
 	if s.SelfSigned != nil && s.CertFile == "" {
 		var err error
-		if s.CertFile, s.KeyFile, err = s.SelfSigned.files(logger); err != nil {
+		if s.CertFile, s.KeyFile, err = s.SelfSigned.files(files.log); err != nil {
 			return nil, fmt.Errorf("--%s: %w", s.Side.flag("auto-tls"), err)
 		}
 	} else if s.SelfSigned != nil {
-		logger.Warn("a certificate is given and none is made", "flag", "--"+s.Side.flag("auto-tls"))
+		files.log.Warn("a certificate is given and none is made", "flag", "--"+s.Side.flag("auto-tls"))
 	}
 	if s.CertFile == "" {
 		return nil, nil
 	}
-	return s.load(logger)
+	return s.load(files)
 }
 
-func (s Server) load(logger *slog.Logger) (*tls.Config, error) {
+func (s Server) load(files *Set) (*tls.Config, error) {
 	cfg, err := s.protocol()
 	if err != nil {
 		return nil, err
 	}
 	cfg.NextProtos = []string{"h2", "http/1.1"}
 	p := &port{base: cfg}
-	if p.identity, err = newSource(logger, parsePair, s.file("cert-file", s.CertFile), s.file("key-file", s.KeyFile)); err != nil {
+	if p.identity, err = newSource(files, parsePair, s.file("cert-file", s.CertFile), s.file("key-file", s.KeyFile)); err != nil {
 		return nil, err
 	}
 	if s.ClientCertFile != "" {
-		if _, err := newSource(logger, parsePair, s.file("client-cert-file", s.ClientCertFile), s.file("client-key-file", s.ClientKeyFile)); err != nil {
+		if _, err := newSource(NewSet(files.log, nil), parsePair, s.file("client-cert-file", s.ClientCertFile), s.file("client-key-file", s.ClientKeyFile)); err != nil {
 			return nil, err
 		}
 	}
 	if s.TrustedCAFile != "" {
-		if p.authorities, err = newSource(logger, parseAuthorities, s.file("trusted-ca-file", s.TrustedCAFile)); err != nil {
+		if p.authorities, err = newSource(files, parseAuthorities, s.file("trusted-ca-file", s.TrustedCAFile)); err != nil {
 			return nil, err
 		}
 	}
@@ -165,7 +165,7 @@ func (s Server) load(logger *slog.Logger) (*tls.Config, error) {
 		p.rules.addresses = net.DefaultResolver
 	}
 	if s.CRLFile != "" {
-		if p.rules.revoked, err = newSource(logger, parseRevoked, s.file("client-crl-file", s.CRLFile)); err != nil {
+		if p.rules.revoked, err = newSource(files, parseRevoked, s.file("client-crl-file", s.CRLFile)); err != nil {
 			return nil, err
 		}
 	}

@@ -126,7 +126,7 @@ func TestClientCertificatesAreJudged(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.server.CertFile, c.server.KeyFile = cert, key
-			cfg, err := c.server.Load(quiet())
+			cfg, err := c.server.Load(NewSet(quiet(), nil))
 			must(t, err)
 			state, err := shake(t, cfg, ours.client(c.client))
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -156,7 +156,7 @@ func TestRevokedIntermediateIsRefused(t *testing.T) {
 		list string
 		ok   bool
 	}{{root.revoke(), true}, {root.revoke(middle.serial), false}} {
-		cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", root.pem()), CRLFile: f.write("list.crl", c.list)}.Load(quiet())
+		cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", root.pem()), CRLFile: f.write("list.crl", c.list)}.Load(NewSet(quiet(), nil))
 		must(t, err)
 		if _, err := shake(t, cfg, root.client(leaf)); (err == nil) != c.ok {
 			t.Errorf("accepted should be %v: got %v", c.ok, err)
@@ -169,7 +169,7 @@ func TestChangedFilesCountFromTheNextHandshake(t *testing.T) {
 	log := &logged{}
 	serve, ask := first.issue(nil), first.issue(nil)
 	cert, key := f.writePair("server", serve)
-	cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", first.pem()), CRLFile: f.write("list.crl", first.revoke())}.Load(log.logger())
+	cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", first.pem()), CRLFile: f.write("list.crl", first.revoke())}.Load(NewSet(log.logger(), nil))
 	must(t, err)
 	client := first.client(ask)
 	if got := served(t, cfg, client); got.SerialNumber.Cmp(serve.serial) != 0 {
@@ -221,7 +221,7 @@ func TestFilesThatAreHalfWrittenDoNotCount(t *testing.T) {
 	cert, key := f.writePair("server", first.issue(nil))
 	list := func(a *authority, p pair) string { return toPEM("X509 CRL", []byte(a.revoke(p.serial))) }
 	ca, crl := first.pem()+second.pem(), list(first, first.issue(nil))+list(second, others)
-	cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", ca), CRLFile: f.write("list.crl", crl)}.Load(quiet())
+	cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", ca), CRLFile: f.write("list.crl", crl)}.Load(NewSet(quiet(), nil))
 	must(t, err)
 	judge := func(what string) {
 		t.Helper()
@@ -250,7 +250,7 @@ func TestResumedSessionIsJudgedByWhatTheFilesHoldNow(t *testing.T) {
 				f, a := newFolder(t), newAuthority(t)
 				own := a.issue(nil)
 				cert, key := f.writePair("server", a.issue(nil))
-				cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", a.pem()), CRLFile: f.write("list.crl", a.revoke())}.Load(quiet())
+				cfg, err := Server{CertFile: cert, KeyFile: key, TrustedCAFile: f.write("ca.crt", a.pem()), CRLFile: f.write("list.crl", a.revoke())}.Load(NewSet(quiet(), nil))
 				must(t, err)
 				client := a.client(own)
 				client.ClientSessionCache, client.MaxVersion = tls.NewLRUClientSessionCache(1), version
@@ -291,7 +291,7 @@ func TestVersionsAndCipherSuitesAreThoseOfTheFlags(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.server.CertFile, c.server.KeyFile = cert, key
-			cfg, err := c.server.Load(quiet())
+			cfg, err := c.server.Load(NewSet(quiet(), nil))
 			must(t, err)
 			client := a.client(pair{})
 			c.client(client)
@@ -306,7 +306,7 @@ func TestVersionsAndCipherSuitesAreThoseOfTheFlags(t *testing.T) {
 func TestBothProtocolsAreOffered(t *testing.T) {
 	f, a := newFolder(t), newAuthority(t)
 	cert, key := f.writePair("server", a.issue(nil))
-	cfg, err := Server{CertFile: cert, KeyFile: key}.Load(quiet())
+	cfg, err := Server{CertFile: cert, KeyFile: key}.Load(NewSet(quiet(), nil))
 	must(t, err)
 	for _, offer := range [][]string{{"h2"}, {"http/1.1"}, {"h2", "http/1.1"}} {
 		client := a.client(pair{})
@@ -351,12 +351,12 @@ func TestContradictionsAreRefusedInOneLine(t *testing.T) {
 		{Server{SelfSigned: &SelfSigned{Dir: f.dir}}, "--self-signed-cert-validity=0 is not possible with --auto-tls"},
 		{Server{SelfSigned: &SelfSigned{Dir: garbage + "/dir", Years: 1}}, "--auto-tls: make a directory"},
 	} {
-		cfg, err := c.Load(quiet())
+		cfg, err := c.Load(NewSet(quiet(), nil))
 		if cfg != nil || err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("got %v, want %s", err, c.want)
 		}
 	}
-	if cfg, err := (Server{MinVersion: "TLS1.2"}).Load(quiet()); cfg != nil || err != nil {
+	if cfg, err := (Server{MinVersion: "TLS1.2"}).Load(NewSet(quiet(), nil)); cfg != nil || err != nil {
 		t.Errorf("without certificates: %v, %v", cfg, err)
 	}
 }
@@ -381,7 +381,7 @@ func TestWhatIsProbablyNotMeantIsLoggedOnce(t *testing.T) {
 		{"expired", Server{CertFile: oldCert, KeyFile: oldKey}, "the certificate has expired"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := c.Load(quiet()); err != nil {
+			if _, err := c.Load(NewSet(quiet(), nil)); err != nil {
 				t.Fatal(err)
 			}
 			log := &logged{}
@@ -402,7 +402,7 @@ func TestSuitesAreThoseOfEtcd(t *testing.T) {
 }
 
 func TestLoadKeepsTheCause(t *testing.T) {
-	_, err := Server{CertFile: "/none", KeyFile: "/none"}.Load(quiet())
+	_, err := Server{CertFile: "/none", KeyFile: "/none"}.Load(NewSet(quiet(), nil))
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}

@@ -1,11 +1,10 @@
 package tlsfiles
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -18,17 +17,19 @@ import (
 //
 // A change shows in a file's stamp: which file it is, its size, and when it was modified. A file can change without its
 // stamp doing so, if both changes fall into one tick of the file system's clock, so a file that was modified less than
-// settled before it was read is read, though not parsed, again each time (git calls such a file racily clean).
+// settled before it was read is read, though not parsed, again each time (git calls such a file racily clean). A tool that
+// sets the old time again is found out by look, which goes by the content alone.
 type source[T any] struct {
 	files []file
 	parse func(contents [][]byte) (T, error) // one element for each file
-	log   *slog.Logger
+	set   *Set
 
 	mu     sync.Mutex // guards all below
 	value  T
-	stamps []os.FileInfo // of what was parsed last, whether it could be used or not; nil if the files cannot be read
-	loose  [][]byte      // what was parsed then, if the stamps would not show every change; else nil
-	reason string        // why value is not what the files hold; as logged
+	stamps []os.FileInfo     // of what was parsed last, whether it could be used or not; nil if the files cannot be read
+	loose  bool              // the stamps would not show every change
+	sum    [sha256.Size]byte // of what was parsed then; zero if the files cannot be read
+	reason string            // why value is not what the files hold; as logged
 }
 
 // file is one that a flag names.
@@ -39,9 +40,9 @@ func (f file) String() string { return "--" + f.flag + "=" + f.path }
 // settled is how old a modification must be for its time to differ from that of the next. FAT has the coarsest clock.
 const settled = 2 * time.Second
 
-// newSource reads the files for the first time, when nothing replaces them.
-func newSource[T any](log *slog.Logger, parse func([][]byte) (T, error), files ...file) (*source[T], error) {
-	s := &source[T]{files: files, parse: parse, log: log}
+// newSource reads the files for the first time, when nothing replaces them. From then on it belongs to the set.
+func newSource[T any](set *Set, parse func([][]byte) (T, error), files ...file) (*source[T], error) {
+	s := &source[T]{files: files, parse: parse, set: set}
 	err := s.update(s.stat())
 	if pathErr := (*fs.PathError)(nil); errors.As(err, &pathErr) {
 		err = fmt.Errorf("%w: give a file that this user can read", err)
@@ -49,6 +50,7 @@ func newSource[T any](log *slog.Logger, parse func([][]byte) (T, error), files .
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", s.name(), err)
 	}
+	set.add(s)
 	return s, nil
 }
 
@@ -64,20 +66,46 @@ func (s *source[T]) name() string {
 func (s *source[T]) current() T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stamps := s.stat()
-	if s.loose == nil && same(stamps, s.stamps) {
-		return s.value
+	if stamps := s.stat(); s.loose || !same(stamps, s.stamps) {
+		_, _ = s.settle(s.update(stamps)) // which tells the log
 	}
-	switch err := s.update(stamps); {
+	return s.value
+}
+
+// look reads the files, whatever their stamps say, and tells whether they were changed into something that is used from now on,
+// or why what they hold is not used. A forced one parses them even if they have not changed.
+func (s *source[T]) look(forced bool) (changed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.sum
+	if forced {
+		s.sum, s.reason = [sha256.Size]byte{}, ""
+	}
+	err = s.update(s.stat())
+	if forced && err == nil && s.sum == before {
+		return false, nil
+	}
+	return s.settle(err)
+}
+
+// settle tells what has become of an update, once.
+func (s *source[T]) settle(err error) (changed bool, refused error) {
+	switch {
 	case errors.Is(err, errSame):
 	case err == nil:
 		s.reason = ""
-		s.log.Info("read changed TLS files", "files", s.name())
+		s.set.log.Info("read changed TLS files", "files", s.name())
+		s.set.note(nil)
+		return true, nil
 	case err.Error() != s.reason:
 		s.reason = err.Error()
-		s.log.Warn("changed TLS files cannot be used, what they held before stays in use", "files", s.name(), "error", s.reason)
+		s.set.log.Warn("changed TLS files cannot be used, what they held before stays in use", "files", s.name(), "error", s.reason)
+		s.set.note(fmt.Errorf("%s: %w", s.name(), err))
 	}
-	return s.value
+	if s.reason != "" {
+		return false, errors.New(s.reason)
+	}
+	return false, nil
 }
 
 func (s *source[T]) stat() []os.FileInfo {
@@ -96,20 +124,18 @@ var errSame = errors.New("nothing has changed")
 // update reads the files, whose stamps are from before. What cannot even be read, perhaps because this process is out of
 // file descriptors, is forgotten, and so is read when it can be.
 func (s *source[T]) update(stamps []os.FileInfo) error {
-	contents := make([][]byte, len(s.files))
+	contents, sum := make([][]byte, len(s.files)), sha256.New()
 	for i, f := range s.files {
 		var err error
 		if contents[i], err = os.ReadFile(f.path); err != nil {
-			s.stamps, s.loose = nil, nil
+			s.stamps, s.loose, s.sum = nil, false, [sha256.Size]byte{}
 			return err
 		}
+		fmt.Fprintf(sum, "%d:%s", len(contents[i]), contents[i])
 	}
-	unchanged := s.loose != nil && slices.EqualFunc(contents, s.loose, bytes.Equal)
-	s.stamps, s.loose = stamps, nil
-	if slices.ContainsFunc(stamps, isLoose) {
-		s.loose = contents
-	}
-	if unchanged {
+	before := s.sum
+	s.stamps, s.loose, s.sum = stamps, slices.ContainsFunc(stamps, isLoose), [sha256.Size]byte(sum.Sum(nil))
+	if s.sum == before {
 		return errSame
 	}
 	value, err := s.parse(contents)
