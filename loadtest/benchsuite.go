@@ -43,6 +43,9 @@ func runBench(ctx context.Context, args []string) error {
 			return err
 		}
 	}
+	for _, e := range o.External {
+		fmt.Fprintln(os.Stderr, leavesBehind(e))
+	}
 	bar := newProgress(os.Stderr)
 	o.Progress = func(e suite.Event) {
 		if e.Ended == nil {
@@ -78,6 +81,15 @@ func runBench(ctx context.Context, args []string) error {
 		err = errors.Join(err, errors.New("what failed is named above, and in the report"))
 	}
 	return err
+}
+
+// leavesBehind says, before anything is written to a system that runs already, what will be of it afterwards.
+func leavesBehind(e suite.External) string {
+	text := fmt.Sprintf("%s: keys are put below %s, where there may be none, and deleted when each scenario has ended. Each change stays in its history: ", e.Name, suite.Prefix)
+	if e.Compact {
+		return text + "that is compacted when the run has ended, up to the newest revision, and each endpoint is defragmented."
+	}
+	return text + "the run neither compacts nor defragments it, unless -compact is given."
 }
 
 // reportName is what the files of a report are called. If ctx has ended the report is not whole, and one of an earlier run that is stays.

@@ -20,6 +20,7 @@ type externalFlags struct {
 	target, user, pids string
 	ca, cert, key      string
 	skipVerify         bool
+	compact            bool
 }
 
 func (e *externalFlags) define(f *flag.FlagSet) {
@@ -30,6 +31,7 @@ func (e *externalFlags) define(f *flag.FlagSet) {
 	f.StringVar(&e.key, "key", "", "file with the key of -cert, in PEM")
 	f.BoolVar(&e.skipVerify, "insecure-skip-tls-verify", false, "use TLS and believe every server")
 	f.StringVar(&e.user, "user", "", "name:password for the target's authentication")
+	f.BoolVar(&e.compact, "compact", false, "compact the target's history when the run has ended, and defragment it: not where others need either")
 	f.StringVar(&e.pids, "pid", "", "ids of the target's processes, if they run on this machine, whose processor time and memory are measured then")
 }
 
@@ -44,7 +46,7 @@ func (e *externalFlags) systems() ([]suite.External, error) {
 	if (e.cert == "") != (e.key == "") {
 		return nil, errors.New("-cert and -key are given together")
 	}
-	s := suite.External{Name: "target"}
+	s := suite.External{Name: "target", Compact: e.compact}
 	secure := e.ca != "" || e.cert != "" || e.skipVerify
 	plain := "" // the first endpoint that is said to be so
 	for _, endpoint := range strings.Split(e.target, ",") {

@@ -11,17 +11,18 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"weir/loadtest/client"
 	"weir/loadtest/proc"
-	"weir/loadtest/report"
 )
 
 // External is a system that runs already: an etcd, a weir, or whatever answers etcd's API.
 //
 // Scenarios leave nothing there: their keys begin with Prefix, below which nothing may be, and are deleted when each scenario has
-// ended; leases are revoked. But the store's revision is another then, and its history longer. Keys that could not be deleted are a
-// failure in the report, which says how to delete them.
+// ended; leases are revoked. But the store's revision is another then, and its history longer: see Compact. Keys that could not be
+// deleted are a failure in the report, which says how to delete them.
 type External struct {
 	Name      string
 	Endpoints []string    // host:port each
@@ -31,35 +32,19 @@ type External struct {
 	User, Password string
 	// PIDs are processes on this machine whose processor time and memory are measured; may be none.
 	PIDs []int
+	// Compact has the history compacted when the run has ended, and all endpoints defragmented, which others would notice.
+	Compact bool
 }
 
 // answerPatience is how long a system may take for what it is asked for outside of what is measured.
 const answerPatience = patience
 
-func (e External) host() host { return &externalHost{e} }
+func (e External) host() host { return &externalHost{External: e} }
 
-type externalHost struct{ External }
-
-func (h *externalHost) describe(ctx context.Context) report.System {
-	s := report.System{Name: h.Name, External: true, Caveat: "It ran already: how it is configured, what else it does, and what its " +
-		"machines are like, is not known here."}
-	system, err := h.system(ctx)
-	for i, addr := range h.Endpoints {
-		said := err
-		if err == nil {
-			said = h.ask(ctx, system, i, func(ctx context.Context, conn *grpc.ClientConn) error {
-				r, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
-				if err == nil {
-					s.Programs = append(s.Programs, fmt.Sprintf("%s at %s", r.Version, addr))
-				}
-				return err
-			})
-		}
-		if said != nil {
-			s.Programs = append(s.Programs, fmt.Sprintf("unknown at %s: %v", addr, said))
-		}
-	}
-	return s
+// externalHost has the same System for each scenario.
+type externalHost struct {
+	External
+	began int64 // the store's revision before the run; 0 if it is not known
 }
 
 // system is the system, with a token if it wants one.
@@ -77,7 +62,11 @@ func (h *externalHost) ask(ctx context.Context, s *System, i int, what func(cont
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, answerPatience)
 	defer cancel()
-	if err := what(ctx, conn); err != nil {
+	err = what(ctx, conn)
+	if status.Code(err) == codes.Unavailable {
+		err = h.hinted(ctx, h.Endpoints[i], err)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", h.Endpoints[i], err)
 	}
 	return nil

@@ -72,6 +72,12 @@ func TestExternalSystemWithTLSAndUser(t *testing.T) {
 	if s := r.Systems[0]; !s.External || s.Base || s.Caveat == "" {
 		t.Errorf("system is %+v", s)
 	}
+	programs := strings.Join(r.Systems[0].Programs, "; ")
+	for _, want := range []string{"etcd 3.7.3 at " + e.Endpoints[0], "go.etcd.io/etcd/server/v3", "clients use TLS, as user bench"} {
+		if !strings.Contains(programs, want) {
+			t.Errorf("the programs %q lack %q", programs, want)
+		}
+	}
 	for _, s := range r.Scenarios {
 		turn := s.Results[0].Turns[0]
 		if turn.Operations == 0 || turn.Upstream != nil || len(turn.Processes) != 1 || turn.Processes[0].CPU == 0 {
@@ -85,7 +91,7 @@ func TestExternalSystemWithTLSAndUser(t *testing.T) {
 func checkOnlyTheirs(t *testing.T, e External) {
 	t.Helper()
 	e.User, e.Password = "root", "root"
-	h := &externalHost{e}
+	h := &externalHost{External: e}
 	s, err := h.system(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +173,7 @@ func TestKeysAreDeletedByWhoeverAnswers(t *testing.T) {
 	addUser(t, conn, "secret")
 	e.User, e.Password = "bench", "secret"
 	e.Endpoints = []string{addr, tg.Endpoint}
-	h := &externalHost{e}
+	h := &externalHost{External: e}
 	cut, cancel := context.WithCancel(t.Context())
 	cancel()
 	s := &System{Endpoints: e.Endpoints, Store: e.Endpoints, Client: client.Config{TLS: e.TLS}, servers: h}
@@ -237,5 +243,60 @@ func TestWrongPasswordIsNamed(t *testing.T) {
 	}
 	if broken, _ := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "authenticate bench") || strings.Contains(broken[0], "guessed") {
 		t.Errorf("broken is %q", broken)
+	}
+}
+
+// What the run leaves in the history is said, and taken away for whoever wants that.
+func TestHistoryOfTheTarget(t *testing.T) {
+	t.Parallel()
+	e, _, conn := running(t)
+	kv := pb.NewKVClient(conn)
+	first, err := kv.Put(t.Context(), &pb.PutRequest{Key: []byte("theirs"), Value: []byte("v")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func(want string) {
+		t.Helper()
+		o := short(t, "put-1-client")
+		o.External = []External{e}
+		r := runWhole(t, o)
+		if caveat := r.Caveats[len(r.Caveats)-1]; !strings.Contains(caveat, want) {
+			t.Errorf("the report says %q, want %q", caveat, want)
+		}
+	}
+	atFirst := &pb.RangeRequest{Key: []byte("theirs"), Revision: first.Header.Revision}
+	said("not compacted")
+	if _, err := kv.Range(t.Context(), atFirst); err != nil {
+		t.Errorf("the history before the run is gone: %v", err)
+	}
+	e.Compact = true
+	said("Then it was compacted")
+	if _, err := kv.Range(t.Context(), atFirst); err == nil || !strings.Contains(err.Error(), "compacted") {
+		t.Errorf("the history is as it was: %v", err)
+	}
+}
+
+// Clients and servers that disagree about TLS would only hear of connections that were closed.
+func TestWhoDisagreesAboutTLSIsToldWhatToDo(t *testing.T) {
+	t.Parallel()
+	e, _, _ := running(t)
+	plain := targettest.Start(t, bin, target.Etcd37)
+	for name, c := range map[string]struct {
+		addr string
+		tls  *tls.Config
+		want string
+	}{
+		"a client without TLS":           {e.Endpoints[0], nil, "the target speaks TLS: give -cacert"},
+		"a client that does not know it": {e.Endpoints[0], &tls.Config{}, "not trusted: give -cacert"},
+		"a server without TLS":           {plain.Endpoint, e.TLS, "not to speak TLS: leave away https://"},
+	} {
+		h := &externalHost{External: External{Name: "theirs", Endpoints: []string{c.addr}, TLS: c.tls}}
+		_, err := h.start(t.Context(), Scenario{})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+		if got := strings.Join(h.describe(t.Context()).Programs, " "); !strings.Contains(got, c.want) {
+			t.Errorf("%s: programs are %q", name, got)
+		}
 	}
 }

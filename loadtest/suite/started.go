@@ -164,6 +164,9 @@ func (h *startedHost) start(ctx context.Context, s Scenario) (*System, error) {
 	return system, nil
 }
 
+// end has nothing to say: nothing is left of what was started.
+func (h *startedHost) end(context.Context) (string, error) { return "", nil }
+
 // tls makes certificates, beside the data.
 func (h *startedHost) tls() (*target.TLS, error) {
 	dir := h.dir + "-tls"

@@ -191,6 +191,8 @@ type host interface {
 	describe(ctx context.Context) report.System
 	// start has a system ready for a scenario, with no keys below Prefix.
 	start(ctx context.Context, s Scenario) (*System, error)
+	// end says what is left of the run, "" for nothing, also if ctx has ended.
+	end(ctx context.Context) (caveat string, err error)
 }
 
 // run is a run under way.
@@ -216,13 +218,27 @@ func (r *run) all(ctx context.Context) error {
 		r.report.Scenarios = append(r.report.Scenarios, r.scenario(ctx, s))
 		r.tell(s.Info.Name+" has ended", &r.report.Scenarios[len(r.report.Scenarios)-1])
 	}
+	left := r.end(ctx)
 	r.report.Took = time.Since(r.report.Started)
 	if ctx.Err() == nil {
-		return nil
+		return left
 	}
 	err := fmt.Errorf("cut off after %d of %d turns: %w", r.done, r.turns(), context.Cause(ctx))
 	r.report.Caveats = slices.Insert(r.report.Caveats, 0, fmt.Sprintf("This run is not whole: it was %v. %s", err, r.missing()))
-	return err
+	return errors.Join(err, left)
+}
+
+// end has all hosts say what is left of the run.
+func (r *run) end(ctx context.Context) error {
+	var errs []error
+	for _, h := range r.hosts {
+		caveat, err := h.end(ctx)
+		if caveat != "" {
+			r.report.Caveats = append(r.report.Caveats, caveat)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // missing says which scenarios a run that was cut off lacks, some turns of the first of them at least.

@@ -22,11 +22,16 @@ type scriptedHost struct {
 	startErr error
 	servers  scriptedServers
 	cleared  int
+
+	endCaveat string
+	endErr    error
 }
 
 func (h *scriptedHost) describe(context.Context) report.System {
 	return report.System{Name: h.name, Base: h.name == "A"}
 }
+
+func (h *scriptedHost) end(context.Context) (string, error) { return h.endCaveat, h.endErr }
 
 func (h *scriptedHost) start(context.Context, Scenario) (*System, error) {
 	if h.startErr != nil {
