@@ -13,7 +13,7 @@ const gbit = 1e9 / 8
 
 // plans is the table of all plans; what cannot be served has a row of dashes.
 func (s *Scale) plans() Table {
-	t := Table{Words: 3, Head: []string{"who watches what", "machines of", "proxies that serve, by level", "proxies", "busy cores of each", "RSS of each",
+	t := Table{Words: 3, Head: []string{"who watches what", "machines of", "levels from the core down: proxies × clients of each", "proxies in all", "busy cores of each", "RSS of each",
 		"Gbit/s of each", "limit of each", "core: busy cores", "Gbit/s", "one proxy more, cores", "p50 ms", "p99 ms at most"}}
 	for _, p := range s.Plans {
 		row := []string{p.Case, plural(p.Cores, "core")}
@@ -128,7 +128,11 @@ func (s *Scale) checkNotes() []string {
 func (s *Scale) inputs() Table {
 	t := Table{Head: []string{"what the model starts from", "measured in", "value", "unit"}, Words: 2}
 	for _, in := range s.Inputs {
-		t.Rows = append(t.Rows, []string{in.Name, in.From, figures(in.Value), in.Unit})
+		value := figures(in.Value)
+		if in.Value == 0 { // a difference of two runs that came out as nothing, or less
+			value = "0: too little to be measured"
+		}
+		t.Rows = append(t.Rows, []string{in.Name, in.From, value, in.Unit})
 	}
 	return t
 }

@@ -133,7 +133,8 @@ func (p Plan) Report() report.Plan {
 		})
 	}
 	what, part := p.Machine.limit(p.Core)
-	r.Note = fmt.Sprintf("the core is busy with %.2f cores, and has %.0f %% of what it may use of its %s", p.Core.Cores, 100*part, what)
+	r.Note = fmt.Sprintf("the core has %.2f of its %d cores busy; %s is what it would have too little of first, and it takes %.0f %% of that %.0f %% of it "+
+		"which may be in use", p.Core.Cores, p.Machine.Cores, what, 100*part, 100*p.Machine.Use)
 	if len(p.Levels) == 0 {
 		r.Note = "no proxy is needed: " + r.Note
 	}
