@@ -12,7 +12,8 @@ import (
 )
 
 // accessGuard keeps pages of strangers in a browser from using a server that only the browser can reach, as far as its
-// configuration says. It does to a request and its answer what etcd does.
+// configuration says. It does to a request and its answer what etcd does. The status page, which etcd has not, may be read by
+// the pages of those origins alone that are named.
 type accessGuard struct {
 	handler http.Handler
 	origins origins
@@ -34,7 +35,7 @@ func (g *accessGuard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
 		return
 	}
-	if origin, ok := g.origins.header(r.Header.Get("Origin")); ok {
+	if origin, ok := g.origins.header(r.Header.Get("Origin")); ok && (origin != "*" || !strings.HasPrefix(r.URL.Path, "/weir/")) {
 		h := w.Header()
 		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
 		h.Set("Access-Control-Allow-Origin", origin)

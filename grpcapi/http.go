@@ -18,7 +18,7 @@ type endpoints map[string]http.Handler
 func (e endpoints) monitoring() endpoints {
 	only := endpoints{}
 	for pattern, h := range e {
-		if !slices.Contains([]string{"/version", "/debug/vars", "/weir/"}, pattern) {
+		if !slices.Contains([]string{"/version", "/debug/vars"}, pattern) {
 			only[pattern] = h
 		}
 	}
@@ -35,8 +35,14 @@ func (e endpoints) mux() *http.ServeMux {
 
 // serveHTTP makes the handlers of all that is not gRPC. names tells whether certificates name users now; nil is never.
 func (s *Server) serveHTTP(own endpoints, names func(context.Context) bool) {
-	statusEndpoints(own, s.cfg.Status)
-	s.monitor = own.monitoring().mux()
+	monitored := own.monitoring()
+	if s.cfg.Counts != nil {
+		monitored["/weir/status"] = s.cfg.Counts
+	}
+	if s.cfg.Status != nil {
+		own["/weir/"] = s.cfg.Status
+	}
+	s.monitor = monitored.mux()
 	mux := own.mux()
 	if s.cfg.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)

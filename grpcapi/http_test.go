@@ -62,6 +62,22 @@ func TestCORSHeadersAreEtcds(t *testing.T) {
 	}
 }
 
+func TestStatusPageIsForPagesOfNamedOriginsOnly(t *testing.T) {
+	for _, c := range []struct {
+		allowed []string
+		want    string
+	}{{nil, ""}, {[]string{"*"}, ""}, {[]string{"https://ours.example"}, "https://ours.example"}} {
+		all, _ := handlers(t, Config{CORS: c.allowed, Status: http.NotFoundHandler()}, one(t))
+		r := httptest.NewRequest("GET", "/weir/status", nil)
+		r.Header.Set("Origin", "https://ours.example")
+		w := httptest.NewRecorder()
+		all.ServeHTTP(w, r)
+		if got := w.Header().Get("Access-Control-Allow-Origin"); got != c.want {
+			t.Errorf("with %v: got %q, want %q", c.allowed, got, c.want)
+		}
+	}
+}
+
 func TestHostsThatAreNotWhitelistedAreRefusedInPlaintext(t *testing.T) {
 	for _, c := range []struct {
 		allowed []string
@@ -128,7 +144,7 @@ func TestPathsOfAServer(t *testing.T) {
 			t.Errorf("%s for monitors: got %d %s", c.path, code, body)
 		}
 	}
-	all, monitor := handlers(t, Config{Status: mine}, backend)
+	all, monitor := handlers(t, Config{Status: mine, Counts: mine}, backend)
 	for _, c := range []struct {
 		handler http.Handler
 		path    string

@@ -120,8 +120,10 @@ type Config struct {
 	// HostWhitelist are the names by which a plaintext server may be called in HTTP, so that a page whose name is made to lead
 	// here cannot use it. Without any, or with "*", every name will do.
 	HostWhitelist []string
-	// Status answers what is below /weir/, and at ports for monitors /weir/status alone; nil is nobody. See package statuspage.
+	// Status answers what is below /weir/; nil is nobody. See package statuspage.
 	Status http.Handler
+	// Counts answers /weir/status at ports for monitors, which have nothing else of that; nil is nobody.
+	Counts http.Handler
 	// Tracing is told of every RPC and message; nil costs nothing.
 	Tracing stats.Handler
 	// Logger is slog.Default() when nil.

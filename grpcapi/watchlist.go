@@ -3,7 +3,6 @@ package grpcapi
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -125,12 +124,4 @@ func SlowestTable(slowest []ListedWatch) statuspage.Table {
 		t.Rows = append(t.Rows, row)
 	}
 	return t
-}
-
-// statusEndpoints are those of Config.Status.
-func statusEndpoints(e endpoints, status http.Handler) {
-	if status != nil {
-		e["/weir/"] = status
-		e["/weir/status"] = status // at ports for monitors this alone
-	}
 }

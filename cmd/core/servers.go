@@ -81,7 +81,7 @@ func newServers(o options, node *core.Node, c certificates) (*servers, error) {
 	}
 	if o.statusPage {
 		s.page = newPage(node, func() *grpcapi.Server { return s.api }, o.api.Logger)
-		o.api.Status = s.page
+		o.api.Status, o.api.Counts = s.page, s.page.Counts()
 	}
 	s.api = grpcapi.NewBackendServer(o.api, node)
 	return s, nil

@@ -25,6 +25,7 @@ func newPage(node *core.Node, server func() *grpcapi.Server, logger *slog.Logger
 				Slowest []grpcapi.ListedWatch `json:"slowest_watches"`
 			}{node.Detail(), server().SlowestWatches(slowest, node.Who)}
 		},
+		Counts:  func(context.Context) any { return node.Detail() },
 		Watches: func(q statuspage.Query) (any, error) { return server().Watches(q, node.Who) },
 		Charts:  core.Charts(),
 		Sample:  node.Sampler(),

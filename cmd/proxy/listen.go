@@ -5,11 +5,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"time"
 
 	"weir/cmd/internal/process"
 	"weir/grpcapi"
+	"weir/grpcapi/statuspage"
 	"weir/proxy"
 )
 
@@ -56,7 +56,7 @@ func (l listeners) close() {
 }
 
 // newServer makes the server of all ports. page is nil if there is to be none.
-func newServer(o options, p *proxy.Proxy, page http.Handler, logger *slog.Logger) (*grpcapi.Server, error) {
+func newServer(o options, p *proxy.Proxy, page *statuspage.Page, logger *slog.Logger) (*grpcapi.Server, error) {
 	metrics := grpcapi.NewMetrics()
 	registry, err := process.NewRegistry(metrics, p)
 	if err != nil {
@@ -77,8 +77,10 @@ func newServer(o options, p *proxy.Proxy, page http.Handler, logger *slog.Logger
 		Metrics:               metrics,
 		Gatherer:              registry,
 		Pprof:                 o.enablePprof,
-		Status:                page,
 		Logger:                logger,
+	}
+	if page != nil { // else the handlers would be interfaces that are not nil
+		cfg.Status, cfg.Counts = page, page.Counts()
 	}
 	if gate := p.Gate(); gate != nil { // else Gate would be an interface that is not nil
 		cfg.Gate = gate

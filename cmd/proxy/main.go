@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -18,6 +17,7 @@ import (
 	"weir/cmd/internal/process"
 	"weir/cmd/internal/tlsfiles"
 	"weir/grpcapi"
+	"weir/grpcapi/statuspage"
 	"weir/proxy"
 )
 
@@ -134,12 +134,12 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		"max-staleness", o.maxStaleness.String(), "read-check-interval", o.readCheckInterval.String(),
 		"max-range-keys", o.maxRangeKeys, "max-range-bytes", o.maxRangeBytes)
 	var server *grpcapi.Server
-	var page http.Handler
+	var page *statuspage.Page
 	stopPage := func() {}
 	if o.statusPage {
-		own := newPage(p, func() *grpcapi.Server { return server }, l.clients.Addr().String(), logger)
-		defer own.Close()
-		page, stopPage = own, own.Close
+		page = newPage(p, func() *grpcapi.Server { return server }, l.clients.Addr().String(), logger)
+		defer page.Close()
+		stopPage = page.Close
 	}
 	if server, err = newServer(o, p, page, logger); err != nil {
 		return err

@@ -26,6 +26,11 @@ func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, logg
 				Slowest []grpcapi.ListedWatch `json:"slowest_watches"`
 			}{p.Detail(ctx), server().SlowestWatches(slowest, p.Who)}
 		},
+		Counts: func(context.Context) any {
+			s := p.Status()
+			s.Clients.Usage = nil // it names tenants
+			return s
+		},
 		Watches: func(q statuspage.Query) (any, error) { return server().Watches(q, p.Who) },
 		Charts:  proxy.Charts(),
 		Sample:  p.Sample,

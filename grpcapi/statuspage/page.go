@@ -30,7 +30,9 @@ type Page struct {
 	door    *door
 	history *history
 	viewers *viewers
+	sampled sync.Mutex // held while a sample is added and sent, and while somebody joins who is given those before it
 	mux     *http.ServeMux
+	making  chan struct{} // has an element for each answer that is being made
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -43,6 +45,8 @@ type Config struct {
 	View func(context.Context) View
 	// Status is what the server says of itself, for JSON.
 	Status func(context.Context) any
+	// Counts is the part of it that names neither keys nor clients, for Page.Counts; nil is a server without.
+	Counts func(context.Context) any
 	// Watches lists watches; nil is a server without that list. Its error is what is wrong with the Query.
 	Watches func(Query) (any, error)
 	// Charts never change, and Sample measures their lines, in their order. NaN is not known.
@@ -66,7 +70,13 @@ type Query struct {
 const (
 	defaultWatches = 100
 	maxWatches     = 1000 // in one answer
+	// maxMaking answers are made at a time, the others wait: to look at everything takes a processor a moment, and may take
+	// longer while upstream is away.
+	maxMaking = 4
 )
+
+// shownAssets are what browsers are given of the assets; the rest is for the server.
+var shownAssets = []string{"page.css", "page.js", "icon.svg"}
 
 //go:embed assets
 var assets embed.FS
@@ -79,14 +89,16 @@ func New(cfg Config) *Page {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	p := &Page{cfg: cfg, door: newDoor(cfg), history: newHistory(cfg.Charts), viewers: newViewers(), mux: http.NewServeMux()}
+	p := &Page{cfg: cfg, door: newDoor(cfg), history: newHistory(cfg.Charts), viewers: newViewers(), mux: http.NewServeMux(), making: make(chan struct{}, maxMaking)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.mux.Handle("GET /weir/assets/", http.StripPrefix("/weir/", http.FileServerFS(assets)))
-	p.mux.Handle("GET /weir/{$}", p.guarded(p.show))
+	for _, name := range shownAssets {
+		p.mux.HandleFunc("GET /weir/assets/"+name, p.asset(name))
+	}
+	p.mux.Handle("GET /weir/{$}", p.guarded(p.answered(p.show)))
 	p.mux.Handle("GET /weir/events", p.guarded(p.follow))
-	p.mux.Handle("GET /weir/status", p.guarded(p.status))
+	p.mux.Handle("GET /weir/status", p.guarded(p.answered(func(r *http.Request) answer { return inJSON(cfg.Status(r.Context())) })))
 	if cfg.Watches != nil {
-		p.mux.Handle("GET /weir/watches", p.guarded(p.watches))
+		p.mux.Handle("GET /weir/watches", p.guarded(p.answered(p.watches)))
 	}
 	p.tasks.Go(p.sample)
 	p.tasks.Go(p.update)
@@ -100,12 +112,18 @@ func (p *Page) Close() {
 	p.tasks.Wait()
 }
 
+// Counts answers with Config.Counts, as JSON, who may see it as they may the page: it is for ports that more people reach.
+func (p *Page) Counts() http.Handler {
+	return p.guarded(p.answered(func(r *http.Request) answer { return inJSON(p.cfg.Counts(r.Context())) }))
+}
+
 // ServeHTTP answers what is below /weir/.
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	p.mux.ServeHTTP(w, r)
 }
 
@@ -121,15 +139,63 @@ func (p *Page) guarded(h http.HandlerFunc) http.Handler {
 	})
 }
 
-func (p *Page) show(w http.ResponseWriter, r *http.Request) {
+// answer is the whole of what a request is answered with.
+type answer struct {
+	code        int
+	contentType string
+	body        []byte
+}
+
+// answered makes an answer when not too many are being made. How long the client takes to take it keeps nobody waiting, and is
+// bounded.
+func (p *Page) answered(produce func(*http.Request) answer) http.HandlerFunc {
+	inTurn := func(r *http.Request) answer {
+		defer func() { <-p.making }()
+		return produce(r)
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case p.making <- struct{}{}:
+		case <-r.Context().Done():
+			return
+		}
+		a := inTurn(r)
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout)) // every connection of net/http has one
+		w.Header().Set("Content-Type", a.contentType)
+		w.WriteHeader(a.code)
+		_, _ = w.Write(a.body) // the client may be gone
+	}
+}
+
+func inWords(code int, text string) answer {
+	return answer{code, "text/plain; charset=utf-8", []byte(text + "\n")}
+}
+
+func inJSON(v any) answer {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return inWords(http.StatusInternalServerError, err.Error())
+	}
+	return answer{http.StatusOK, "application/json", b.Bytes()}
+}
+
+// asset serves a file that never changes while the server runs.
+func (p *Page) asset(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-cache") // that of another version has the same name
+		http.ServeFileFS(w, r, assets, "assets/"+name)
+	}
+}
+
+func (p *Page) show(r *http.Request) answer {
 	var b bytes.Buffer
 	if err := page.Execute(&b, p.shown(r.Context())); err != nil {
 		p.cfg.Logger.Error("could not make the status page", "error", err)
-		http.Error(w, "could not make the page", http.StatusInternalServerError)
-		return
+		return inWords(http.StatusInternalServerError, "could not make the page")
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(b.Bytes()) // the client may be gone
+	return answer{http.StatusOK, "text/html; charset=utf-8", b.Bytes()}
 }
 
 // shown is what the template is given.
@@ -164,22 +230,16 @@ func (p *Page) parts(ctx context.Context) (map[string]string, error) {
 	return parts, nil
 }
 
-func (p *Page) status(w http.ResponseWriter, r *http.Request) {
-	writeJSON(w, p.cfg.Status(r.Context()))
-}
-
-func (p *Page) watches(w http.ResponseWriter, r *http.Request) {
+func (p *Page) watches(r *http.Request) answer {
 	q, err := parseQuery(r.URL.Query())
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+		return inWords(http.StatusBadRequest, err.Error())
 	}
 	list, err := p.cfg.Watches(q)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+		return inWords(http.StatusBadRequest, err.Error())
 	}
-	writeJSON(w, list)
+	return inJSON(list)
 }
 
 // parseQuery reads range=KEY[,END], limit and continue. A comma in a key is written as %2C, in addition to the escaping of all queries.
@@ -218,11 +278,4 @@ func parseRange(text string) (key, end []byte, err error) {
 		k = "\x00"
 	}
 	return []byte(k), []byte(e), nil
-}
-
-func writeJSON(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	_ = e.Encode(v) // the client may be gone
 }

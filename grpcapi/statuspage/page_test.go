@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -91,8 +93,97 @@ func TestPageIsWholeWithoutScriptAndEscapesWhatClientsChoose(t *testing.T) {
 			t.Errorf("%s: got %d, or it refers to somewhere else", asset, code)
 		}
 	}
-	if code, _, _ := s.get(t, "/weir/nothing"); code != 404 {
-		t.Errorf("what is not there: got %d", code)
+	for _, path := range []string{"/weir/nothing", "/weir/assets/", "/weir/assets/page.html"} {
+		if code, _, _ := s.get(t, path); code != 404 {
+			t.Errorf("%s: got %d", path, code)
+		}
+	}
+}
+
+func TestAnswersAreMadeAFewAtATime(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		s := &site{}
+		cfg := s.config(everybody)
+		finish := make(chan struct{})
+		cfg.Status = func(context.Context) any {
+			s.views.Add(1)
+			<-finish
+			return nil
+		}
+		s.page = New(cfg)
+		defer s.page.Close()
+		var asked sync.WaitGroup
+		for range 3 * maxMaking {
+			asked.Go(func() {
+				if code, _, _ := s.get(t, "/weir/status"); code != 200 {
+					t.Errorf("got %d", code)
+				}
+			})
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		asked.Go(func() {
+			s.page.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/weir/status", nil))
+		})
+		synctest.Wait()
+		if n := s.views.Load(); n != maxMaking {
+			t.Errorf("%d answers are being made", n)
+		}
+		leave() // or is asked for one more
+		synctest.Wait()
+		close(finish)
+		asked.Wait()
+		if n := s.views.Load(); n != 3*maxMaking && n != 3*maxMaking+1 {
+			t.Errorf("%d answers were made", n)
+		}
+	})
+}
+
+func TestWhoDoesNotTakeAnAnswerKeepsNobodyWaiting(t *testing.T) {
+	s := newSite(t, everybody)
+	for range maxMaking {
+		var stuck stuckWriter
+		stuck.ResponseRecorder = httptest.NewRecorder()
+		stuck.writing, stuck.finish = make(chan struct{}), make(chan struct{})
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			s.page.ServeHTTP(&stuck, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/weir/status", nil))
+		}()
+		<-stuck.writing
+		defer func() {
+			close(stuck.finish)
+			<-left
+		}()
+	}
+	if code, _, _ := s.get(t, "/weir/status"); code != 200 {
+		t.Errorf("got %d", code)
+	}
+}
+
+// stuckWriter is of a client who takes nothing.
+type stuckWriter struct {
+	*httptest.ResponseRecorder
+	writing, finish chan struct{}
+}
+
+func (w *stuckWriter) Write(b []byte) (int, error) {
+	close(w.writing)
+	<-w.finish
+	return len(b), nil
+}
+
+func TestCountsAreForWhoMaySeeThePage(t *testing.T) {
+	for _, permit := range []error{nil, errDenied} {
+		s := &site{}
+		cfg := s.config(func(context.Context) error { return permit })
+		cfg.Counts = func(context.Context) any { return "counts" }
+		s.page = New(cfg)
+		w := httptest.NewRecorder()
+		s.page.Counts().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/weir/status", nil))
+		if shown := strings.Contains(w.Body.String(), "counts"); shown != (permit == nil) {
+			t.Errorf("with %v: got %d %s", permit, w.Code, w.Body)
+		}
+		s.page.Close()
 	}
 }
 

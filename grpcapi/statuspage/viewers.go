@@ -103,8 +103,10 @@ func (p *Page) sample() {
 	tick := time.NewTicker(samplePeriod)
 	defer tick.Stop()
 	for {
-		sample := p.history.add(time.Now(), p.cfg.Sample())
-		p.viewers.send(event("sample", appendSample(nil, sample)))
+		measured := p.cfg.Sample()
+		p.sampled.Lock()
+		p.viewers.send(event("sample", appendSample(nil, p.history.add(time.Now(), measured))))
+		p.sampled.Unlock()
 		select {
 		case <-tick.C:
 		case <-p.ctx.Done():
@@ -160,9 +162,19 @@ func event(name string, data []byte) []byte {
 	return bytes.Join([][]byte{[]byte("event: " + name), append([]byte("data: "), data...), nil, nil}, []byte{'\n'})
 }
 
+// join adds a viewer, who is sent all samples after those in history.
+func (p *Page) join() (v *viewer, history []byte, err error) {
+	p.sampled.Lock()
+	defer p.sampled.Unlock()
+	if v, err = p.viewers.add(); err != nil {
+		return nil, nil, err
+	}
+	return v, p.history.json(), nil
+}
+
 // follow sends one viewer what happens until he goes, is dropped, or may not see it any more.
 func (p *Page) follow(w http.ResponseWriter, r *http.Request) {
-	v, err := p.viewers.add()
+	v, history, err := p.join()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
@@ -176,7 +188,7 @@ func (p *Page) follow(w http.ResponseWriter, r *http.Request) {
 		return err == nil && out.Flush() == nil
 	}
 	charts, _ := json.Marshal(p.cfg.Charts) // strings can be
-	begin := fmt.Sprintf(`{"period":%g,"samples":%d,"charts":%s,"history":%s}`, samplePeriod.Seconds(), maxSamples, charts, p.history.json())
+	begin := fmt.Sprintf(`{"period":%g,"samples":%d,"charts":%s,"history":%s}`, samplePeriod.Seconds(), maxSamples, charts, history)
 	if !send(event("history", []byte(begin))) {
 		return
 	}

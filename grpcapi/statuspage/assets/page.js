@@ -35,9 +35,22 @@ events.addEventListener("sample", (e) => {
 });
 
 events.onerror = () => {
-  // A browser gives up when it is refused, as by a server that has just begun, or when too many look.
-  if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), silence);
+  // A browser gives up when it is refused: by a server that stops or has just begun, to whom may not see this any more, or when
+  // too many look.
+  if (events.readyState === EventSource.CLOSED) setTimeout(again, silence);
 };
+
+// again loads the page anew as soon as somebody answers for it. Before that a browser would put its own page of an error in the
+// place of this one, and never look again.
+async function again() {
+  try {
+    if ((await fetch(location.href, { cache: "no-store" })).status < 500) {
+      location.reload();
+      return;
+    }
+  } catch {} // nobody is there
+  setTimeout(again, silence);
+}
 
 function say(state, text) {
   heard = Date.now();
