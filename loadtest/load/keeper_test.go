@@ -87,7 +87,7 @@ func TestPingsWithoutAnAnswerAreAnError(t *testing.T) {
 		defer k.load.Close()
 		k.load.answered.add(1)
 		begun := time.Now()
-		if err := k.load.Stop(); err == nil || !strings.Contains(err.Error(), "2 of 3 answers to pings are missing") || time.Since(begun) != patience {
+		if err := k.load.Stop(); err == nil || !strings.Contains(err.Error(), "2 of 3 answers to pings are missing") || time.Since(begun) != Patience {
 			t.Errorf("after %v: %v", time.Since(begun), err)
 		}
 	})

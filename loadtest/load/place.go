@@ -24,5 +24,12 @@ type Track interface {
 	Done(begun time.Time, bytes int)
 }
 
-// patience is how long a server may take for what it was asked for, after the last request.
-const patience = 30 * time.Second
+// Patience is how long a server may take for what it was asked for, after the last request.
+const Patience = 30 * time.Second
+
+// PrefixEnd is the end of the range of all keys below a prefix, whose last byte is not 255.
+func PrefixEnd(prefix string) []byte {
+	end := []byte(prefix)
+	end[len(end)-1]++
+	return end
+}

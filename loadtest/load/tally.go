@@ -32,10 +32,10 @@ func (t *tally) add(n int64) {
 	}
 }
 
-// await waits until n have come in all, failed ends, or it takes longer than patience. More than n are an error.
+// await waits until n have come in all, failed ends, or it takes longer than Patience. More than n are an error.
 func (t *tally) await(failed context.Context, n int64, what string) error {
 	t.want.Store(n)
-	timeout := time.NewTimer(patience)
+	timeout := time.NewTimer(Patience)
 	defer timeout.Stop()
 	for t.came.Load() < n {
 		select {
@@ -43,7 +43,7 @@ func (t *tally) await(failed context.Context, n int64, what string) error {
 		case <-failed.Done():
 			return context.Cause(failed)
 		case <-timeout.C:
-			return fmt.Errorf("%d of %d %s are missing after %v", n-t.came.Load(), n, what, patience)
+			return fmt.Errorf("%d of %d %s are missing after %v", n-t.came.Load(), n, what, Patience)
 		}
 	}
 	if more := t.came.Load() - n; more > 0 {

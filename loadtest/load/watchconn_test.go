@@ -165,7 +165,7 @@ func TestAWatchThatDoesNotGoOnIsAnError(t *testing.T) {
 	}
 }
 
-// An event that never comes is found when patience ends, one too many at once.
+// An event that never comes is found when Patience ends, one too many at once.
 func TestEventsThatNeverComeAreAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := watching(t, Watches{Watchers: 2})
@@ -183,7 +183,7 @@ func TestEventsThatNeverComeAreAnError(t *testing.T) {
 		}()
 		begun := time.Now()
 		err := c.load.Await()
-		if err == nil || !strings.Contains(err.Error(), "1 of 4 events are missing") || time.Since(begun) != patience {
+		if err == nil || !strings.Contains(err.Error(), "1 of 4 events are missing") || time.Since(begun) != Patience {
 			t.Errorf("after %v: %v", time.Since(begun), err)
 		}
 		if err := give(t, c, &pb.WatchResponse{WatchId: 1}, 6, 7); err != nil {

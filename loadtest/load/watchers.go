@@ -42,10 +42,7 @@ func (w Watches) key(i int64) []byte {
 
 // request is the encoded request of the i-th watcher.
 func (w Watches) request(i int) ([]byte, error) {
-	// The end of the range is the first of all keys that are behind the prefix's.
-	end := []byte(w.Prefix)
-	end[len(end)-1]++
-	r := &pb.WatchCreateRequest{Key: []byte(w.Prefix), RangeEnd: end}
+	r := &pb.WatchCreateRequest{Key: []byte(w.Prefix), RangeEnd: PrefixEnd(w.Prefix)}
 	if w.SingleKey {
 		r.Key, r.RangeEnd = w.key(int64(i)), nil
 	}
@@ -156,7 +153,7 @@ func (l *Watchers) write(stop <-chan struct{}, n int) error {
 }
 
 func (l *Watchers) put(txn *pb.TxnRequest) error {
-	ctx, cancel := context.WithTimeout(l.group.Failed(), patience)
+	ctx, cancel := context.WithTimeout(l.group.Failed(), Patience)
 	defer cancel()
 	_, err := pb.NewKVClient(l.writer).Txn(ctx, txn)
 	return cmp.Or(context.Cause(l.group.Failed()), err)

@@ -108,7 +108,7 @@ func (s *site) measure(ctx context.Context, t trial, length time.Duration) (m sa
 	if err := s.observe(ctx, &m, during); err != nil {
 		return m, err
 	}
-	all := newHistogram()
+	all := load.NewHistogram()
 	for i := range tracks {
 		all.Merge(tracks[i].latency)
 	}
@@ -119,7 +119,7 @@ func (s *site) measure(ctx context.Context, t trial, length time.Duration) (m sa
 // connect connects the clients of a trial, each connection with a track.
 func (s *site) connect(ctx context.Context, t trial, tracks []track) (*load.Watchers, error) {
 	for i := range tracks {
-		tracks[i].latency = newHistogram()
+		tracks[i].latency = load.NewHistogram()
 	}
 	watches := load.Watches{
 		Prefix: keyPrefix, Watchers: t.watchers, Connections: t.connections, SingleKey: t.ownKeys,
@@ -196,18 +196,11 @@ type track struct {
 	latency *hdrhistogram.Histogram
 }
 
-// longest is the longest latency that can be told.
-const longest = time.Minute
-
-// newHistogram is of microseconds, with an error below 1 %.
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, longest.Microseconds(), 2) }
-
 // Done is load.Track's.
 func (t *track) Done(begun time.Time, _ int) {
-	took := min(max(time.Since(begun), time.Microsecond), longest)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_ = t.latency.RecordValue(took.Microseconds()) // is within the bounds of the histogram
+	load.Record(t.latency, time.Since(begun))
 }
 
 // reset forgets all latencies.

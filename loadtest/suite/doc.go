@@ -15,6 +15,6 @@
 // data that it has started end with it, and an External system has its keys and leases no longer; if it does not let its keys be
 // deleted, that is named, with the command that does it, and leases expire.
 //
-// The bench command of loadtest calls Run. A scenario is added in a file of its kind, with a closedLoop or with a Load of its own, and
+// The bench command of loadtest calls Run. A scenario is added in a file of its kind, with a load.ClosedLoop or with a Load of its own, and
 // in Scenarios.
 package suite

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/proc"
 )
 
@@ -37,7 +38,7 @@ type External struct {
 }
 
 // answerPatience is how long a system may take for what it is asked for outside of what is measured.
-const answerPatience = patience
+const answerPatience = load.Patience
 
 func (e External) host() host { return &externalHost{External: e} }
 
@@ -80,7 +81,7 @@ func (h *externalHost) start(ctx context.Context, _ Scenario) (*System, error) {
 	}
 	for i := range h.Endpoints {
 		if err := h.ask(ctx, s, i, func(ctx context.Context, conn *grpc.ClientConn) error {
-			r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix), CountOnly: true})
+			r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(Prefix), RangeEnd: load.PrefixEnd(Prefix), CountOnly: true})
 			if err == nil && r.Count > 0 {
 				err = fmt.Errorf("there are %d keys below %s already, of somebody else or of a run that was killed: delete them first", r.Count, Prefix)
 			}
@@ -135,7 +136,7 @@ func (h *externalHost) clear(ctx context.Context, s *System) error {
 		err := h.renewAt(ctx, s, i)
 		if err == nil {
 			err = h.ask(ctx, s, i, func(ctx context.Context, conn *grpc.ClientConn) error {
-				_, err := pb.NewKVClient(conn).DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix)})
+				_, err := pb.NewKVClient(conn).DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte(Prefix), RangeEnd: load.PrefixEnd(Prefix)})
 				return err
 			})
 		}

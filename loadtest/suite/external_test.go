@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/proc"
 	"weir/loadtest/target"
 	"weir/loadtest/target/targettest"
@@ -48,7 +49,7 @@ func addUser(t *testing.T, conn *grpc.ClientConn, password string) {
 	_, errs[2] = auth.UserAdd(t.Context(), &pb.AuthUserAddRequest{Name: "bench", Password: password})
 	_, errs[3] = auth.RoleAdd(t.Context(), &pb.AuthRoleAddRequest{Name: "bench"})
 	_, errs[4] = auth.RoleGrantPermission(t.Context(), &pb.AuthRoleGrantPermissionRequest{Name: "bench",
-		Perm: &authpb.Permission{PermType: authpb.READWRITE, Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix)}})
+		Perm: &authpb.Permission{PermType: authpb.READWRITE, Key: []byte(Prefix), RangeEnd: load.PrefixEnd(Prefix)}})
 	_, errs[5] = auth.UserGrantRole(t.Context(), &pb.AuthUserGrantRoleRequest{User: "bench", Role: "bench"})
 	_, errs[6] = auth.AuthEnable(t.Context(), &pb.AuthEnableRequest{})
 	for i, err := range errs {
@@ -185,7 +186,7 @@ func TestKeysAreDeletedByWhoeverAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := h.ask(t.Context(), s, 1, func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix)})
+		r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(Prefix), RangeEnd: load.PrefixEnd(Prefix)})
 		if err == nil && len(r.Kvs) != 0 {
 			err = fmt.Errorf("left are %v", r.Kvs)
 		}

@@ -7,12 +7,14 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+
+	"weir/loadtest/load"
 )
 
 // revision is that of the store now.
 func (h *externalHost) revision(ctx context.Context, s *System) (at int64, err error) {
 	err = h.ask(ctx, s, 0, func(ctx context.Context, conn *grpc.ClientConn) error {
-		r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(Prefix), RangeEnd: prefixEnd(Prefix), CountOnly: true})
+		r, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(Prefix), RangeEnd: load.PrefixEnd(Prefix), CountOnly: true})
 		at = r.GetHeader().GetRevision()
 		return err
 	})

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"weir/loadtest/load"
 )
 
 // How many keys, and bytes of values, are filled in with one request: etcd allows 128, and 1.5 MiB.
@@ -20,24 +20,9 @@ func fill(ctx context.Context, s *System, n int, keyOf func(i int) []byte, value
 		return err
 	}
 	defer conn.Close()
-	kv := pb.NewKVClient(conn)
 	inTxn := max(1, min(keysInTxn, bytesInTxn/max(1, len(value))))
-	for i := 0; i < n; i += inTxn {
-		txn := &pb.TxnRequest{}
-		for j := i; j < min(i+inTxn, n); j++ {
-			txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
-				RequestPut: &pb.PutRequest{Key: keyOf(j), Value: value}}})
-		}
-		if _, err := kv.Txn(ctx, txn); err != nil {
-			return fmt.Errorf("put keys to %s: %w", s.Store[0], err)
-		}
+	if err := load.Fill(ctx, conn, n, inTxn, keyOf, value); err != nil {
+		return fmt.Errorf("put keys to %s: %w", s.Store[0], err)
 	}
 	return nil
-}
-
-// prefixEnd is the end of the range of all keys below a prefix, which ends with a slash.
-func prefixEnd(prefix string) []byte {
-	end := []byte(prefix)
-	end[len(end)-1]++
-	return end
 }

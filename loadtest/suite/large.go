@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"weir/loadtest/load"
 	"weir/loadtest/report"
 )
 
@@ -28,7 +29,7 @@ func largeScenarios() []Scenario {
 			Info: report.Scenario{Name: "put-100KiB", Kind: "writes", Unit: "put",
 				Description: fmt.Sprintf("%s put under way, of a random one of %d keys, with a value of 100 KiB.", who, largePutKeys)},
 			New: func(s *System, r *Recorder) Load {
-				return newClosedLoop(s, r, closedLoopOptions{Connections: largeClients, PerConn: 1, Client: func(int) requester {
+				return newClosedLoop(s, r, load.Clients{Connections: largeClients, PerConn: 1, Client: func(int) load.Requester {
 					return &putter{keys: largePutKeys, key: key("put"), value: slices.Repeat([]byte("l"), largePut)}
 				}})
 			},
@@ -41,7 +42,7 @@ func largeScenarios() []Scenario {
 				return fill(ctx, s, largeReadKeys, key("get"), slices.Repeat([]byte("l"), largeGet))
 			},
 			New: func(s *System, r *Recorder) Load {
-				return newClosedLoop(s, r, closedLoopOptions{Connections: largeClients, PerConn: 1, Client: func(int) requester {
+				return newClosedLoop(s, r, load.Clients{Connections: largeClients, PerConn: 1, Client: func(int) load.Requester {
 					return getters(largeReadKeys, largeGet, key("get"))
 				}})
 			},

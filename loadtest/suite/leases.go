@@ -66,7 +66,7 @@ func (l *leaseLoad) Close() error {
 	if l.keepers == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), load.Patience)
 	defer cancel()
 	return errors.Join(l.keepers.Revoke(ctx), l.keepers.Close())
 }

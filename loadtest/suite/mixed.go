@@ -24,7 +24,7 @@ type share struct {
 	percent int
 	words   string // what it is, for the description
 	// client makes the part of the i-th client that asks for it.
-	client func(l *mixedLoad, i int) requester
+	client func(l *mixedLoad, i int) load.Requester
 }
 
 // mixture is a mixed load.
@@ -66,16 +66,17 @@ func (m mixture) scenario() Scenario {
 // mixedLoad is a closed loop of clients who ask for this and that, with those who watch what is written, and keep leases
 // alive. An event that is lost, comes twice or out of order fails the turn, as a lease that is gone does.
 type mixedLoad struct {
-	*closedLoop
+	*load.ClosedLoop
+	system    *System
 	mixture   mixture
 	observers *observers    // nil before Connect
 	keepers   *load.Keepers // nil before Connect, or if nobody has leases
 }
 
 func newMixedLoad(s *System, r *Recorder, m mixture) *mixedLoad {
-	l := &mixedLoad{mixture: m}
-	l.closedLoop = newClosedLoop(s, r, closedLoopOptions{Connections: m.conns, PerConn: m.perConn,
-		Client: func(i int) requester {
+	l := &mixedLoad{system: s, mixture: m}
+	l.ClosedLoop = newClosedLoop(s, r, load.Clients{Connections: m.conns, PerConn: m.perConn,
+		Client: func(i int) load.Requester {
 			c := &mixedClient{shares: m.shares}
 			for _, share := range m.shares {
 				c.parts = append(c.parts, share.client(l, i))
@@ -98,7 +99,7 @@ func (l *mixedLoad) Connect(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return l.closedLoop.Connect(ctx)
+	return l.ClosedLoop.Connect(ctx)
 }
 
 // Run has the clients ask. What goes wrong at those beside them ends it too.
@@ -108,9 +109,9 @@ func (l *mixedLoad) Run(ctx context.Context, stop <-chan struct{}) error {
 		beside = append(beside, l.keepers.Failed())
 	}
 	for _, failed := range beside {
-		defer context.AfterFunc(failed, func() { l.group.Fail(context.Cause(failed)) })()
+		defer context.AfterFunc(failed, func() { l.Fail(context.Cause(failed)) })()
 	}
-	if err := l.closedLoop.Run(ctx, stop); err != nil {
+	if err := l.ClosedLoop.Run(ctx, stop); err != nil {
 		return err
 	}
 	if err := l.observers.await(); err != nil {
@@ -124,12 +125,12 @@ func (l *mixedLoad) Run(ctx context.Context, stop <-chan struct{}) error {
 
 // Close ends all connections, and revokes the leases.
 func (l *mixedLoad) Close() error {
-	errs := []error{l.closedLoop.Close()}
+	errs := []error{l.ClosedLoop.Close()}
 	if l.observers != nil {
 		errs = append(errs, l.observers.group.Close())
 	}
 	if l.keepers != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), load.Patience)
 		defer cancel()
 		errs = append(errs, l.keepers.Revoke(ctx), l.keepers.Close())
 	}
@@ -145,34 +146,34 @@ func (uncounted) Done(time.Time, int) {}
 // mixedClient asks for each kind of request as often as its share says.
 type mixedClient struct {
 	shares []share
-	parts  []requester // one for each share
-	asked  requester   // that was asked for last
+	parts  []load.Requester // one for each share
+	asked  load.Requester   // that was asked for last
 }
 
-func (c *mixedClient) next() (client.Method, []byte, error) {
+func (c *mixedClient) Next() (client.Method, []byte, error) {
 	at := rand.IntN(100)
 	for i, s := range c.shares {
 		if at -= s.percent; at < 0 {
 			c.asked = c.parts[i]
-			return c.asked.next()
+			return c.asked.Next()
 		}
 	}
 	return "", nil, errors.New("the shares of a mix are less than 100 percent")
 }
 
-func (c *mixedClient) check(answer []byte) (int, error) { return c.asked.check(answer) }
+func (c *mixedClient) Check(answer []byte) (int, error) { return c.asked.Check(answer) }
 
 // watchedWriter is a writer whose writes are watched.
 type watchedWriter struct {
-	requester
-	load *mixedLoad
-	at   int // of what is watched
+	load.Requester
+	mix *mixedLoad
+	at  int // of what is watched
 }
 
-func (w watchedWriter) check(answer []byte) (int, error) {
-	n, err := w.requester.check(answer)
+func (w watchedWriter) Check(answer []byte) (int, error) {
+	n, err := w.Requester.Check(answer)
 	if err == nil && n > 0 { // else it was no write: somebody had written before, and it was a read
-		w.load.observers.wrote(w.at)
+		w.mix.observers.wrote(w.at)
 	}
 	return n, err
 }
@@ -185,14 +186,14 @@ type ranger struct {
 	want page // of what was asked for last
 }
 
-func (r *ranger) next() (client.Method, []byte, error) {
+func (r *ranger) Next() (client.Method, []byte, error) {
 	asked, want := r.request(rand.IntN(r.n))
 	r.want = want
 	request, err := encode(asked)
 	return client.KVRange, request, err
 }
 
-func (r *ranger) check(answer []byte) (int, error) {
+func (r *ranger) Check(answer []byte) (int, error) {
 	_, err := r.want.check(answer)
 	return r.want.bytes(), err
 }
@@ -212,7 +213,7 @@ type creator struct {
 	n      int // keys so far
 }
 
-func (c *creator) next() (client.Method, []byte, error) {
+func (c *creator) Next() (client.Method, []byte, error) {
 	key := fmt.Appendf(nil, "%s%d", c.prefix, c.n)
 	c.n++
 	request, err := encode(&pb.TxnRequest{
@@ -222,7 +223,7 @@ func (c *creator) next() (client.Method, []byte, error) {
 	return client.KVTxn, request, err
 }
 
-func (c *creator) check(m []byte) (int, error) {
+func (c *creator) Check(m []byte) (int, error) {
 	var answer pb.TxnResponse
 	if err := proto.Unmarshal(m, &answer); err != nil {
 		return 0, fmt.Errorf("decode an answer: %w", err)
@@ -250,8 +251,8 @@ func kubeKey(resource string) func(i int) []byte {
 // cache for their clients, and lists are rare, and in pages.
 func kubernetesLike() Scenario {
 	const nodes, pods = 0, 1 // in what is watched
-	updater := func(resource string, at, bytes int) func(l *mixedLoad, i int) requester {
-		return func(l *mixedLoad, i int) requester {
+	updater := func(resource string, at, bytes int) func(l *mixedLoad, i int) load.Requester {
+		return func(l *mixedLoad, i int) load.Requester {
 			return watchedWriter{&comparer{key: kubeKey(resource)(i), value: slices.Repeat([]byte("u"), bytes)}, l, at}
 		}
 	}
@@ -263,14 +264,14 @@ func kubernetesLike() Scenario {
 		shares: []share{
 			{40, "renew the lease of a node (a compare-and-put on its mod_revision)", updater("leases", nodes, kubeNodeBytes)},
 			{25, "change the status of a pod (the same)", updater("pods", pods, kubePodBytes)},
-			{9, fmt.Sprintf("create an event of %d B (if its key is not there, put)", kubeEventBytes), func(_ *mixedLoad, i int) requester {
+			{9, fmt.Sprintf("create an event of %d B (if its key is not there, put)", kubeEventBytes), func(_ *mixedLoad, i int) load.Requester {
 				return &creator{prefix: fmt.Sprintf("%skube/events/%d-%d/", Prefix, rand.Int64(), i), value: slices.Repeat([]byte("e"), kubeEventBytes)}
 			}},
-			{25, "get a pod, linearizable", func(*mixedLoad, int) requester {
+			{25, "get a pod, linearizable", func(*mixedLoad, int) load.Requester {
 				return getters(kubePods, kubePodBytes, kubeKey("pods"))
 			}},
-			{1, fmt.Sprintf("list a page of %d pods, linearizable", kubePage), func(*mixedLoad, int) requester {
-				key, end := kubeKey("pods"), prefixEnd(Prefix+"kube/pods/")
+			{1, fmt.Sprintf("list a page of %d pods, linearizable", kubePage), func(*mixedLoad, int) load.Requester {
+				key, end := kubeKey("pods"), load.PrefixEnd(Prefix+"kube/pods/")
 				return &ranger{n: kubePods / kubePage, request: func(i int) (*pb.RangeRequest, page) {
 					first := key(i * kubePage)
 					return &pb.RangeRequest{Key: first, RangeEnd: end, Limit: kubePage}, page{first, key((i+1)*kubePage - 1), kubePage, kubePodBytes}
@@ -303,10 +304,10 @@ func instanceKey(i int) []byte {
 // discoveryLike has the requests of programs that find each other: they look far more than they register, and watch what they have
 // found.
 func discoveryLike() Scenario {
-	look := func(serializable bool) func(*mixedLoad, int) requester {
-		return func(*mixedLoad, int) requester {
+	look := func(serializable bool) func(*mixedLoad, int) load.Requester {
+		return func(*mixedLoad, int) load.Requester {
 			return &ranger{n: services, request: func(i int) (*pb.RangeRequest, page) {
-				return &pb.RangeRequest{Key: []byte(servicePrefix(i)), RangeEnd: prefixEnd(servicePrefix(i)), Serializable: serializable},
+				return &pb.RangeRequest{Key: []byte(servicePrefix(i)), RangeEnd: load.PrefixEnd(servicePrefix(i)), Serializable: serializable},
 					page{instanceKey(i * instancesOf), instanceKey((i+1)*instancesOf - 1), instancesOf, instanceBytes}
 			}}
 		}
@@ -318,10 +319,10 @@ func discoveryLike() Scenario {
 		shares: []share{
 			{60, "list the instances of a service, serializable", look(true)},
 			{10, "the same, linearizable", look(false)},
-			{25, "get an instance, linearizable", func(*mixedLoad, int) requester {
+			{25, "get an instance, linearizable", func(*mixedLoad, int) load.Requester {
 				return getters(services*instancesOf, instanceBytes, instanceKey)
 			}},
-			{5, "register an instance again (a put)", func(l *mixedLoad, i int) requester {
+			{5, "register an instance again (a put)", func(l *mixedLoad, i int) load.Requester {
 				own := i % (services * instancesOf)
 				return watchedWriter{&putter{keys: 1, key: func(int) []byte { return instanceKey(own) }, value: slices.Repeat([]byte("i"), instanceBytes)},
 					l, own / instancesOf}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/target"
 )
 
@@ -27,9 +28,9 @@ func TestMixedAndLargeLoads(t *testing.T) {
 }
 
 func TestSharesOfAMixAreAll(t *testing.T) {
-	c := &mixedClient{shares: []share{{percent: 30}, {percent: 70}}, parts: []requester{&recorded{}, &recorded{}}}
+	c := &mixedClient{shares: []share{{percent: 30}, {percent: 70}}, parts: []load.Requester{&recorded{}, &recorded{}}}
 	for range 10_000 {
-		if _, _, err := c.next(); err != nil {
+		if _, _, err := c.Next(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -41,12 +42,12 @@ func TestSharesOfAMixAreAll(t *testing.T) {
 // recorded counts how often it was asked for.
 type recorded struct{ asked int }
 
-func (r *recorded) next() (client.Method, []byte, error) {
+func (r *recorded) Next() (client.Method, []byte, error) {
 	r.asked++
 	return client.KVRange, nil, nil
 }
 
-func (r *recorded) check([]byte) (int, error) { return 0, nil }
+func (r *recorded) Check([]byte) (int, error) { return 0, nil }
 
 func TestObserversFindWhatIsWrongWithEvents(t *testing.T) {
 	event := func(revision int64) *mvccpb.Event { return &mvccpb.Event{Kv: &mvccpb.KeyValue{ModRevision: revision}} }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 )
 
 // watched is a prefix with so many watchers.
@@ -60,7 +61,7 @@ func (o *observers) watch(s *System, n int) error {
 	next := 0
 	for _, w := range o.watched {
 		request, err := encode(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{
-			CreateRequest: &pb.WatchCreateRequest{Key: []byte(w.prefix), RangeEnd: prefixEnd(w.prefix)}}})
+			CreateRequest: &pb.WatchCreateRequest{Key: []byte(w.prefix), RangeEnd: load.PrefixEnd(w.prefix)}}})
 		if err != nil {
 			return err
 		}
@@ -102,7 +103,7 @@ func (o *observers) await() error {
 
 // wait waits until missing says that nothing is.
 func (o *observers) wait(missing func() string) error {
-	timeout := time.NewTimer(patience)
+	timeout := time.NewTimer(load.Patience)
 	defer timeout.Stop()
 	for missing() != "" {
 		select {
@@ -110,7 +111,7 @@ func (o *observers) wait(missing func() string) error {
 		case <-o.group.Failed().Done():
 			return context.Cause(o.group.Failed())
 		case <-timeout.C:
-			return fmt.Errorf("%s are missing after %v", missing(), patience)
+			return fmt.Errorf("%s are missing after %v", missing(), load.Patience)
 		}
 	}
 	return context.Cause(o.group.Failed())

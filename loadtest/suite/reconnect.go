@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/report"
 )
 
@@ -67,7 +68,7 @@ func (l *reconnectLoad) Run(ctx context.Context, stop <-chan struct{}) error {
 
 // all has all clients come at once. They count from when they were cut.
 func (l *reconnectLoad) all(ctx context.Context, cut time.Time) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not all clients had their watch again after %v", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, load.Patience, fmt.Errorf("not all clients had their watch again after %v", load.Patience))
 	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)

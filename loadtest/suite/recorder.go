@@ -10,6 +10,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"weir/loadtest/load"
 	"weir/loadtest/report"
 )
 
@@ -45,20 +46,9 @@ type Track struct {
 	waiting  []time.Duration // for how long, until stop, what was under way then
 }
 
-// The longest latency that can be told, and the shortest.
-const (
-	longest  = 2 * time.Minute
-	shortest = time.Microsecond
-)
-
-// newHistogram is of microseconds, with an error below 1 %.
-func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(shortest.Microseconds(), longest.Microseconds(), 2)
-}
-
 // Track returns a new track. Any goroutine may call it.
 func (r *Recorder) Track() *Track {
-	t := &Track{recorder: r, latency: newHistogram()}
+	t := &Track{recorder: r, latency: load.NewHistogram()}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tracks = append(r.tracks, t)
@@ -128,8 +118,7 @@ func (t *Track) Done(begun time.Time, bytes int) {
 		}
 		return
 	}
-	took := min(max(time.Since(begun), shortest), longest)
-	_ = t.latency.RecordValue(took.Microseconds()) // is within the bounds of the histogram
+	load.Record(t.latency, time.Since(begun))
 	t.bytes += int64(bytes)
 }
 
@@ -148,7 +137,7 @@ func (r *Recorder) answered() int64 {
 func (r *Recorder) turn() (report.Turn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := newHistogram()
+	all := load.NewHistogram()
 	t := report.Turn{Took: r.took(), Due: r.due, Independent: r.independent, Extra: r.extra}
 	var waiting []time.Duration
 	for _, track := range r.tracks {
@@ -163,7 +152,7 @@ func (r *Recorder) turn() (report.Turn, error) {
 	starved := 0
 	for _, d := range waiting {
 		if d > slow {
-			_ = all.RecordValue(min(d, longest).Microseconds()) // is within the bounds of the histogram
+			load.Record(all, d)
 		}
 		if d > max(t.Took, starving) {
 			starved++

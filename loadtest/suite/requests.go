@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"weir/loadtest/load"
 	"weir/loadtest/report"
 	"weir/loadtest/target"
 )
@@ -21,6 +22,11 @@ const (
 // requestScenarios are those whose clients send one request after the other, as soon as they are answered.
 func requestScenarios() []Scenario {
 	return slices.Concat(writeScenarios(), readScenarios())
+}
+
+// newClosedLoop is of clients of a system.
+func newClosedLoop(s *System, r *Recorder, c load.Clients) *load.ClosedLoop {
+	return load.NewClosedLoop(s.place(), c, func(int) load.Track { return r.Track() })
 }
 
 // The systems that aims are for.
@@ -55,8 +61,8 @@ func writeScenarios() []Scenario {
 				Description: fmt.Sprintf("%s with one put under way each, of a random one of %d keys, with a value of %d B.", who, keys, valueSize)},
 			Fill: func(ctx context.Context, s *System) error { return fill(ctx, s, keys, key, value) },
 			New: func(s *System, r *Recorder) Load {
-				return newClosedLoop(s, r, closedLoopOptions{Connections: conns, PerConn: under,
-					Client: func(int) requester { return &putter{keys: keys, key: key, value: value} }})
+				return newClosedLoop(s, r, load.Clients{Connections: conns, PerConn: under,
+					Client: func(int) load.Requester { return &putter{keys: keys, key: key, value: value} }})
 			},
 		}
 	}
@@ -68,8 +74,10 @@ func writeScenarios() []Scenario {
 				Description: fmt.Sprintf("%d clients on %d connections, each with one transaction under way, as Kubernetes writes: if nobody has changed the "+
 					"client's own key, by its mod_revision, put %d B, else get it.", requestConns*writesUnder, requestConns, valueSize)},
 			New: func(s *System, r *Recorder) Load {
-				return newClosedLoop(s, r, closedLoopOptions{Connections: requestConns, PerConn: writesUnder,
-					Client: func(i int) requester { return &comparer{key: fmt.Appendf(nil, Prefix+"txn/%08d", i), value: value} }})
+				return newClosedLoop(s, r, load.Clients{Connections: requestConns, PerConn: writesUnder,
+					Client: func(i int) load.Requester {
+						return &comparer{key: fmt.Appendf(nil, Prefix+"txn/%08d", i), value: value}
+					}})
 			},
 		},
 	}

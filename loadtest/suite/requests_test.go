@@ -7,19 +7,21 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
+
+	"weir/loadtest/load"
 )
 
 // exchange has a client ask and be answered. It wants an error that has a text, or none if that is "".
-func exchange(t *testing.T, what string, r requester, answer proto.Message, wantErr string) {
+func exchange(t *testing.T, what string, r load.Requester, answer proto.Message, wantErr string) {
 	t.Helper()
-	if _, _, err := r.next(); err != nil {
+	if _, _, err := r.Next(); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 	b, err := encode(answer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = r.check(b)
+	_, err = r.Check(b)
 	switch {
 	case wantErr == "" && err != nil:
 		t.Errorf("%s: %v", what, err)

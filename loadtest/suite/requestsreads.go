@@ -12,11 +12,13 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 )
 
 // reads is a closed loop of readers, with who writes to what they read.
 type reads struct {
-	*closedLoop
+	*load.ClosedLoop
+	recorder           *Recorder
 	list, serializable bool
 	encoded            [][]byte     // requests, to be chosen from at random
 	pages              []page       // their answers
@@ -25,12 +27,12 @@ type reads struct {
 
 // newReads makes the load. Writes are as many in a second.
 func newReads(s *System, r *Recorder, conns, under int, list, serializable bool, writes int) Load {
-	l := &reads{list: list, serializable: serializable}
-	o := closedLoopOptions{Connections: conns, PerConn: under, Client: func(int) requester { return &reader{load: l} }}
+	l := &reads{recorder: r, list: list, serializable: serializable}
+	o := load.Clients{Connections: conns, PerConn: under, Client: func(int) load.Requester { return &reader{load: l} }}
 	if writes > 0 {
 		o.Beside = func(ctx context.Context) error { return l.write(ctx, s, writes) }
 	}
-	l.closedLoop = newClosedLoop(s, r, o)
+	l.ClosedLoop = newClosedLoop(s, r, o)
 	return l
 }
 
@@ -44,7 +46,7 @@ func (l *reads) Connect(ctx context.Context) error {
 		request := &pb.RangeRequest{Key: listedKey(i), Serializable: l.serializable}
 		want := page{listedKey(i), listedKey(i), 1, valueSize}
 		if l.list {
-			request.Key, request.RangeEnd = []byte(listPrefix(i)), prefixEnd(listPrefix(i))
+			request.Key, request.RangeEnd = []byte(listPrefix(i)), load.PrefixEnd(listPrefix(i))
 			want = page{listedKey(i * keysInList), listedKey((i+1)*keysInList - 1), keysInList, valueSize}
 		}
 		b, err := encode(request)
@@ -53,7 +55,7 @@ func (l *reads) Connect(ctx context.Context) error {
 		}
 		l.encoded, l.pages = append(l.encoded, b), append(l.pages, want)
 	}
-	return l.closedLoop.Connect(ctx)
+	return l.ClosedLoop.Connect(ctx)
 }
 
 // writers are how many share the writes: enough that none is late when a write takes some milliseconds.
@@ -123,7 +125,7 @@ type reader struct {
 	revision int64 // that the next answer must not be below
 }
 
-func (r *reader) next() (client.Method, []byte, error) {
+func (r *reader) Next() (client.Method, []byte, error) {
 	if !r.load.serializable {
 		r.revision = r.load.written.Load()
 	}
@@ -132,7 +134,7 @@ func (r *reader) next() (client.Method, []byte, error) {
 	return client.KVRange, r.load.encoded[i], nil
 }
 
-func (r *reader) check(answer []byte) (int, error) {
+func (r *reader) Check(answer []byte) (int, error) {
 	at, err := r.want.check(answer)
 	if err != nil {
 		return 0, err

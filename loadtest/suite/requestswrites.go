@@ -19,12 +19,12 @@ type putter struct {
 	last int64 // revision of its last write
 }
 
-func (p *putter) next() (client.Method, []byte, error) {
+func (p *putter) Next() (client.Method, []byte, error) {
 	request, err := encode(&pb.PutRequest{Key: p.key(rand.IntN(p.keys)), Value: p.value})
 	return client.KVPut, request, err
 }
 
-func (p *putter) check(answer []byte) (int, error) {
+func (p *putter) Check(answer []byte) (int, error) {
 	at, err := revisionOf(answer)
 	if err != nil {
 		return 0, err
@@ -43,7 +43,7 @@ type comparer struct {
 	known int64 // revision at which the key was written last; 0 if the client does not know
 }
 
-func (c *comparer) next() (client.Method, []byte, error) {
+func (c *comparer) Next() (client.Method, []byte, error) {
 	request, err := encode(&pb.TxnRequest{
 		Compare: []*pb.Compare{{Target: pb.Compare_MOD, Key: c.key, TargetUnion: &pb.Compare_ModRevision{ModRevision: c.known}}},
 		Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: c.key, Value: c.value}}}},
@@ -53,7 +53,7 @@ func (c *comparer) next() (client.Method, []byte, error) {
 }
 
 // check lets a transaction fail only when its key was written in an earlier turn.
-func (c *comparer) check(m []byte) (int, error) {
+func (c *comparer) Check(m []byte) (int, error) {
 	var answer pb.TxnResponse
 	if err := proto.Unmarshal(m, &answer); err != nil {
 		return 0, fmt.Errorf("decode an answer: %w", err)

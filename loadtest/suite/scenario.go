@@ -51,7 +51,7 @@ func (s Scenario) keptUp(t report.Turn) error {
 type Load interface {
 	// Connect connects the clients and has them ready to ask: watches are created, leases granted. Nothing of it counts.
 	Connect(ctx context.Context) error
-	// Run asks until stop ends, waits for the answers that are under way, no longer than patience, and returns. It returns an
+	// Run asks until stop ends, waits for the answers that are under way, no longer than load.Patience, and returns. It returns an
 	// error as soon as anything is wrong: an answer that is not the right one, an event that is lost, a refusal.
 	// Each answer is given to the Recorder, which knows whether it counts. ctx ends when the whole run does.
 	Run(ctx context.Context, stop <-chan struct{}) error

@@ -137,8 +137,8 @@ func (s *slowReader) connect(ctx context.Context, system *System) error {
 		return nil
 	case <-s.group.Failed().Done():
 		return context.Cause(s.group.Failed())
-	case <-time.After(patience):
-		return fmt.Errorf("the watches of a slow client were not created within %v", patience)
+	case <-time.After(load.Patience):
+		return fmt.Errorf("the watches of a slow client were not created within %v", load.Patience)
 	}
 }
 

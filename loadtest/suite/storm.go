@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/report"
 )
 
@@ -109,7 +110,7 @@ func ended(stop <-chan struct{}) bool {
 
 // visit is what the i-th client does. answered is called when it has all answers, and has not disconnected yet.
 func (l *stormLoad) visit(ctx context.Context, i int, answered func()) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer after %v", patience))
+	ctx, cancel := context.WithTimeoutCause(ctx, load.Patience, fmt.Errorf("no answer after %v", load.Patience))
 	defer cancel()
 	v, err := dialVisitor(ctx, l.system, i)
 	if err != nil {

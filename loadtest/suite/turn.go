@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/report"
 )
 
@@ -86,7 +87,7 @@ func (m *measurement) make(ctx context.Context, cancel context.CancelCauseFunc, 
 		err = m.between(ctx, func() error { return wait(length) })
 	}
 	close(stop)
-	late = time.AfterFunc(2*patience, func() { cancel(fmt.Errorf("the clients had not stopped %v after they were told to", 2*patience)) })
+	late = time.AfterFunc(2*load.Patience, func() { cancel(fmt.Errorf("the clients had not stopped %v after they were told to", 2*load.Patience)) })
 	defer late.Stop()
 	return errors.Join(err, <-ended)
 }

@@ -7,12 +7,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 )
 
 // watchAll asks for a watch of all keys that watchers watch.
 func watchAll() *pb.WatchRequest {
 	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{
-		CreateRequest: &pb.WatchCreateRequest{Key: []byte(watchPrefix), RangeEnd: prefixEnd(watchPrefix)}}}
+		CreateRequest: &pb.WatchCreateRequest{Key: []byte(watchPrefix), RangeEnd: load.PrefixEnd(watchPrefix)}}}
 }
 
 // The numbers of fields in etcd's rpc.proto.
