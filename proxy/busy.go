@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"sync/atomic"
 
 	"weir/grpcapi/statuspage"
 	"weir/proxy/busiest"
@@ -12,8 +11,7 @@ import (
 
 // busy is what is asked most, and by whom. A request that is not sampled costs a random number. The zero value has seen nothing.
 type busy struct {
-	ranges, clients       busiest.Counter
-	forwardedSerializable atomic.Uint64 // reads
+	ranges, clients busiest.Counter
 }
 
 // read counts a read. A single key counts for the directory that it is in: of what is read most there may be too many keys, each of

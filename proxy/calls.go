@@ -57,7 +57,7 @@ func (c *calls) unary(
 	}
 	began := time.Now()
 	err := invoke(ctx, method, req, reply, conn, opts...)
-	c.timings.add(began, err)
+	c.timings.add(began, time.Now(), err)
 	return err
 }
 

@@ -20,8 +20,6 @@ type Detail struct {
 	BusiestRanges []Busiest      `json:"busiest_ranges"`
 	// BusiestClients are users, common names or addresses, or tenants.
 	BusiestClients []Busiest `json:"busiest_clients"`
-	// ForwardedSerializable are those of reads.forwarded that are single Ranges, and serializable.
-	ForwardedSerializable uint64 `json:"forwarded_serializable"`
 }
 
 // WatchStatus is all watches.
@@ -67,8 +65,7 @@ const (
 func (p *Proxy) Detail(ctx context.Context) Detail {
 	d := Detail{
 		Status: p.Status(), Members: p.memberStatus(ctx), Watches: p.watchStatus(), Feeds: []FeedStatus{},
-		ForwardedSerializable: p.busy.forwardedSerializable.Load(),
-		BusiestRanges:         []Busiest{}, BusiestClients: []Busiest{},
+		BusiestRanges: []Busiest{}, BusiestClients: []Busiest{},
 	}
 	feeds, _ := p.feeds.List(shownFeeds)
 	for _, f := range feeds {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -131,23 +130,5 @@ func TestStatusIsNotForTenantsWithANamespace(t *testing.T) {
 	}
 	if who := p.Who(visitor(t.Context(), "a token that nobody knows")); strings.Contains(who, "token") {
 		t.Errorf("the client is %s", who)
-	}
-}
-
-func TestTimingsAreOfTheLastCallsThatWereAnswered(t *testing.T) {
-	var timings timings
-	if median, p99 := timings.quantiles(); median != 0 || p99 != 0 {
-		t.Errorf("of none: %v, %v", median, p99)
-	}
-	many := 2 * len(timings.recent)
-	for i := range many {
-		timings.add(time.Now().Add(-time.Duration(i%100+1)*time.Millisecond), nil)
-		timings.add(time.Now().Add(-time.Hour), rpctypes.ErrGRPCStopped) // Unavailable
-	}
-	if answered, failed := timings.counts(); answered != uint64(many) || failed != uint64(many) {
-		t.Errorf("%d answered, %d failed", answered, failed)
-	}
-	if median, p99 := timings.quantiles(); median < 40*time.Millisecond || median > 70*time.Millisecond || p99 < 90*time.Millisecond {
-		t.Errorf("got %v, %v", median, p99)
 	}
 }

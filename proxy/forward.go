@@ -202,8 +202,13 @@ func linearizable(method string, req wire.Raw) wire.Raw {
 //
 // The client's messages are pumped by a goroutine that may outlive the call for a moment: it can be waiting in
 // RecvMsg, which returns only when the stream has ended, and that is after Stream has returned.
-func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session) (err error) {
+func (p *Proxy) Stream(method string, client grpc.ServerStream, s *cache.Session) error {
 	p.busy.call(client.Context(), p.tenants)
+	return p.stream(method, client, s)
+}
+
+// stream is Stream for one that has been counted.
+func (p *Proxy) stream(method string, client grpc.ServerStream, s *cache.Session) (err error) {
 	ctx, cancel := context.WithCancel(outgoing(client.Context()))
 	defer cancel()
 	var turn *turnStream // nil if it takes none

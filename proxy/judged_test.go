@@ -196,7 +196,7 @@ func TestAReadThatBeganBeforeAnythingWasGuardedIsNotAnsweredUnjudged(t *testing.
 		}
 	}
 	begin := func() lookup {
-		l, ok := p.mayRead(t.Context(), func() []access.Range { return []access.Range{{Key: []byte("a")}} })
+		l, ok := p.mayRead(t.Context(), false, func() []access.Range { return []access.Range{{Key: []byte("a")}} })
 		if !ok {
 			t.Fatal("memory is not looked into")
 		}

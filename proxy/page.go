@@ -32,7 +32,7 @@ func (p *Proxy) Sample() []float64 {
 	s, w := p.Status(), p.watchStatus()
 	median, p99 := math.NaN(), math.NaN()
 	if t := p.upstream.current.Load(); t != nil {
-		if m, worst := t.member.calls.timings.quantiles(); m > 0 {
+		if m, worst := t.member.calls.timings.quantiles(time.Now()); m > 0 {
 			median, p99 = m.Seconds(), worst.Seconds()
 		}
 	}
@@ -169,11 +169,12 @@ func (d *Detail) readsTable() statuspage.Table {
 		ID: "hits", Title: "Reads", Note: "Since the start.",
 		Columns: []statuspage.Column{{Title: "Kind"}, {Title: "From memory", Number: true}, {Title: "Forwarded", Number: true}, {Title: "Share from memory", Number: true}},
 	}
-	forwarded := d.Reads.Forwarded - min(d.Reads.Forwarded, d.ForwardedSerializable)
+	serializable := d.Reads.ForwardedSerializable
+	forwarded := d.Reads.Forwarded - min(d.Reads.Forwarded, serializable) // counted a moment before
 	for _, k := range []struct {
 		kind            string
 		hits, forwarded uint64
-	}{{"linearizable", d.Reads.Linearizable, forwarded}, {"serializable", d.Reads.Serializable, d.ForwardedSerializable}} {
+	}{{"linearizable", d.Reads.Linearizable, forwarded}, {"serializable", d.Reads.Serializable, serializable}} {
 		t.Rows = append(t.Rows, statuspage.Row(k.kind, statuspage.Count(k.hits), statuspage.Count(k.forwarded),
 			statuspage.Share(float64(k.hits), float64(k.hits+k.forwarded))))
 	}

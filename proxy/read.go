@@ -38,6 +38,8 @@ type lookup struct {
 	era    uint64
 	ranges []access.Range // what is asked for, if that was judged
 	judged time.Time      // when it was last known that they may be read; zero if it was not asked: nothing was guarded
+
+	serializable bool
 }
 
 // mayRead tells whether it is worth looking into memory for what asks for these ranges: who asks may be given them, in which era.
@@ -45,16 +47,16 @@ type lookup struct {
 //
 // Where there is a question, upstream is not asked whether something is permitted that it will have to be asked for anyway. What
 // is not looked for counts as forwarded.
-func (p *Proxy) mayRead(ctx context.Context, ranges func() []access.Range) (l lookup, ok bool) {
+func (p *Proxy) mayRead(ctx context.Context, serializable bool, ranges func() []access.Range) (l lookup, ok bool) {
 	era, guarded := p.feeds.Guarded()
-	l.era = era
+	l.era, l.serializable = era, serializable
 	if !guarded {
 		return l, true
 	}
 	l.ranges = ranges()
 	missing := func(r access.Range) bool { return !p.reads.Has(r.Key, r.End) }
 	if slices.ContainsFunc(l.ranges, missing) || !p.guard.MayRead(ctx, l.ranges...) {
-		p.reads.CountForward()
+		p.reads.CountForward(serializable)
 		return l, false
 	}
 	l.judged = time.Now()
@@ -79,7 +81,7 @@ func (p *Proxy) found(ctx context.Context, l lookup, err error) bool {
 		return false
 	}
 	if !p.mayAnswer(ctx, l) {
-		p.reads.CountForward()
+		p.reads.CountForward(l.serializable)
 		return false
 	}
 	return true
@@ -88,15 +90,12 @@ func (p *Proxy) found(ctx context.Context, l lookup, err error) bool {
 // Range answers a read: from memory, or as upstream does. See grpcapi.Reads.
 func (p *Proxy) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Session) (mem.BufferSlice, error) {
 	p.busy.read(ctx, p.tenants, r.Key, r.RangeEnd)
-	if l, ok := p.mayRead(ctx, func() []access.Range { return []access.Range{{Key: r.Key, End: r.RangeEnd}} }); ok {
+	if l, ok := p.mayRead(ctx, r.Serializable, func() []access.Range { return []access.Range{{Key: r.Key, End: r.RangeEnd}} }); ok {
 		resp, stale, err := p.reads.Range(ctx, r, s, l.era)
 		if p.found(ctx, l, err) {
 			tellStale(ctx, stale)
 			return resp, err
 		}
-	}
-	if r.Serializable {
-		p.busy.forwardedSerializable.Add(1)
 	}
 	raw, err := p.fetch(ctx, pb.KV_Range_FullMethodName, p.bound(r), s, func(resp wire.Raw) { p.reads.Forwarded(r, resp) })
 	if err != nil {
@@ -121,7 +120,7 @@ func (p *Proxy) bound(r *wire.RangeRequest) wire.Raw {
 // Txn answers a transaction that only reads. See grpcapi.Reads.
 func (p *Proxy) Txn(ctx context.Context, r *pb.TxnRequest, raw wire.Raw, s *cache.Session) (mem.BufferSlice, error) {
 	p.busy.call(ctx, p.tenants)
-	if l, ok := p.mayRead(ctx, func() []access.Range { return rangesOf(r) }); ok {
+	if l, ok := p.mayRead(ctx, reads.Serializable(r), func() []access.Range { return rangesOf(r) }); ok {
 		resp, stale, err := p.reads.Txn(ctx, r, s, l.era)
 		if p.found(ctx, l, err) {
 			tellStale(ctx, stale)
@@ -153,8 +152,9 @@ func rangesOf(r *pb.TxnRequest) []access.Range {
 // RangeStream answers a range in parts. See grpcapi.Reads. As at a core, each part is permitted by itself.
 func (p *Proxy) RangeStream(r *wire.RangeRequest, s *cache.Session, client grpc.ServerStream) error {
 	ctx := client.Context()
+	p.busy.read(ctx, p.tenants, r.Key, r.RangeEnd)
 	whole := access.Range{Key: r.Key, End: r.RangeEnd}
-	if l, ok := p.mayRead(ctx, func() []access.Range { return []access.Range{whole} }); ok {
+	if l, ok := p.mayRead(ctx, r.Serializable, func() []access.Range { return []access.Range{whole} }); ok {
 		sent := false
 		err := p.reads.RangeStream(ctx, r, s, l.era, func(m mem.BufferSlice, stale time.Duration) error {
 			_, guarded := p.feeds.Guarded()
@@ -173,7 +173,7 @@ func (p *Proxy) RangeStream(r *wire.RangeRequest, s *cache.Session, client grpc.
 		}
 	}
 	counted := &countedStream{ServerStream: client}
-	if err := p.Stream(pb.KV_RangeStream_FullMethodName, counted, s); err != nil {
+	if err := p.stream(pb.KV_RangeStream_FullMethodName, counted, s); err != nil {
 		return err
 	}
 	p.reads.ForwardedStream(r, counted.bytes, counted.last)

@@ -58,7 +58,7 @@ func (p *Proxy) memberStatus(ctx context.Context) []MemberStatus {
 		s := &all[i]
 		s.Endpoint, s.InUse = m.endpoint, m == current
 		s.Answered, s.Failed = m.calls.timings.counts()
-		median, p99 := m.calls.timings.quantiles()
+		median, p99 := m.calls.timings.quantiles(time.Now())
 		s.Median, s.P99 = median.Seconds(), p99.Seconds()
 		asked.Go(func() { s.tellConnected(ctx, m) })
 		if r := said[m]; r != nil {

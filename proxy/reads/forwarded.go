@@ -12,7 +12,7 @@ import (
 // about upstream's work.
 
 // CountForward counts a read that could have been answered from memory, and is forwarded without having been looked for there.
-func (k *Keeper) CountForward() { k.stats.forwarded.Add(1) }
+func (k *Keeper) CountForward(serializable bool) { k.stats.countForward(serializable, ErrForward) }
 
 // Forwarded tells of a Range that upstream has answered.
 func (k *Keeper) Forwarded(r *wire.RangeRequest, resp wire.Raw) {

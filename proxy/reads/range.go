@@ -19,7 +19,7 @@ import (
 // or nil. r has passed the checks that etcd makes before it reads, and was permitted to who asks in an era (of Standing): in
 // another one it may not be. Range may be called concurrently.
 func (k *Keeper) Range(ctx context.Context, r *wire.RangeRequest, s *cache.Session, era uint64) (resp mem.BufferSlice, stale time.Duration, err error) {
-	defer func() { k.stats.countForward(err) }()
+	defer func() { k.stats.countForward(r.Serializable, err) }()
 	a, err := k.begin(s, r.Serializable, era)
 	if err != nil {
 		return nil, 0, err

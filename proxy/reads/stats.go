@@ -26,7 +26,9 @@ type Stats struct {
 	Stale        uint64 `json:"stale"`        // of these, while upstream was away
 	Waits        uint64 `json:"waits"`        // reads that waited for a snapshot to reach a revision
 	Forwarded    uint64 `json:"forwarded"`    // reads that could have been answered from memory, and were not
-	Refused      uint64 `json:"refused"`      // reads with too large an answer, see Config.MaxKeys
+	// ForwardedSerializable are those of Forwarded that are serializable, of transactions with all that they read.
+	ForwardedSerializable uint64 `json:"forwarded_serializable"`
+	Refused               uint64 `json:"refused"` // reads with too large an answer, see Config.MaxKeys
 
 	Results cache.ResultStats `json:"results"`
 }
@@ -37,11 +39,17 @@ type stats struct {
 	drops, dropsRoom                  atomic.Uint64
 	linearizable, serializable, stale atomic.Uint64
 	forwarded, refused, waits         atomic.Uint64
+	forwardedSerializable             atomic.Uint64
 }
 
-func (s *stats) countForward(err error) {
-	if err != nil && errors.Is(err, ErrForward) {
-		s.forwarded.Add(1)
+// countForward counts a read that has ended with err, if that is ErrForward.
+func (s *stats) countForward(serializable bool, err error) {
+	if err == nil || !errors.Is(err, ErrForward) {
+		return
+	}
+	s.forwarded.Add(1)
+	if serializable {
+		s.forwardedSerializable.Add(1)
 	}
 }
 
@@ -59,19 +67,20 @@ func (s *stats) dropped(loaded bool, reason error) {
 // Stats counts. It looks at every range.
 func (k *Keeper) Stats() Stats {
 	s := Stats{
-		Candidates:   k.heat.len(),
-		Bytes:        int(k.held.Load()),
-		Loads:        k.stats.loads.Load(),
-		LoadsFailed:  k.stats.loadsFailed.Load(),
-		Dropped:      k.stats.drops.Load(),
-		DroppedRoom:  k.stats.dropsRoom.Load(),
-		Linearizable: k.stats.linearizable.Load(),
-		Serializable: k.stats.serializable.Load(),
-		Stale:        k.stats.stale.Load(),
-		Waits:        k.stats.waits.Load(),
-		Forwarded:    k.stats.forwarded.Load(),
-		Refused:      k.stats.refused.Load(),
-		Results:      k.results.Stats(),
+		Candidates:            k.heat.len(),
+		Bytes:                 int(k.held.Load()),
+		Loads:                 k.stats.loads.Load(),
+		LoadsFailed:           k.stats.loadsFailed.Load(),
+		Dropped:               k.stats.drops.Load(),
+		DroppedRoom:           k.stats.dropsRoom.Load(),
+		Linearizable:          k.stats.linearizable.Load(),
+		Serializable:          k.stats.serializable.Load(),
+		Stale:                 k.stats.stale.Load(),
+		Waits:                 k.stats.waits.Load(),
+		Forwarded:             k.stats.forwarded.Load(),
+		ForwardedSerializable: k.stats.forwardedSerializable.Load(),
+		Refused:               k.stats.refused.Load(),
+		Results:               k.results.Stats(),
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -35,7 +35,7 @@ const (
 // states has left it behind then upstream is asked for the part, so that the stream ends early only when it would at
 // etcd, which pins a stream by its number too: by compaction.
 func (k *Keeper) RangeStream(ctx context.Context, r *wire.RangeRequest, s *cache.Session, era uint64, send func(part mem.BufferSlice, stale time.Duration) error) (err error) {
-	defer func() { k.stats.countForward(err) }()
+	defer func() { k.stats.countForward(r.Serializable, err) }()
 	if r.SortTarget != 0 {
 		return ErrForward // etcd sorts each part by itself, so that the answer depends on where it cuts
 	}

@@ -18,11 +18,12 @@ import (
 // Txn answers a transaction that only reads from memory, all of it at one revision, or fails with ErrForward. For the
 // rest see Range.
 func (k *Keeper) Txn(ctx context.Context, r *pb.TxnRequest, s *cache.Session, era uint64) (resp mem.BufferSlice, stale time.Duration, err error) {
-	defer func() { k.stats.countForward(err) }()
+	serializable := Serializable(r)
+	defer func() { k.stats.countForward(serializable, err) }()
 	if !onlyRanges(r) {
 		return nil, 0, ErrForward
 	}
-	a, err := k.begin(s, allSerializable(r), era)
+	a, err := k.begin(s, serializable, era)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -185,9 +186,9 @@ func onlyRanges(r *pb.TxnRequest) bool {
 	return everyOp(r, func(op *pb.RequestOp) bool { return op.GetRequestRange() != nil })
 }
 
-// allSerializable tells whether etcd answers the transaction without asking the leader, which it does too when there is
+// Serializable tells whether etcd answers the transaction without asking the leader, which it does too when there is
 // nothing to read, whatever is compared.
-func allSerializable(r *pb.TxnRequest) bool {
+func Serializable(r *pb.TxnRequest) bool {
 	return everyOp(r, func(op *pb.RequestOp) bool { return op.GetRequestRange().GetSerializable() })
 }
 
