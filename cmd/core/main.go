@@ -31,6 +31,7 @@ func run(args, environ []string) (err error) {
 	if len(args) > 0 && args[0] == snapshotCommand {
 		return runSnapshot(args[1:], os.Stdout)
 	}
+	args = process.WordsAsFlags(args)
 	o, err := parseOptions(args, environ)
 	switch {
 	case errors.Is(err, process.ErrHelp):
@@ -49,6 +50,10 @@ func run(args, environ []string) (err error) {
 	defer func() { err = errors.Join(err, closeLog()) }()
 	process.LogGRPC(logger)
 	process.TuneMemory()
+	if o.configFile != "" {
+		logger.Info("loaded server configuration, other configuration command line flags and environment variables will be ignored if provided",
+			"path", o.configFile, "ignored", o.ignored)
+	}
 	for _, flag := range slices.Sorted(maps.Keys(o.ineffective)) {
 		logger.Warn("flag has no effect", "flag", flag, "why", o.ineffective[flag])
 	}

@@ -73,63 +73,63 @@ func TestEtcdsUsualCommandLineIsAccepted(t *testing.T) {
 
 func TestMistakesAreNamedInOneLine(t *testing.T) {
 	for flags, want := range map[string]string{
-		"--listen-client-urls=127.0.0.1:2379":                                 "http://host:port",
-		"--listen-client-urls=http://elsewhere:2379":                          "give its IP address",
-		"--listen-client-urls=http://:2379":                                   "give its IP address",
-		"--listen-client-urls=https://127.0.0.1:2379":                         "needs --cert-file and --key-file",
-		"--listen-client-urls=unixs://socket":                                 "needs --cert-file and --key-file",
-		"--listen-metrics-urls=https://127.0.0.1:2381":                        "needs --cert-file and --key-file",
-		"--listen-peer-urls=https://127.0.0.1:2380":                           "needs --peer-cert-file",
-		"--listen-client-urls=http://0.0.0.0:2379":                            "--advertise-client-urls is required",
-		"--listen-client-urls=unix://":                                        "unix://path",
-		"--listen-peer-urls=:2380":                                            "--listen-peer-urls",
-		"--listen-client-http-urls=http://localhost:2379":                     "cannot both have localhost:2379",
-		"--listen-metrics-urls=http://localhost:2380":                         "cannot both have localhost:2380",
-		"--listen-peer-urls=http://127.0.0.1:1,https://127.0.0.1:1":           "cannot both have 127.0.0.1:1",
-		"--advertise-client-urls=http://127.0.0.1:2379/a/path":                "malformed URL",
-		"--advertise-client-urls=http://:2379":                                "without a host",
-		"--initial-advertise-peer-urls=http://:2380":                          "without a host",
-		"--initial-cluster=default":                                           "name=http://host:port",
-		"--initial-cluster-state=old":                                         `one of ["new" "existing"]`,
-		"--discovery-srv=example.org --initial-cluster=default=http://a:1":    "choose one",
-		"--discovery-endpoints=http://a:1 --discovery-token=t":                "is not possible",
-		"--discovery=https://discovery.etcd.io/x":                             "is not possible",
-		"--discovery-fallback=proxy":                                          `one of ["exit"]`,
-		"--name=":                                                             "--name must not be empty",
-		"--max-learners=-1":                                                   "must not be negative",
-		"--heartbeat-interval=0":                                              "must be positive",
-		"--election-timeout=400":                                              "5 times --heartbeat-interval",
-		"--election-timeout=50001":                                            "at most 50000",
-		"--watch-progress-notify-interval=-1s":                                "must not be negative",
-		"--backend-batch-interval=-1s":                                        "--backend-batch-interval must not be negative",
-		"--compaction-batch-limit=-1":                                         "--compaction-batch-limit must not be negative",
-		"--compact-hash-check-time=0":                                         "must be positive",
-		"--corrupt-check-time=-1s":                                            "--corrupt-check-time must not be negative",
-		"--auto-compaction-mode=weekly":                                       `one of ["periodic" "revision"]`,
-		"--auto-compaction-retention=week":                                    "give hours",
-		"--auto-compaction-retention=-1":                                      "give hours",
-		"--auto-compaction-retention=9999999":                                 "give hours",
-		"--auto-compaction-mode=revision --auto-compaction-retention=5m":      "give a number of revisions",
-		"--no-such-flag":                                                      "--no-such-flag",
-		"--experimental-max-learners=1":                                       "it is --max-learners",
-		"--enable-pprof true":                                                 `unexpected argument "true"`,
-		"--max-txn-ops=-1":                                                    "--max-txn-ops",
-		"--max-request-bytes=999999999":                                       "at most 536870912",
-		"--max-concurrent-streams=4294967296":                                 "at most 4294967295",
-		"--auth-token=":                                                       "--auth-token must not be empty",
-		"--metrics=more":                                                      `one of ["basic" "extensive"]`,
-		"--cors=example.org":                                                  "malformed origin",
-		"--feature-gates=NoSuchGate=true":                                     "give name=true or name=false",
-		"--feature-gates=AllAlpha":                                            "give name=true or name=false",
-		"--feature-gates=LeaseCheckpointPersist=true":                         "needs LeaseCheckpoint",
-		"--logger=capnslog":                                                   "only one value, zap",
-		"--enable-log-rotation --log-rotation-config-json={":                  "malformed --log-rotation-config-json",
-		"--enable-distributed-tracing --distributed-tracing-sampling-rate=-1": "give 0 to 1000000",
-		"--tls-min-version=TLS1.0":                                            "use TLS1.2 or TLS1.3",
-		"--cipher-suites=ROT13":                                               `unknown cipher suite "ROT13"`,
-		"--backend-bbolt-freelist-type=tree":                                  `one of ["map" "array"]`,
-		"--v2-deprecation=not-yet":                                            "write-only",
-		"--config-file=/no/such/file":                                         "read --config-file",
+		"--listen-client-urls=127.0.0.1:2379":                                       "http://host:port",
+		"--listen-client-urls=http://elsewhere:2379":                                "give its IP address",
+		"--listen-client-urls=http://:2379":                                         "give its IP address",
+		"--listen-client-urls=https://127.0.0.1:2379":                               "needs --cert-file and --key-file",
+		"--listen-client-urls=unixs://socket":                                       "needs --cert-file and --key-file",
+		"--listen-metrics-urls=https://127.0.0.1:2381":                              "needs --cert-file and --key-file",
+		"--listen-peer-urls=https://127.0.0.1:2380":                                 "needs --peer-cert-file",
+		"--listen-client-urls=http://0.0.0.0:2379":                                  "--advertise-client-urls is required",
+		"--listen-client-urls=unix://":                                              "unix://path",
+		"--listen-peer-urls=:2380":                                                  "--listen-peer-urls",
+		"--listen-client-http-urls=http://localhost:2379":                           "cannot both have localhost:2379",
+		"--listen-metrics-urls=http://localhost:2380":                               "cannot both have localhost:2380",
+		"--listen-peer-urls=http://127.0.0.1:1,https://127.0.0.1:1 --peer-auto-tls": "cannot both have 127.0.0.1:1",
+		"--advertise-client-urls=http://127.0.0.1:2379/a/path":                      "malformed URL",
+		"--advertise-client-urls=http://:2379":                                      "without a host",
+		"--initial-advertise-peer-urls=http://:2380":                                "without a host",
+		"--initial-cluster=default":                                                 "name=http://host:port",
+		"--initial-cluster-state=old":                                               `one of ["new" "existing"]`,
+		"--discovery-srv=example.org --initial-cluster=default=http://a:1":          "choose one",
+		"--discovery-endpoints=http://a:1 --discovery-token=t":                      "is not possible",
+		"--discovery=https://discovery.etcd.io/x":                                   "is not possible",
+		"--discovery-fallback=proxy":                                                `one of ["exit"]`,
+		"--name=":                                                                   "--name must not be empty",
+		"--max-learners=-1":                                                         "must not be negative",
+		"--heartbeat-interval=0":                                                    "must be positive",
+		"--election-timeout=400":                                                    "5 times --heartbeat-interval",
+		"--election-timeout=50001":                                                  "at most 50000",
+		"--watch-progress-notify-interval=-1s":                                      "must not be negative",
+		"--backend-batch-interval=-1s":                                              "--backend-batch-interval must not be negative",
+		"--compaction-batch-limit=-1":                                               "--compaction-batch-limit must not be negative",
+		"--compact-hash-check-time=0":                                               "must be positive",
+		"--corrupt-check-time=-1s":                                                  "--corrupt-check-time must not be negative",
+		"--auto-compaction-mode=weekly":                                             `one of ["periodic" "revision"]`,
+		"--auto-compaction-retention=week":                                          "give hours",
+		"--auto-compaction-retention=-1":                                            "give hours",
+		"--auto-compaction-retention=9999999":                                       "give hours",
+		"--auto-compaction-mode=revision --auto-compaction-retention=5m":            "give a number of revisions",
+		"--no-such-flag":                                                            "--no-such-flag",
+		"--experimental-max-learners=1":                                             "it is --max-learners",
+		"--enable-pprof true":                                                       `unexpected argument "true"`,
+		"--max-txn-ops=-1":                                                          "--max-txn-ops",
+		"--max-request-bytes=999999999":                                             "at most 536870912",
+		"--max-concurrent-streams=4294967296":                                       "at most 4294967295",
+		"--auth-token=":                                                             "--auth-token must not be empty",
+		"--metrics=more":                                                            `one of ["basic" "extensive"]`,
+		"--cors=example.org":                                                        "malformed origin",
+		"--feature-gates=NoSuchGate=true":                                           "give name=true or name=false",
+		"--feature-gates=AllAlpha":                                                  "give name=true or name=false",
+		"--feature-gates=LeaseCheckpointPersist=true":                               "needs LeaseCheckpoint",
+		"--logger=capnslog":                                                         "only one value, zap",
+		"--enable-log-rotation --log-rotation-config-json={":                        "malformed --log-rotation-config-json",
+		"--enable-distributed-tracing --distributed-tracing-sampling-rate=-1":       "give 0 to 1000000",
+		"--tls-min-version=TLS1.0":                                                  "use TLS1.2 or TLS1.3",
+		"--cipher-suites=ROT13":                                                     `unknown cipher suite "ROT13"`,
+		"--backend-bbolt-freelist-type=tree":                                        `one of ["map" "array"]`,
+		"--v2-deprecation=not-yet":                                                  "write-only",
+		"--config-file=/no/such/file":                                               "read --config-file",
 	} {
 		_, err := parseOptions(strings.Fields(flags), nil)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
@@ -197,7 +197,7 @@ func TestEtcdsConfigurationFileIsRead(t *testing.T) {
 	path := writeFile(t, etcdsFile)
 	for _, by := range []struct{ args, environ []string }{
 		{[]string{"--config-file", path, "--name=ignored"}, []string{"ETCD_DATA_DIR=ignored"}},
-		{nil, []string{"ETCD_CONFIG_FILE=" + path, "ETCD_NAME=ignored"}},
+		{nil, []string{"ETCD_CONFIG_FILE=" + path, "ETCD_DATA_DIR=ignored", "ETCD_MAX_LEARNERS=not looked at", "ETCD_NONSENSE="}},
 	} {
 		o, err := parseOptions(by.args, by.environ)
 		if err != nil {
@@ -207,6 +207,9 @@ func TestEtcdsConfigurationFileIsRead(t *testing.T) {
 		if c.Name != "m1" || c.DataDir != "/tmp/x" || c.SnapshotCount != 5 || c.HeartbeatInterval != 200*time.Millisecond || c.AutoCompaction.Retention != time.Hour ||
 			!c.LaxReconfigCheck || !c.CheckToken || !c.ClientCertAuth {
 			t.Errorf("core: %+v", c)
+		}
+		if len(o.ignored) == 0 || !slices.Contains(o.ignored, "ETCD_DATA_DIR") || slices.Contains(o.ignored, "ETCD_CONFIG_FILE") || o.unknownVariables != nil {
+			t.Errorf("ignored: %q, unknown: %q", o.ignored, o.unknownVariables)
 		}
 		if !o.api.Pprof || o.api.WatchProgressInterval != time.Minute || o.api.KeepAliveMinTime != 7*time.Second || !o.listen.reusePort {
 			t.Errorf("got %+v", o)
@@ -220,14 +223,16 @@ func TestEtcdsConfigurationFileIsRead(t *testing.T) {
 
 func TestMistakesInAConfigurationFileAreNamedInOneLine(t *testing.T) {
 	for text, want := range map[string]string{
-		"data-dri: /tmp/x":                   "has the key data-dri, which weir does not know",
-		"version: true":                      "has the key version",
-		"client-transport-security: {ca: x}": "has the key client-transport-security.ca",
+		"data-dri: /tmp/x":                   ":1: unknown key data-dri",
+		"version: true":                      ":1: unknown key version",
+		"client-transport-security: {ca: x}": ":1: unknown key client-transport-security.ca",
 		"client-transport-security: x":       "must have keys below it",
-		"snapshot-count: many":               `has "many" for snapshot-count`,
+		"snapshot-count: many":               ":1: snapshot-count must be a whole number",
 		"a: b: c":                            "is not YAML",
-		"- a list":                           "is not YAML",
-		"discovery-token: t":                 "--discovery-token is not possible",
+		"- a list":                           ":1: it must be keys with values",
+		"discovery-token: t":                 ":1: --discovery-token is not possible",
+		"name: a\nmax-learners: -1":          ":2: --max-learners=-1 is not possible",
+		"name: a\nname: b":                   ":2: the key name is in line 1 too",
 	} {
 		_, err := parseOptions([]string{"--config-file=" + writeFile(t, text)}, nil)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
@@ -369,5 +374,12 @@ func TestFlagsOfAClusterReachTheCore(t *testing.T) {
 	}
 	if d := o.discovery; d == nil || d.domain != "example.org" || d.service != "blue" || fmt.Sprint(d.peerURLs) != "[http://m:1]" || len(o.core.InitialCluster) > 0 {
 		t.Errorf("discovery: %+v, %v", d, o.core.InitialCluster)
+	}
+}
+
+func TestEveryFlagIsInOneGroupOfTheHelp(t *testing.T) {
+	f, _, _ := newFlags()
+	if names := f.Ungrouped(); names != nil {
+		t.Errorf("not in exactly one group, or no flags: %q", names)
 	}
 }

@@ -32,6 +32,7 @@ func main() {
 const stopTimeout = 3 * time.Second
 
 func run(args, environ []string, stdout io.Writer) error {
+	args = process.WordsAsFlags(args)
 	o, err := parseOptions(args, environ)
 	switch {
 	case errors.Is(err, process.ErrHelp):

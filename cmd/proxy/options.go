@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -65,7 +64,9 @@ type options struct {
 	// they change nothing either, unless it registers itself or makes certificates.
 	unused []string
 
-	usage func(io.Writer)
+	configFile string // "" is none
+	flags      *process.Flags
+	usage      func(io.Writer)
 }
 
 // notThereYet are the flags of `etcd grpc-proxy start` whose work is not done. They are refused, because ignoring
@@ -93,7 +94,12 @@ func refuse(nothing string) func(string) error {
 	}
 }
 
-// parseOptions reads flags with the names and, but for an embedded core, the defaults of etcd's grpc-proxy.
+// listFlags are those for which a file may have a list.
+var listFlags = []string{"cache-prefix", "endpoints", "feed", "listen-cipher-suites", "metrics-addr"}
+
+// parseOptions reads flags with the names and, but for an embedded core, the defaults of etcd's grpc-proxy: from the command line, from the
+// environment, and from a file that one of them names, which it reads each time. Its error joins all that is wrong, and then the options
+// are of no use but for the help.
 func parseOptions(args, environ []string) (options, error) {
 	var (
 		o         options
@@ -105,7 +111,9 @@ func parseOptions(args, environ []string) (options, error) {
 		debug     bool
 	)
 	f := process.NewFlags("proxy", envPrefix)
-	o.usage = f.Usage
+	f.GroupAs(helpGroups)
+	o.flags, o.usage = f, func(w io.Writer) { f.Usage(w, introduction) }
+	f.StringVar(&o.configFile, "config-file", "", "YAML file whose keys are names of flags. What is given as a flag or as a variable counts more.")
 	f.BoolVar(&o.embedded, "embedded", false, "Start a core of one member in this process and serve that. The default when there is no other flag.")
 	f.StringVar(&o.dataDir, "data-dir", "default.weir", "Data directory of the embedded core. A proxy before --endpoints keeps no data but the certificate of --auto-tls, by default in default.proxy.")
 
@@ -170,26 +178,37 @@ func parseOptions(args, environ []string) (options, error) {
 		args = args[1:]
 	}
 	f.Suspect("WEIR")
-	if err := f.Parse(args, environ); err != nil || o.version {
-		return o, err
+	f.Lists(listFlags...)
+	f.Secrets("user", "password")
+	if err := f.Parse(args, environ); err != nil {
+		return options{usage: o.usage}, err
+	}
+	if o.version {
+		return o, nil
+	}
+	if o.configFile != "" {
+		if err := f.ReadFile(o.configFile, process.FileForm{}); err != nil {
+			return options{usage: o.usage}, err
+		}
 	}
 
+	var errs []error
 	// A misspelt or emptied variable must not become an empty, writable store: only nothing at all means embedded.
 	o.embedded = o.embedded || nothing
 	if o.embedded {
 		if endpoints != "" {
-			return o, errors.New("--embedded and --endpoints exclude each other: leave one out")
+			errs = append(errs, errors.New("--embedded and --endpoints exclude each other: leave one out"))
 		}
 		if !f.Given("listen-addr") {
 			o.listenAddr = "127.0.0.1:2379"
 		}
 		for _, name := range slices.Concat(upstreamOnly, discoveryFlags) {
 			if f.Given(name) {
-				return o, fmt.Errorf("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name)
+				errs = append(errs, fmt.Errorf("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name))
 			}
 		}
 	} else if endpoints == "" && o.discovery.srv == "" {
-		return o, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --discovery-srv, or --embedded for a store in this process")
+		errs = append(errs, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --discovery-srv, or --embedded for a store in this process"))
 	} else if f.Given("data-dir") && !autoTLS {
 		o.unused = append(o.unused, "data-dir")
 	}
@@ -204,7 +223,10 @@ func parseOptions(args, environ []string) (options, error) {
 	if debug {
 		o.logLevel = "debug"
 	}
-	return o, o.check(metrics)
+	if err := f.Locate(errors.Join(append(errs, o.check(metrics))...)); err != nil {
+		return options{usage: o.usage}, err
+	}
+	return o, nil
 }
 
 // memberListURL is what the proxy answers MemberList with; "" is what upstream says, which an embedded core is told the URL for.
@@ -214,84 +236,6 @@ func (o *options) memberListURL() string {
 	}
 	return o.advertiseClientURL
 }
-
-// check does what is more than reading single flags.
-func (o *options) check(metrics string) (err error) {
-	if _, _, err := net.SplitHostPort(o.listenAddr); err != nil {
-		return fmt.Errorf("malformed --listen-addr %q: give it as host:port", o.listenAddr)
-	}
-	if u := o.advertiseClientURL; o.embedded && u != "" && !isURL(u) {
-		return fmt.Errorf("malformed URL %q in --advertise-client-url: give it as http://host:port", u)
-	}
-	for name, d := range map[string]time.Duration{
-		"dial-keepalive-time": o.dialKeepAliveTime, "dial-keepalive-timeout": o.dialKeepAliveTimeout,
-		"grpc-keepalive-min-time": o.keepAliveMinTime, "grpc-keepalive-interval": o.keepAliveInterval, "grpc-keepalive-timeout": o.keepAliveTimeout,
-		"slow-client-timeout": o.slowClientTimeout, "watch-progress-notify-interval": o.progressInterval,
-		"max-staleness": o.maxStaleness, "read-check-interval": o.readCheckInterval,
-	} {
-		if d < 0 {
-			return fmt.Errorf("--%s=%v is not possible: it must not be negative", name, d)
-		}
-	}
-	if d := o.slowClientTimeout; d > 0 && d < time.Second {
-		return fmt.Errorf("--slow-client-timeout=%v is not possible: within less than 1s a client may be taken for slow that is not; 0 disables it", d)
-	}
-	for _, e := range o.endpoints {
-		if _, address, ok := strings.Cut(e, "://"); e == o.listenAddr || ok && address == o.listenAddr {
-			return fmt.Errorf("--endpoints has %s, which is --listen-addr: the proxy would forward to itself", e)
-		}
-	}
-	for _, s := range splitList(metrics) {
-		u, err := url.Parse(s)
-		if err != nil || !isURL(s) {
-			return fmt.Errorf("malformed URL %q in --metrics-addr: give it as http://host:port", s)
-		}
-		o.metricsURLs = append(o.metricsURLs, u)
-	}
-	for name, n := range map[string]int{"max-send-bytes": o.maxSendBytes, "max-recv-bytes": o.maxRecvBytes} {
-		if n <= 0 || n > math.MaxInt32 {
-			return fmt.Errorf("--%s=%d is not possible: it must be positive and below 2 GiB", name, n)
-		}
-	}
-	for name, n := range map[string]int64{
-		"watch-history-bytes": int64(o.watchHistoryBytes), "cache-bytes": int64(o.cacheBytes),
-		"max-range-keys": o.maxRangeKeys, "max-range-bytes": o.maxRangeBytes,
-	} {
-		if n < 0 {
-			return fmt.Errorf("--%s=%d is not possible: it must not be negative", name, n)
-		}
-	}
-	if o.readCheckInterval > maxCheckInterval {
-		return fmt.Errorf("--read-check-interval=%v is not possible: linearizable reads would take that long; it must be at most %v", o.readCheckInterval, maxCheckInterval)
-	}
-	if o.cacheBytes == 0 && len(o.cachePrefixes) > 0 {
-		return errors.New("--cache-prefix is not possible with --cache-bytes=0: leave one out")
-	}
-	if o.maxConcurrentStreams == 0 || o.maxConcurrentStreams > math.MaxUint32 {
-		return fmt.Errorf("--max-concurrent-streams=%d is not possible: it must be positive and fit into 32 bits", o.maxConcurrentStreams)
-	}
-	if err := o.discovery.check(o.advertiseClientURL); err != nil {
-		return err
-	}
-	if err := o.clients.check(); err != nil {
-		return err
-	}
-	if err := o.upstream.Check(); err != nil {
-		return err
-	}
-	if err := o.listen.Check(); err != nil {
-		return err
-	}
-	for _, u := range o.metricsURLs {
-		if isSecure(u) && !o.listen.HasCertificate() {
-			return fmt.Errorf("--metrics-addr=%s needs --cert-file and --key-file", u)
-		}
-	}
-	return nil
-}
-
-// maxCheckInterval bounds what a linearizable read can be made to wait for others.
-const maxCheckInterval = time.Second
 
 // isURL tells whether s is a URL of a host and port and nothing more.
 func isURL(s string) bool {

@@ -242,3 +242,13 @@ var etcdsFlags = strings.Fields(`advertise-client-url auto-tls cacert cert cert-
 	insecure-discovery insecure-skip-tls-verify key key-file listen-addr listen-cipher-suites max-concurrent-streams
 	max-recv-bytes max-send-bytes metrics-addr namespace permit-without-stream resolver-prefix resolver-ttl
 	self-signed-cert-validity tls-max-version tls-min-version trusted-ca-file`)
+
+func TestEveryFlagIsInOneGroupOfTheHelp(t *testing.T) {
+	o, err := parseOptions([]string{"--endpoints=a:1"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names := o.flags.Ungrouped(); names != nil {
+		t.Errorf("not in exactly one group of helpGroups, or no flags: %q", names)
+	}
+}

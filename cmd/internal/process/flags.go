@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Flags is a flag set whose flags may also be given as environment variables: --data-dir as PREFIX_DATA_DIR. The
-// command line wins. What is misspelt is refused, since a flag that is silently not there may mean an empty
-// store; so are variables with the prefix that name no flag, unless TolerateUnknown was called.
+// Flags is a flag set whose flags may also be given as environment variables, --data-dir as PREFIX_DATA_DIR, and in a file, see
+// ReadFile. The command line wins, then the environment. What is misspelt is refused, since a flag that is silently not there may mean an
+// empty store; so are variables with the prefix that name no flag, unless TolerateUnknown was called.
 type Flags struct {
 	*flag.FlagSet
 	command  string
@@ -21,6 +21,10 @@ type Flags struct {
 	foreign  []string          // variables
 	suspect  string            // how variables begin
 	noEffect map[string]string // by flag, why
+	lists    []string          // flags that a file may have a list for
+	secrets  []string          // flags whose values are not for logs
+	fromFile map[string]string // by flag that a file has set, where
+	groups   []Group
 
 	tolerant bool
 	unknown  []string // variables that were tolerated
@@ -30,7 +34,7 @@ type Flags struct {
 func NewFlags(name, prefix string) *Flags {
 	set := flag.NewFlagSet(name, flag.ContinueOnError)
 	set.SetOutput(io.Discard) // the caller prints the one line
-	return &Flags{FlagSet: set, command: name, prefix: prefix, noEffect: map[string]string{}}
+	return &Flags{FlagSet: set, command: name, prefix: prefix, noEffect: map[string]string{}, fromFile: map[string]string{}}
 }
 
 // Foreign names variables that have the prefix and are of somebody else: they are neither refused nor taken for a flag's.
@@ -56,22 +60,77 @@ func (f *Flags) Ineffective() map[string]string {
 	return given
 }
 
+// Lists names flags that take several values, separated by commas or given several times: a file may have a list for them.
+func (f *Flags) Lists(names ...string) { f.lists = append(f.lists, names...) }
+
+// Secrets names flags whose values no error may show.
+func (f *Flags) Secrets(names ...string) { f.secrets = append(f.secrets, names...) }
+
+func (f *Flags) isSecret(name string) bool { return slices.Contains(f.secrets, name) }
+
+// Locate says of each of the errors that are joined in err where a file has the flag that it names first, if one has. Of equal ones it
+// leaves one.
+func (f *Flags) Locate(err error) error {
+	var located []error
+	seen := map[string]bool{}
+	for _, err := range Each(err) {
+		if seen[err.Error()] {
+			continue
+		}
+		seen[err.Error()] = true
+		for _, m := range flagInText.FindAllStringSubmatch(err.Error(), -1) {
+			if at, ok := f.fromFile[m[1]]; ok {
+				if !strings.HasPrefix(err.Error(), at) {
+					err = fmt.Errorf("%s: %w", at, err)
+				}
+				break
+			}
+		}
+		located = append(located, err)
+	}
+	return errors.Join(located...)
+}
+
+var flagInText = regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
+
+// Each returns the errors that errors.Join has put together, of which some may be joined themselves; none for nil.
+func Each(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+		return nil
+	case !ok || !strings.Contains(err.Error(), "\n"):
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, Each(e)...)
+	}
+	return all
+}
+
 // Suspect refuses variables that begin with start, although they do not have the prefix: they are probably misspelt.
 func (f *Flags) Suspect(start string) { f.suspect = start }
 
 // ErrHelp is returned by Parse when help was asked for.
 var ErrHelp = flag.ErrHelp
 
-// Parse reads the arguments and the environment (as of os.Environ).
+// Parse reads the arguments and the environment (as of os.Environ). Its error is of the first mistake in the arguments, or joins all in
+// the environment.
 func (f *Flags) Parse(args, environ []string) error {
-	operands, err := f.ParseOperands(args)
-	if err != nil {
+	if err := f.ParseArguments(args); err != nil {
 		return err
 	}
-	if len(operands) > 0 {
-		return fmt.Errorf("unexpected argument %q: flags are given as --name=value", operands[0])
+	return f.ParseEnvironment(environ)
+}
+
+// ParseArguments reads the arguments of a command that takes only flags. Its error is of the first mistake.
+func (f *Flags) ParseArguments(args []string) error {
+	operands, err := f.ParseOperands(args)
+	if err == nil && len(operands) > 0 {
+		err = fmt.Errorf("unexpected argument %q: flags are given as --name=value", operands[0])
 	}
-	return f.parseEnvironment(environ)
+	return err
 }
 
 // ParseOperands reads the arguments of a command that takes some besides its flags, and returns those. Flags may be before and
@@ -91,7 +150,9 @@ func (f *Flags) ParseOperands(args []string) (operands []string, err error) {
 	}
 }
 
-func (f *Flags) parseEnvironment(environ []string) error {
+// ParseEnvironment sets flags from variables, but those that are already given. Its error joins all mistakes.
+func (f *Flags) ParseEnvironment(environ []string) error {
+	var errs []error
 	byVariable := map[string]*flag.Flag{}
 	f.VisitAll(func(fl *flag.Flag) { byVariable[f.Variable(fl.Name)] = fl })
 	for _, pair := range slices.Sorted(slices.Values(environ)) {
@@ -101,19 +162,17 @@ func (f *Flags) parseEnvironment(environ []string) error {
 		}
 		fl := byVariable[name]
 		if fl == nil {
-			if err := f.checkUnknown(name); err != nil {
-				return err
-			}
+			errs = append(errs, f.checkUnknown(name))
 			continue
 		}
 		if value == "" || f.Given(fl.Name) {
 			continue // etcd takes an empty variable for none
 		}
 		if err := f.Set(fl.Name, value); err != nil {
-			return fmt.Errorf("environment variable %s has the invalid value %q: %w", name, value, howTo(fl, err))
+			errs = append(errs, fmt.Errorf("environment variable %s has the invalid value %q: %w", name, value, howTo(fl, err)))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // checkUnknown refuses, or remembers, a variable that names no flag, if it was meant to.
@@ -185,26 +244,23 @@ func (f *Flags) Variable(flagName string) string {
 	return f.prefix + "_" + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
 }
 
-// Given tells whether a flag was set, on the command line or by its variable.
+// Written returns the flags that are given, and the variables in environ that would set one, as who starts the program writes them.
+func (f *Flags) Written(environ []string) (written []string) {
+	f.Visit(func(fl *flag.Flag) { written = append(written, "--"+fl.Name) })
+	f.VisitAll(func(fl *flag.Flag) {
+		if slices.ContainsFunc(environ, func(pair string) bool {
+			value, ok := strings.CutPrefix(pair, f.Variable(fl.Name)+"=")
+			return ok && value != ""
+		}) {
+			written = append(written, f.Variable(fl.Name))
+		}
+	})
+	return written
+}
+
+// Given tells whether a flag was set, on the command line, by its variable or in a file.
 func (f *Flags) Given(name string) bool {
 	given := false
 	f.Visit(func(fl *flag.Flag) { given = given || fl.Name == name })
 	return given
-}
-
-// Usage writes how the command is called, and Describe's.
-func (f *Flags) Usage(w io.Writer) {
-	fmt.Fprintf(w, "Usage: %s [--flag=value ...]\n\nEach flag may be given as an environment variable: --data-dir as %s.\n\n",
-		f.command, f.Variable("data-dir"))
-	f.Describe(w)
-}
-
-// Describe writes the flags with their defaults and what they mean. A flag of which nothing is said is left out: it is there for
-// the sake of old command lines.
-func (f *Flags) Describe(w io.Writer) {
-	f.VisitAll(func(fl *flag.Flag) {
-		if fl.Usage != "" {
-			fmt.Fprintf(w, "  --%s '%s'\n    \t%s\n", fl.Name, fl.DefValue, fl.Usage)
-		}
-	})
 }

@@ -95,6 +95,17 @@ func TestErrorOfAnUnreadableValueSaysHowToWriteIt(t *testing.T) {
 	}
 }
 
+func TestAllMistakesInTheEnvironmentAreTold(t *testing.T) {
+	_, _, err := parse(nil, []string{"ETCD_DEBUG=maybe", "ETCD_DATA_DRI=x", "ETCD_DATA_DIR=d", "ETCD_SOCKET_REUSE_PORT=maybe"})
+	var told []string
+	for _, e := range Each(err) {
+		told = append(told, strings.Fields(e.Error())[2])
+	}
+	if !slices.Equal(told, []string{"ETCD_DATA_DRI", "ETCD_DEBUG", "ETCD_SOCKET_REUSE_PORT"}) {
+		t.Errorf("got %q", told)
+	}
+}
+
 func TestFlagsWithoutEffectAreAcceptedAndTold(t *testing.T) {
 	f := NewFlags("test", "ETCD")
 	f.Uint("max-wals", 5, "")
@@ -132,14 +143,25 @@ func TestUnknownVariablesAreToldOfWhereTheyAreTolerated(t *testing.T) {
 	}
 }
 
-func TestUsageLeavesOutFlagsOfWhichNothingIsSaid(t *testing.T) {
+func TestUsageHasFlagsByGroupAndLeavesOutThoseOfWhichNothingIsSaid(t *testing.T) {
 	f := NewFlags("x", "X")
+	f.String("other", "", strings.Repeat("word ", 30))
 	f.String("shown", "value", "What it is.")
 	f.Bool("hidden", false, "")
+	f.GroupAs([]Group{{"First", []string{"shown"}}, {"Second", []string{"other"}}})
 	var out strings.Builder
-	f.Usage(&out)
-	if text := out.String(); !strings.Contains(text, "  --shown 'value'\n    \tWhat it is.\n") || strings.Contains(text, "hidden") {
-		t.Errorf("got %s", text)
+	f.Usage(&out, "Usage: x\n")
+	want := "Usage: x\n\nFirst:\n  --shown 'value'\n    What it is.\n\nSecond:\n  --other ''\n" +
+		"    " + strings.Repeat("word ", 18) + "word\n    " + strings.Repeat("word ", 10) + "word\n"
+	if out.String() != want {
+		t.Errorf("got %s", out.String())
+	}
+	if names := f.Ungrouped(); names != nil {
+		t.Errorf("not in exactly one group: %q", names)
+	}
+	f.GroupAs([]Group{{"First", []string{"shown", "hidden", "gone"}}, {"Second", []string{"shown"}}})
+	if names := f.Ungrouped(); !slices.Equal(names, []string{"hidden", "gone", "other", "shown"}) {
+		t.Errorf("not in exactly one group: %q", names)
 	}
 }
 
@@ -158,5 +180,13 @@ func TestOperandsAreTakenOnlyByCommandsThatHaveThem(t *testing.T) {
 	}
 	if _, _, err := parse([]string{"--debug", "a"}, nil); err == nil || !strings.Contains(err.Error(), `unexpected argument "a"`) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestHelpAndVersionAreWordsToo(t *testing.T) {
+	for words, want := range map[string]string{"help": "--help", "version": "--version", "help me": "help me", "": "", "--version": "--version", "other": "other"} {
+		if got := strings.Join(WordsAsFlags(strings.Fields(words)), " "); got != want {
+			t.Errorf("%q: got %q, want %q", words, got, want)
+		}
 	}
 }
