@@ -43,11 +43,12 @@ func run(args, environ []string) (err error) {
 		fmt.Print(process.VersionText("core"))
 		return nil
 	}
-	logger, closeLog, err := process.NewLogger(o.log)
+	log, err := process.OpenLog(o.log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeLog()) }()
+	defer func() { err = errors.Join(err, log.Close()) }()
+	logger := log.Logger
 	process.LogGRPC(logger)
 	process.TuneMemory()
 	if o.configFile != "" {

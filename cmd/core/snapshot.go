@@ -102,18 +102,18 @@ func snapshotRestore(args []string, out io.Writer) error {
 	if cfg.InitialCluster, err = c.parseInitialCluster(); err != nil {
 		return err
 	}
-	logger, closeLog, err := process.NewLogger(process.LogConfig{})
+	log, err := process.OpenLog(process.LogConfig{})
 	if err != nil {
 		return err
 	}
 	for flag, why := range f.Ineffective() {
-		logger.Warn("flag has no effect", "flag", flag, "why", why)
+		log.Warn("flag has no effect", "flag", flag, "why", why)
 	}
-	cfg.Logger = logger
+	cfg.Logger = log.Logger
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err = core.Restore(ctx, cfg, core.SavedSnapshot{Path: file, SkipHashCheck: skipHashCheck, BumpRevision: int64(bump)})
-	return errors.Join(err, closeLog())
+	return errors.Join(err, log.Close())
 }
 
 func snapshotStatus(args []string, out io.Writer) error {

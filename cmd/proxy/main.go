@@ -45,11 +45,12 @@ func run(args, environ []string, stdout io.Writer) error {
 		fmt.Fprint(stdout, process.VersionText("proxy"))
 		return nil
 	}
-	logger, closeLog, err := process.NewLogger(process.LogConfig{Level: o.logLevel})
+	log, err := process.OpenLog(process.LogConfig{Level: o.logLevel})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = closeLog() }() // nothing is left to tell it to
+	defer func() { _ = log.Close() }() // nothing is left to tell it to
+	logger := log.Logger
 	process.LogGRPC(logger)
 	process.TuneMemory()
 	if o.memoryLimit > 0 {

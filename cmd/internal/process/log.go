@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 
 	"gopkg.in/natefinch/lumberjack.v2"
 )
@@ -21,24 +22,92 @@ type LogConfig struct {
 	Rotation *Rotation
 }
 
-// NewLogger makes a logger that writes lines with etcd's keys. Close its files with the returned function.
-func NewLogger(c LogConfig) (*slog.Logger, func() error, error) {
+// Log is where a process writes what happens: lines with etcd's keys, of one message no more than anybody reads, see limiter. Its
+// level can be changed while it is used. All methods may be called concurrently, Close when nothing is logged any more.
+type Log struct {
+	*slog.Logger
+	limiter *limiter
+	out     *outputs
+
+	level      slog.LevelVar // what counts
+	mu         sync.Mutex    // guards what follows, and changes of level
+	configured slog.Level
+	verbose    bool
+}
+
+// OpenLog makes a log.
+func OpenLog(c LogConfig) (*Log, error) {
 	level, err := parseLevel(c.Level)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	format, err := parseFormat(c.Format)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := c.checkOutputs(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	out, err := c.open()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return slog.New(newLineHandler(level, format, out)), out.close, nil
+	l := &Log{out: out, configured: level}
+	l.level.Set(level)
+	l.limiter = newLimiter(newLineHandler(&l.level, format, out))
+	l.Logger = slog.New(l.limiter)
+	return l, nil
+}
+
+// Close says how many lines were left out, and closes the files.
+func (l *Log) Close() error {
+	l.limiter.close()
+	return l.out.close()
+}
+
+// Configure sets the level, by its name in LogConfig; as long as the log is verbose, that which will count when it is not.
+func (l *Log) Configure(level string) error {
+	to, err := parseLevel(level)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.configured = to
+	l.set()
+	return nil
+}
+
+// SetVerbose has the level be debug, or the configured one again.
+func (l *Log) SetVerbose(verbose bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.verbose = verbose
+	l.set()
+}
+
+// set is called with mu held.
+func (l *Log) set() {
+	if l.verbose {
+		l.level.Set(slog.LevelDebug)
+	} else {
+		l.level.Set(l.configured)
+	}
+}
+
+// Level is the name of the level that counts.
+func (l *Log) Level() string {
+	switch level := l.level.Level(); {
+	case level <= slog.LevelDebug:
+		return "debug"
+	case level <= slog.LevelInfo:
+		return "info"
+	case level <= slog.LevelWarn:
+		return "warn"
+	case level <= slog.LevelError:
+		return "error"
+	}
+	return "fatal"
 }
 
 const journal = "systemd/journal"

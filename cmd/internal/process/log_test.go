@@ -17,12 +17,12 @@ func logged(t *testing.T, c LogConfig, log func(*slog.Logger)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "log")
 	c.Outputs = []string{path}
-	logger, closeLog, err := NewLogger(c)
+	logger, err := OpenLog(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log(logger)
-	if err := closeLog(); err != nil {
+	log(logger.Logger)
+	if err := logger.Close(); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)
@@ -90,7 +90,7 @@ func TestWhatCannotBeLoggedToIsRefused(t *testing.T) {
 		{LogConfig{Outputs: []string{"stderr"}, Rotation: &Rotation{}}, "needs one file"},
 		{LogConfig{Outputs: []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}, Rotation: &Rotation{}}, "which has 2"},
 	} {
-		_, _, err := NewLogger(c.config)
+		_, err := OpenLog(c.config)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: got %v, want a line with %q", c.config, err, c.want)
 		}
@@ -100,12 +100,12 @@ func TestWhatCannotBeLoggedToIsRefused(t *testing.T) {
 func TestALineGoesToEveryOutputOnce(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
-	logger, closeLog, err := NewLogger(LogConfig{Outputs: []string{a, b, a}})
+	logger, err := OpenLog(LogConfig{Outputs: []string{a, b, a}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	logger.Info("hello")
-	if err := closeLog(); err != nil {
+	if err := logger.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{a, b} {

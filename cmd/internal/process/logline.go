@@ -36,7 +36,7 @@ func parseFormat(name string) (format, error) {
 // the attributes. slog's own JSONHandler begins with the time and has no console format, so it is left only the
 // attributes, which it does with all their groups.
 type lineHandler struct {
-	level  slog.Level
+	level  slog.Leveler
 	format format
 	line   *line
 	attrs  slog.Handler // writes the attributes into line as one JSON object
@@ -49,7 +49,7 @@ type line struct {
 	out *outputs
 }
 
-func newLineHandler(level slog.Level, f format, out *outputs) *lineHandler {
+func newLineHandler(level slog.Leveler, f format, out *outputs) *lineHandler {
 	l := &line{out: out}
 	return &lineHandler{level: level, format: f, line: l, attrs: slog.NewJSONHandler(&l.buf, &slog.HandlerOptions{
 		Level: level, ReplaceAttr: onlyAttributes,
@@ -57,7 +57,9 @@ func newLineHandler(level slog.Level, f format, out *outputs) *lineHandler {
 }
 
 // Enabled is slog.Handler's.
-func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
+func (h *lineHandler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= h.level.Level()
+}
 
 // WithAttrs is slog.Handler's.
 func (h *lineHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -28,15 +29,15 @@ func TestRotationIsReadAsEtcdWritesIt(t *testing.T) {
 
 func TestAFullFileIsPutAsideAndKept(t *testing.T) {
 	dir := t.TempDir()
-	logger, closeLog, err := NewLogger(LogConfig{Outputs: []string{filepath.Join(dir, "weir.log")}, Rotation: &Rotation{MaxSize: 1}})
+	logger, err := OpenLog(LogConfig{Outputs: []string{filepath.Join(dir, "weir.log")}, Rotation: &Rotation{MaxSize: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const lines = 30
-	for range lines {
-		logger.LogAttrs(t.Context(), slog.LevelInfo, "long", slog.String("text", strings.Repeat("x", 100<<10)))
+	for i := range lines {
+		logger.LogAttrs(t.Context(), slog.LevelInfo, fmt.Sprint("long ", i), slog.String("text", strings.Repeat("x", 100<<10)))
 	}
-	if err := closeLog(); err != nil {
+	if err := logger.Close(); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "weir*.log"))

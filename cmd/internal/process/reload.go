@@ -1,0 +1,248 @@
+package process
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Reloader keeps a running process true to the files that it was started with. Every lookInterval it has each part look at its
+// files, and at once when it is told to by a signal (SIGHUP); it remembers what became of that, and says so. Two more signals change
+// the log level: SIGUSR1 makes it debug, SIGUSR2 what it is configured to be.
+//
+// It looks at what files hold. Rejected: to be told of changes by the operating system, which misses the replacement of a directory
+// above the file (Kubernetes changes mounted files so), and has to be done in another way on each system. Files that are read every
+// few seconds cost nothing.
+//
+// Parts are added before Run. All other methods may be called concurrently.
+type Reloader struct {
+	log   *Log
+	parts []part
+
+	mu    sync.Mutex // guards what follows
+	state map[string]*ReloadStatus
+	said  map[string]string // of each part, the refusal that was logged last
+}
+
+// part is something that is read from files.
+type part struct {
+	what string
+	look func(forced bool) error
+}
+
+// ReloadStatus is what has become of one part.
+type ReloadStatus struct {
+	What     string `json:"what"`
+	Reloaded uint64 `json:"reloaded"` // how often something else has counted since then
+	Refused  uint64 `json:"refused"`  // how often what files held could not be used
+	// At is when something was reloaded last; not there if nothing was.
+	At *time.Time `json:"at,omitempty"`
+	// Stale says that files hold something now that is not used: LastRefusal says why.
+	Stale         bool       `json:"stale"`
+	LastRefusal   string     `json:"last_refusal,omitempty"`
+	LastRefusalAt *time.Time `json:"last_refusal_at,omitempty"`
+}
+
+// lookInterval is how often files are looked at. What has changed counts when it was found twice, see Steady.
+const lookInterval = 2 * time.Second
+
+// NewReloader makes one of no parts.
+func NewReloader(log *Log) *Reloader {
+	return &Reloader{log: log, state: map[string]*ReloadStatus{}, said: map[string]string{}}
+}
+
+// Add adds a part. look finds out whether files have changed, applies what they hold now, and calls Applied or Refused (or Note) when
+// something has become of that. It returns why what files hold now is not used, nil if it is. A forced look is one that somebody has
+// asked for: it need not find a change twice. Looks are made one after the other, by Run.
+func (r *Reloader) Add(what string, look func(forced bool) error) {
+	r.parts = append(r.parts, part{what, look})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state[what] = &ReloadStatus{What: what}
+}
+
+// Run looks at files until ctx ends.
+func (r *Reloader) Run(ctx context.Context) {
+	signals, stop := notifySignals()
+	defer stop()
+	r.run(ctx, signals)
+}
+
+func (r *Reloader) run(ctx context.Context, signals <-chan order) {
+	ticks := time.NewTicker(lookInterval)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks.C:
+			r.look(false)
+		case s := <-signals:
+			r.handle(s)
+		}
+	}
+}
+
+// order is what a signal asks for.
+type order uint8
+
+const (
+	reloadNow order = iota
+	logMore
+	logLess
+)
+
+func (r *Reloader) handle(o order) {
+	switch o {
+	case reloadNow:
+		r.log.Info("told to reload")
+		r.look(true)
+		if stale := r.stale(); len(stale) > 0 {
+			r.log.Warn("reloaded, but not all of it", "not-reloaded", stale)
+		} else {
+			r.log.Info("reloaded all there is")
+		}
+	case logMore:
+		r.log.SetVerbose(true)
+		r.log.Info("the log level is debug now, until SIGUSR2")
+	case logLess:
+		r.log.SetVerbose(false)
+		r.log.Warn("the log level is the configured one again", "log-level", r.log.Level())
+	}
+}
+
+func (r *Reloader) look(forced bool) {
+	for _, p := range r.parts {
+		if forced {
+			r.mu.Lock()
+			r.said[p.what] = "" // who has asked is told again
+			r.mu.Unlock()
+		}
+		err := p.look(forced)
+		r.mu.Lock()
+		r.state[p.what].Stale = err != nil
+		r.mu.Unlock()
+	}
+}
+
+func (r *Reloader) stale() (whats []string) {
+	for _, s := range r.Status() {
+		if s.Stale {
+			whats = append(whats, s.What)
+		}
+	}
+	return whats
+}
+
+// Applied says that what files hold counts from now on: these parts of it have changed.
+func (r *Reloader) Applied(what string, changed ...string) {
+	r.Note(what, nil)
+	r.mu.Lock()
+	r.said[what] = ""
+	r.mu.Unlock()
+	r.log.Info("reloaded", "what", what, "changed", changed)
+}
+
+// Refused says that what files hold cannot be used, and what they held before stays in use. The same refusal is logged and counted
+// once.
+func (r *Reloader) Refused(what string, err error) {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	r.mu.Lock()
+	again := r.said[what] == text
+	r.said[what] = text
+	r.mu.Unlock()
+	if again {
+		return
+	}
+	r.Note(what, err)
+	r.log.Warn("not reloaded, what was there before stays in use", "what", what, "error", text)
+}
+
+// Note counts what has become of a part whose owner tells the log of it: nil if something else counts from now on, or why not.
+func (r *Reloader) Note(what string, err error) {
+	now := time.Now().UTC()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.state[what]
+	if err == nil {
+		s.Reloaded++
+		s.At = &now
+		return
+	}
+	s.Refused++
+	s.LastRefusal, s.LastRefusalAt = strings.ReplaceAll(err.Error(), "\n", "; "), &now
+}
+
+// Status is of each part, in the order in which they were added.
+func (r *Reloader) Status() []ReloadStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []ReloadStatus
+	for _, p := range r.parts {
+		all = append(all, *r.state[p.what])
+	}
+	return all
+}
+
+var (
+	reloads    = prometheus.NewDesc("weir_reloads_total", "How often what a file holds was taken over while the process runs, or refused.", []string{"what", "result"}, nil)
+	reloadedAt = prometheus.NewDesc("weir_reload_last_timestamp_seconds", "When something was taken over last, as Unix time; 0 if nothing was.", []string{"what"}, nil)
+	stale      = prometheus.NewDesc("weir_reload_refused", "1 while a file holds what was refused, so that what was there before is in use.", []string{"what"}, nil)
+)
+
+// Describe is part of prometheus.Collector.
+func (r *Reloader) Describe(descs chan<- *prometheus.Desc) {
+	descs <- reloads
+	descs <- reloadedAt
+	descs <- stale
+}
+
+// Collect is part of prometheus.Collector.
+func (r *Reloader) Collect(metrics chan<- prometheus.Metric) {
+	for _, s := range r.Status() {
+		metrics <- prometheus.MustNewConstMetric(reloads, prometheus.CounterValue, float64(s.Reloaded), s.What, "applied")
+		metrics <- prometheus.MustNewConstMetric(reloads, prometheus.CounterValue, float64(s.Refused), s.What, "refused")
+		at, refused := 0.0, 0.0
+		if s.At != nil {
+			at = float64(s.At.UnixNano()) / 1e9
+		}
+		if s.Stale {
+			refused = 1
+		}
+		metrics <- prometheus.MustNewConstMetric(reloadedAt, prometheus.GaugeValue, at, s.What)
+		metrics <- prometheus.MustNewConstMetric(stale, prometheus.GaugeValue, refused, s.What)
+	}
+}
+
+// Steady tells which of the contents that look after look finds is to be judged: one that the look before has found too, so that
+// neither a file that is being written nor one that is away for a moment counts. The zero value has judged nothing; Start says what
+// there is at the start.
+type Steady struct{ seen, judged [sha256.Size]byte }
+
+// Start says that this is in use already.
+func (s *Steady) Start(content ...string) { s.judged = sumOf(content) }
+
+// Judge tells whether this, that a look has found, is to be judged now. It is so once, or each time that a look is forced.
+func (s *Steady) Judge(forced bool, content ...string) bool {
+	sum := sumOf(content)
+	twice := sum == s.seen
+	s.seen = sum
+	if !forced && (sum == s.judged || !twice) {
+		return false
+	}
+	s.judged = sum
+	return true
+}
+
+func sumOf(content []string) [sha256.Size]byte {
+	sum := sha256.New()
+	for _, c := range content {
+		fmt.Fprintf(sum, "%d:%s", len(c), c)
+	}
+	return [sha256.Size]byte(sum.Sum(nil))
+}
