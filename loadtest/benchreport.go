@@ -67,7 +67,7 @@ func runReport(_ context.Context, args []string) error {
 	html := f.String("html", beside(".html"), `file for the report as one page, beside the JSON if it is not given; "" for none`)
 	markdown := f.String("markdown", beside(".md"), `file for the report in Markdown, beside the JSON if it is not given; "" for none`)
 	var sections []string
-	f.Func("with", "file that bench watch, reads, leases, fairness or cluster has written with -json, to add to the report; may be given several times", func(name string) error {
+	f.Func("with", "file that bench watch, memory, fairness or cluster has written with -json, to add to the report; may be given several times", func(name string) error {
 		sections = append(sections, name)
 		return nil
 	})

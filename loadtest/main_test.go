@@ -10,7 +10,7 @@ import (
 
 // Whoever asks for help gets it, and no error that is one to a shell.
 func TestHelpIsNoError(t *testing.T) {
-	for _, args := range []string{"help", "-help", "--help", "-h", "bench -help", "bench reads -help", "bench scale -h", "report -help", "differential -help"} {
+	for _, args := range []string{"help", "-help", "--help", "-h", "bench -help", "bench memory -help", "bench scale -h", "report -help", "differential -help"} {
 		if err := run(t.Context(), strings.Fields(args)); err != nil && !errors.Is(err, flag.ErrHelp) {
 			t.Errorf("%s: %v", args, err)
 		}

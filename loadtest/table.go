@@ -27,3 +27,5 @@ func ifKnown(s string, known bool) string {
 
 // table is rows of cells, the first of which is the header. The first two columns are words.
 type table [][]string
+
+func atMost(f float64) string { return fmt.Sprintf("≤ %.3g", f) }

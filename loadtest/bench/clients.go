@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/target"
 )
 
@@ -20,13 +21,8 @@ func newClients(ctx context.Context, tg *target.Target) *clients {
 	return &clients{Group: client.NewGroup(ctx), target: tg}
 }
 
-// connect opens n connections to the target's endpoint, the i-th with the i-th handler, and returns them when all are up.
-func (c *clients) connect(n int, handlerOf func(i int) client.Handler) ([]*client.Conn, error) {
-	return c.connectTo(func(int) string { return c.target.Endpoint }, n, handlerOf)
-}
-
-// connectTo is connect, but for where: the i-th connection to the i-th address.
-func (c *clients) connectTo(addrOf func(i int) string, n int, handlerOf func(i int) client.Handler) ([]*client.Conn, error) {
+// connect opens n connections, the i-th to the i-th address, with the i-th handler, and returns them when all are up.
+func (c *clients) connect(addrOf func(i int) string, n int, handlerOf func(i int) client.Handler) ([]*client.Conn, error) {
 	conns, err := c.Connect(n, addrOf, client.Config{TLS: c.target.ClientTLS()}, handlerOf)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", c.target.Kind, err)
@@ -42,9 +38,6 @@ func (c *clients) failure() error {
 	return nil
 }
 
-// patience is how long a target may take for what it was asked for, after the last request.
-const patience = 30 * time.Second
-
 // await waits until a counter, whose channel is done, has what it expects.
 func (c *clients) await(done <-chan struct{}, count *counter, what string) error {
 	select {
@@ -52,8 +45,8 @@ func (c *clients) await(done <-chan struct{}, count *counter, what string) error
 		return c.failure()
 	case <-c.Failed().Done():
 		return c.failure()
-	case <-time.After(patience):
-		return fmt.Errorf("%s: %d %s are missing after %v", c.target.Kind, count.missing.Load(), what, patience)
+	case <-time.After(load.Patience):
+		return fmt.Errorf("%s: %d %s are missing after %v", c.target.Kind, count.missing.Load(), what, load.Patience)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"weir/loadtest/load"
 	"weir/loadtest/proc"
 	"weir/loadtest/target"
 )
@@ -198,7 +199,7 @@ func memberServers(tg *target.Target) []*target.Server { return tg.Servers()[:tg
 
 // leaderOf is the member that says it leads. It waits for one.
 func leaderOf(ctx context.Context, tg *target.Target) (leader *target.Server, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, load.Patience)
 	defer cancel()
 	members := memberServers(tg)
 	err = members[0].WaitReady(ctx, func(ctx context.Context) error {

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/loadtest/load"
 	"weir/loadtest/target"
 )
 
@@ -98,5 +99,27 @@ func TestStartOfEveryClusterIsMeasured(t *testing.T) {
 		if before, after := r.RSS(), r.RSSWritten(); before.Min <= 0 || after.Min <= 0 {
 			t.Errorf("%s: %v MiB, then %v", r.Target, before, after)
 		}
+	}
+}
+
+func TestRatioIsToTheTurnOfTheSameRound(t *testing.T) {
+	result := func(cpu map[int]float64) *ClusterResult {
+		r := &ClusterResult{}
+		for round := range 4 {
+			if us, ok := cpu[round]; ok {
+				latency := load.NewHistogram()
+				load.Record(latency, time.Microsecond)
+				r.turns = append(r.turns, &clusterTurn{round: round, took: time.Second, cpu: us, latency: latency})
+			}
+		}
+		return r
+	}
+	base := result(map[int]float64{0: 5, 1: 100, 3: 5})
+	_, got, ok := result(map[int]float64{0: 10, 2: 1, 3: 20}).Ratio(base)
+	if want := (Spread{Median: 0.375, Min: 0.25, Max: 0.5}); !ok || got != want {
+		t.Errorf("%v, %v, want %v", got, ok, want)
+	}
+	if _, _, ok := result(map[int]float64{2: 1}).Ratio(base); ok {
+		t.Error("a ratio without a common round")
 	}
 }

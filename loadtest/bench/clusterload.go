@@ -13,6 +13,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/target"
 )
 
@@ -90,7 +91,7 @@ func (t *clusterTurn) measure(l *clusterLoad, o ClusterOptions) error {
 	if err := l.await(done, &l.finished, "answers"); err != nil {
 		return err
 	}
-	t.latency = newHistogram()
+	t.latency = load.NewHistogram()
 	for _, c := range l.callers {
 		t.latency.Merge(c.latency)
 	}
@@ -108,7 +109,7 @@ func newClusterLoad(ctx context.Context, tg *target.Target, servers []*target.Se
 		l.links = append(l.links, &link{load: l, callers: map[uint32]*caller{}})
 	}
 	addr := func(i int) string { return servers[i%len(servers)].Addr }
-	conns, err := l.connectTo(addr, len(l.links), func(i int) client.Handler { return l.links[i] })
+	conns, err := l.connect(addr, len(l.links), func(i int) client.Handler { return l.links[i] })
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -122,7 +123,7 @@ func newClusterLoad(ctx context.Context, tg *target.Target, servers []*target.Se
 			requests: &clusterRequests{workload: s.Workload, own: fmt.Appendf(nil, "own/%08d", i), keys: o.Keys, value: value},
 			links:    l.links[first : first+len(servers)],
 			turn:     rand.IntN(len(servers)),
-			latency:  newHistogram(),
+			latency:  load.NewHistogram(),
 		})
 	}
 	return l, nil
@@ -194,9 +195,7 @@ func (k *link) take(rpc uint32) (*caller, error) {
 	}
 	delete(k.callers, rpc)
 	if k.load.measuring.Load() {
-		if err := c.latency.RecordValue(max(1, time.Since(c.sent).Microseconds())); err != nil {
-			return nil, fmt.Errorf("record a latency: %w", err)
-		}
+		load.Record(c.latency, time.Since(c.sent))
 	}
 	return c, nil
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/target"
 )
 
@@ -80,6 +81,9 @@ func (r *clusterRequests) next() ([]byte, error) {
 	return b, nil
 }
 
+// rangeKVs is the number of a field in etcd's rpc.proto.
+const rangeKVs = 2
+
 // check looks at an answer.
 func (r *clusterRequests) check(m []byte) error {
 	switch r.workload {
@@ -115,6 +119,8 @@ func (r *clusterRequests) checkTxn(m []byte) error {
 	}
 }
 
+func key(i int) []byte { return fmt.Appendf(nil, "bench/%08d", i) }
+
 // fillers is how many fill a cluster at a time.
 const fillers = 64
 
@@ -142,7 +148,7 @@ func fillCluster(ctx context.Context, tg *target.Target, n, inTxn, valueSize int
 		wg.Go(func() {
 			from, to := min(i*each, n), min((i+1)*each, n)
 			keyOf := func(j int) []byte { return key(from + j) }
-			if err := fill(ctx, conns[i%len(conns)], to-from, inTxn, keyOf, value); err != nil {
+			if err := load.Fill(ctx, conns[i%len(conns)], to-from, inTxn, keyOf, value); err != nil {
 				cancel(fmt.Errorf("put keys: %w", err))
 			}
 		})

@@ -8,10 +8,7 @@
 // For watches the nouns are the [Scenario], who watches what, and the [WatchResult]; [RunWatches] measures what it costs to
 // deliver an event, and to keep a watcher, at a fixed rate of writes.
 //
-// For reads that a proxy may answer from memory they are the [ReadScenario], who reads what, and the [ReadResult];
-// [RunReads] measures them, and what they cost upstream, and [RunReadMemory] the memory that it takes.
-//
-// For leases they are the [LeaseScenario], who keeps which alive, and the [LeaseResult]; [RunLeases] measures what a ping costs.
+// For the memory of a proxy that keeps what it is read for it is the [MemoryResult]; [RunMemory] measures it.
 //
 // For fairness they are the [Crowd], the [Flood] and the [Bounds], who else there is, who asks for too much, and what the proxy does
 // about it, and the [FairnessResult]; [RunFairness] measures what the crowd feels of the flood.

@@ -14,6 +14,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
+	"weir/loadtest/load"
 	"weir/loadtest/target"
 )
 
@@ -45,7 +46,7 @@ func fillFlooded(ctx context.Context, tg *target.Target) error {
 		return err
 	}
 	defer conn.Close()
-	return fill(ctx, conn, floodedKeys, 100, floodedKey, slices.Repeat([]byte("v"), floodedValueSize))
+	return load.Fill(ctx, conn, floodedKeys, 100, floodedKey, slices.Repeat([]byte("v"), floodedValueSize))
 }
 
 // dialFrom is a connection of one client, which has an address of the loopback to itself.
@@ -73,7 +74,7 @@ const maxTurns = 20
 
 // crowdTurn has a crowd ask for one turn, beside a flood if there is one.
 func crowdTurn(ctx context.Context, tg *target.Target, kind Crowd, flood *Flood, o *FairnessOptions) (t floodTurn, err error) {
-	c := &crowd{latency: newHistogram()}
+	c := &crowd{latency: load.NewHistogram()}
 	c.ctx, c.fail = context.WithCancelCause(ctx)
 	defer func() {
 		c.fail(nil)
@@ -137,7 +138,7 @@ func (c *crowd) start(tg *target.Target, kind Crowd, o *FairnessOptions) error {
 // ask asks for one thing after the other, once in each interval if there is one. The latency of a request whose time came
 // before the last one was answered counts from its time.
 func (c *crowd) ask(kv pb.KVClient, key []byte, interval time.Duration) error {
-	latency := newHistogram()
+	latency := load.NewHistogram()
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -161,9 +162,7 @@ func (c *crowd) ask(kv pb.KVClient, key []byte, interval time.Duration) error {
 			return err
 		}
 		if c.measuring.Load() {
-			if err := latency.RecordValue(max(1, time.Since(due).Microseconds())); err != nil {
-				return fmt.Errorf("record a latency: %w", err)
-			}
+			load.Record(latency, time.Since(due))
 		}
 		due = due.Add(interval)
 	}

@@ -26,7 +26,7 @@ type track struct {
 
 // add adds a track, for the i-th connection. It must not be called concurrently.
 func (t *tracks) add(int) load.Track {
-	one := &track{measuring: &t.measuring, latency: newHistogram()}
+	one := &track{measuring: &t.measuring, latency: load.NewHistogram()}
 	t.all = append(t.all, one)
 	return one
 }
@@ -42,7 +42,7 @@ func (t *tracks) reset() {
 
 // latencies are those of all connections.
 func (t *tracks) latencies() *hdrhistogram.Histogram {
-	all := newHistogram()
+	all := load.NewHistogram()
 	for _, one := range t.all {
 		one.mu.Lock()
 		all.Merge(one.latency)
@@ -58,11 +58,5 @@ func (t *track) Done(begun time.Time, _ int) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	took := min(max(1, time.Since(begun).Microseconds()), t.latency.HighestTrackableValue())
-	_ = t.latency.RecordValue(took) // is within the bounds of the histogram
-}
-
-// newHistogram takes latencies from a microsecond to a minute, with an error below 1 %.
-func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, time.Minute.Microseconds(), 2)
+	load.Record(t.latency, time.Since(begun))
 }

@@ -3,6 +3,7 @@ package suite
 import (
 	"context"
 	"errors"
+	"time"
 
 	"weir/loadtest/load"
 	"weir/loadtest/report"
@@ -21,10 +22,27 @@ func leaseScenarios() []Scenario {
 			},
 		}, long, load.Leases{Clients: 8, Leases: leases, TTL: 30, InFlight: 16})
 	}
-	return []Scenario{of("lease-keepalive", "1,000", false, 1_000), of("lease-keepalive-10k", "10,000", true, 10_000)}
+	byTheClock := func(name, number string, leases int) Scenario {
+		s := keepAlive(report.Scenario{
+			Name: name, OpenLoop: true,
+			Description: number + " leases with a TTL of 10 s, of 100 clients with a connection and one stream of pings each. Each lease is pinged whenever a third of " +
+				"its TTL has passed, as clients do.",
+		}, true, load.Leases{Clients: 100, Leases: leases, TTL: 10})
+		s.MinTurn = 4 * time.Second // in which each is pinged once at least
+		return s
+	}
+	return []Scenario{
+		of("lease-keepalive", "1,000", false, 1_000), of("lease-keepalive-10k", "10,000", true, 10_000),
+		keepAlive(report.Scenario{
+			Name:        "lease-keepalive-1-client",
+			Description: "One client with 16 leases with a TTL of 30 s, and one ping under way: what a round trip takes.",
+		}, true, load.Leases{Clients: 1, Leases: 16, TTL: 30, InFlight: 1}),
+		byTheClock("lease-clock-10k", "10,000", 10_000),
+		byTheClock("lease-clock-100k", "100,000", 100_000),
+	}
 }
 
-// keepAlive is a scenario of clients who ping as fast as they are answered.
+// keepAlive is a scenario of clients who ping.
 func keepAlive(info report.Scenario, long bool, leases load.Leases) Scenario {
 	info.Kind, info.Unit = "leases", "ping"
 	return Scenario{Info: info, Long: long, New: func(s *System, r *Recorder) Load {
@@ -55,6 +73,9 @@ func (l *leaseLoad) Run(_ context.Context, stop <-chan struct{}) error {
 	}
 	select {
 	case <-stop:
+		if l.leases.InFlight == 0 { // else the end of a stream is an error
+			l.recorder.Extra("streams ended", float64(l.keepers.Ended()))
+		}
 		return l.keepers.Stop()
 	case <-l.keepers.Failed().Done():
 		return context.Cause(l.keepers.Failed())

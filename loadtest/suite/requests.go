@@ -134,12 +134,37 @@ func readScenarios() []Scenario {
 			}
 		}
 	}
-	one := readScenario(false, false, 0)
-	one.Info.Name, one.Info.Aims = "one-linearizable-get", nil
-	one.Info.Description = fmt.Sprintf("One client with one linearizable get under way, of a random one of %d keys of %d B: what a round trip takes.",
-		lists*keysInList, valueSize)
-	one.New = func(s *System, r *Recorder) Load { return newReads(s, r, 1, 1, false, false, 0) }
-	return append(all, one)
+	heat := readScenario(false, true, 0)
+	heat.Info.Name, heat.Info.Aims, heat.Long, heat.ProxyArgs = "get-serializable-by-heat", nil, true, nil
+	heat.Info.Description += " Weir's proxies are not told what to keep, and find it out."
+	all = append(all, heat, oneGet(false), oneGet(true))
+	for _, clients := range []int{10, 100, 1000} {
+		all = append(all, listers(clients))
+	}
+	return all
+}
+
+// oneGet is of one client who gets.
+func oneGet(serializable bool) Scenario {
+	one, kind := readScenario(false, serializable, 0), "linearizable"
+	if serializable {
+		kind = "serializable"
+	}
+	one.Info.Name, one.Info.Aims, one.Long = "one-"+kind+"-get", nil, serializable
+	one.Info.Description = fmt.Sprintf("One client with one %s get under way, of a random one of %d keys of %d B: what a round trip takes.",
+		kind, lists*keysInList, valueSize)
+	one.New = func(s *System, r *Recorder) Load { return newReads(s, r, 1, 1, false, serializable, 0) }
+	return one
+}
+
+// listers is of so many clients with a connection each: what upstream of a proxy does when clients become more.
+func listers(clients int) Scenario {
+	s := readScenario(true, false, 0)
+	s.Info.Name, s.Info.Aims, s.Long = fmt.Sprintf("list-%d-clients", clients), nil, true
+	s.Info.Description = fmt.Sprintf("%d clients on a connection each, with one linearizable list under way, of one of %d lists of %d keys of %d B.",
+		clients, lists, keysInList, valueSize)
+	s.New = func(s *System, r *Recorder) Load { return newReads(s, r, clients, 1, true, false, 0) }
+	return s
 }
 
 // readScenario is of gets, or of lists, with or without so many writes a second.

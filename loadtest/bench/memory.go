@@ -11,12 +11,16 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
+	"weir/loadtest/client"
+	"weir/loadtest/load"
 	"weir/loadtest/proc"
 	"weir/loadtest/target"
 )
 
-// MemoryOptions are what RunReadMemory has a proxy keep and answer. Keys must be positive, and Reads a multiple of
+// MemoryOptions are what RunMemory has a proxy keep and answer. Keys must be positive, and Reads a multiple of
 // MemorySamples.
 type MemoryOptions struct {
 	Keys  int
@@ -43,17 +47,21 @@ type MemoryResult struct {
 	HeapAfter int64
 }
 
-const memoryPrefix = "memory/"
+// What is kept.
+const (
+	memoryPrefix    = "memory/"
+	memoryValueSize = 256 // bytes
+)
 
 func memoryKey(i int) []byte { return fmt.Appendf(nil, memoryPrefix+"%08d", i) }
 
 // memoryTimeout is how long a proxy may take to load what it shall keep.
 const memoryTimeout = 5 * time.Minute
 
-// RunReadMemory measures the memory of a proxy that keeps many keys, then answers many different reads: half are lists
+// RunMemory measures the memory of a proxy that keeps many keys, then answers many different reads: half are lists
 // of what it keeps, half are gets of keys that do not exist, each below a prefix of its own. progress is told what is
 // going on. The data is below a temporary directory, which is removed.
-func RunReadMemory(ctx context.Context, bin *proc.Bin, o MemoryOptions, progress func(string)) (r *MemoryResult, err error) {
+func RunMemory(ctx context.Context, bin *proc.Bin, o MemoryOptions, progress func(string)) (r *MemoryResult, err error) {
 	dir, err := os.MkdirTemp("", "weir-bench-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for the targets: %w", err)
@@ -75,7 +83,7 @@ func RunReadMemory(ctx context.Context, bin *proc.Bin, o MemoryOptions, progress
 		return nil, err
 	}
 	progress("memory: a proxy that keeps all")
-	r = &MemoryResult{Keys: o.Keys, Bytes: int64(o.Keys) * int64(len(memoryKey(0))+readValueSize), Reads: o.Reads}
+	r = &MemoryResult{Keys: o.Keys, Bytes: int64(o.Keys) * int64(len(memoryKey(0))+memoryValueSize), Reads: o.Reads}
 	// Enough for what is kept, and not for a second copy: so the whole key space does not become hot by the gets.
 	keep := []string{"--cache-prefix=" + memoryPrefix, fmt.Sprintf("--cache-bytes=%d", r.Bytes*8/5+64<<20)}
 	start := time.Now()
@@ -106,7 +114,7 @@ func startFull(ctx context.Context, bin *proc.Bin, dir string, keys int) (*targe
 	}
 	conn, err := target.Dial(etcd.Members[0].Addr)
 	if err == nil {
-		err = errors.Join(fill(ctx, conn, keys, inTxn, memoryKey, slices.Repeat([]byte("v"), readValueSize)), conn.Close())
+		err = errors.Join(load.Fill(ctx, conn, keys, inTxn, memoryKey, slices.Repeat([]byte("v"), memoryValueSize)), conn.Close())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("fill etcd: %w", err), etcd.Close())
@@ -183,32 +191,37 @@ func (r *MemoryResult) read(ctx context.Context, s *target.Server, progress func
 	return nil
 }
 
+// The clients who read.
+const (
+	memoryConns = 8
+	memoryUnder = 16 // way on each connection
+)
+
 // readAll sends requests until there are no more.
-func readAll(ctx context.Context, s *target.Server, requests requests) (err error) {
-	l, err := newReadLoad(ctx, &target.Target{Kind: target.ProxyEtcd37, Endpoint: s.Addr}, 8, 16, requests, false)
-	if err != nil {
-		return err
-	}
+func readAll(ctx context.Context, s *target.Server, requests *distinctRequests) (err error) {
+	l := load.NewClosedLoop(load.Place{Endpoint: func(int) string { return s.Addr }}, load.Clients{Connections: memoryConns, PerConn: memoryUnder,
+		Client: func(int) load.Requester { return &distinctReader{all: requests} }}, func(int) load.Track { return untracked{} })
 	defer func() { err = errors.Join(err, l.Close()) }()
-	done, err := l.start()
-	if err != nil {
+	if err := l.Connect(ctx); err != nil {
 		return err
 	}
-	select {
-	case <-done:
-		return nil
-	case <-l.Failed().Done():
-		return l.failure()
-	}
+	return l.Run(ctx, nil)
 }
 
-// distinctRequests are those of RunReadMemory, in order.
+// untracked is the track of reads whose latency is of no interest.
+type untracked struct{}
+
+// Done counts nothing.
+func (untracked) Done(time.Time, int) {}
+
+// distinctRequests are those of RunMemory, in order.
 type distinctRequests struct {
 	keys int // that the proxy keeps
 	sent atomic.Int64
 	end  int64 // how many there are; set while nobody asks
 }
 
+// next is an encoded RangeRequest and how many keys are in its answer. The error is io.EOF when there are no more.
 func (d *distinctRequests) next() (request []byte, keys int, err error) {
 	i := d.sent.Add(1) - 1
 	if i >= d.end {
@@ -216,6 +229,36 @@ func (d *distinctRequests) next() (request []byte, keys int, err error) {
 		return nil, 0, io.EOF
 	}
 	return d.request(i)
+}
+
+// distinctReader is one client.
+type distinctReader struct {
+	all  *distinctRequests
+	keys int // that the next answer must have
+}
+
+// Next is one of all requests.
+func (r *distinctReader) Next() (client.Method, []byte, error) {
+	request, keys, err := r.all.next()
+	r.keys = keys
+	return client.KVRange, request, err
+}
+
+// Check counts the keys of a RangeResponse.
+func (r *distinctReader) Check(answer []byte) (int, error) {
+	keys := 0
+	if err := client.EachField(answer, func(num protowire.Number, _ protowire.Type, _ []byte) error {
+		if num == rangeKVs {
+			keys++
+		}
+		return nil
+	}); err != nil {
+		return 0, err
+	}
+	if keys != r.keys {
+		return 0, fmt.Errorf("an answer has %d keys, want %d", keys, r.keys)
+	}
+	return keys * memoryValueSize, nil
 }
 
 // listed is how many keys there are in a list of distinctRequests, but for the last ones.
@@ -231,6 +274,8 @@ func (d *distinctRequests) request(i int64) (request []byte, keys int, err error
 		keys = min(listed, d.keys-from)
 		r.Key, r.RangeEnd, r.Limit = memoryKey(from), memoryKey(from+listed), listed+n/int64(d.keys)
 	}
-	request, err = encode(r)
-	return request, keys, err
+	if request, err = proto.Marshal(r); err != nil {
+		return nil, 0, fmt.Errorf("encode a request: %w", err)
+	}
+	return request, keys, nil
 }
