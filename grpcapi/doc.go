@@ -13,8 +13,9 @@
 //   - Forwarder, and Upstream, which can also tell how upstream is: what the proxy gives. It sees encoded messages.
 //   - WatchSharer: the proxy's hub of watches, from which a forwarding server serves streams that carry no identity.
 //   - Reads: the proxy's answers to reads that carry no identity; sharedReads decides which are given to it.
-//   - connection: what RPCs of one client connection share: its TLS state, and the cache.Session that remembers the newest
-//     revision which the client was told.
+//   - connection: what RPCs of one client connection share: its TLS state, the cache.Session that remembers the newest
+//     revision which the client was told, and when its streams are to end. conns are those of a Server, which are retired one by
+//     one when it drains; goAwayConn is how gRPC's clients are told.
 //   - watchService, watchStream: the Watch service over a hub, the same for core and proxy, and one RPC of it.
 //   - pingStream: one RPC of lease keepalives that are shared, or come many in a message. Its pinger does what they ask, and
 //     waitingPings are those that have to wait for that, each for a second from when it was read.

@@ -23,7 +23,8 @@ const checkTimeout = 7 * time.Second
 
 // healthEndpoints answer /health, /livez and /readyz as etcd does (https://etcd.io/docs/v3.6/op-guide/monitoring/).
 type healthEndpoints struct {
-	metrics *Metrics // may be nil
+	metrics *Metrics        // may be nil
+	ready   context.Context // ends when the server is not ready any more, with the reason
 	log     *slog.Logger
 }
 
@@ -50,6 +51,9 @@ func (h healthEndpoints) answer(w http.ResponseWriter, r *http.Request, kind str
 	defer cancel()
 	var report strings.Builder
 	failed := false
+	if kind == "readyz" && h.ready.Err() != nil {
+		checks = append([]check{{"serving", func(context.Context) error { return context.Cause(h.ready) }}}, checks...)
+	}
 	for _, c := range checks {
 		err := c.run(ctx)
 		h.metrics.checkedHealth(kind, c.name, err)
@@ -87,7 +91,12 @@ func (h healthEndpoints) older(why func(ctx context.Context, excludedAlarms []st
 		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 		defer cancel()
 		query := r.URL.Query()
-		wrong := why(ctx, query["exclude"], query.Get("serializable") == "true")
+		var wrong string
+		if h.ready.Err() != nil {
+			wrong = context.Cause(h.ready).Error()
+		} else {
+			wrong = why(ctx, query["exclude"], query.Get("serializable") == "true")
+		}
 		h.metrics.answeredHealth(wrong == "")
 		// Encoding two strings cannot fail.
 		body, _ := json.Marshal(struct {
@@ -106,7 +115,7 @@ func (h healthEndpoints) older(why func(ctx context.Context, excludedAlarms []st
 // backendEndpoints are those of a server that holds the data.
 func (s *Server) backendEndpoints(b Backend) endpoints {
 	p := probe{b}
-	h := healthEndpoints{metrics: s.cfg.Metrics, log: s.cfg.Logger}
+	h := healthEndpoints{metrics: s.cfg.Metrics, ready: s.ready, log: s.cfg.Logger}
 	e := endpoints{
 		"/health":     h.older(p.unhealthy),
 		"/version":    onlyGet(p.version),

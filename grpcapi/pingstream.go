@@ -129,6 +129,7 @@ func (s *pingStream) run() error {
 	defer cancel()
 	s.waiting.stream, s.waiting.ctx, s.waiting.tasks = s, ctx, &s.all.tasks
 	defer context.AfterFunc(ctx, func() { s.end(ctx.Err()) })()
+	defer context.AfterFunc(retiredOf(ctx), func() { s.end(errRetired) })()
 	s.all.tasks.Go(s.receive)
 	return s.sendAll()
 }

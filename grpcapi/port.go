@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/soheilhy/cmux"
-	"google.golang.org/grpc/credentials"
 )
 
 // Port says what a listener of a Server carries. The zero value: gRPC and HTTP/1 in plaintext.
@@ -278,24 +277,5 @@ func (q *queue) Close() error {
 }
 
 func (q *queue) Addr() net.Addr { return q.addr }
-
-// handshaken are grpc credentials for connections whose handshake is over: they only report its result.
-type handshaken struct{}
-
-func (handshaken) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return c, newConnection(c), nil
-}
-
-func (handshaken) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, errors.New("grpcapi: these credentials are for servers")
-}
-
-func (handshaken) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
-}
-
-func (handshaken) Clone() credentials.TransportCredentials { return handshaken{} }
-
-func (handshaken) OverrideServerName(string) error { return nil }
 
 func isGRPC(contentType string) bool { return strings.HasPrefix(contentType, "application/grpc") }

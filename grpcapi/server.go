@@ -36,20 +36,24 @@ type Server struct {
 	rest, monitor http.Handler
 
 	loopback *loopback
+	conns    *conns
 	watches  *watchService  // nil if there is none
 	health   *servingStatus // nil if others say how they are
 	slow     *slowRequests  // nil if nobody wants to know
 	pinging  pingStreams
 	handlers sync.WaitGroup // of streams that have ended with the leader
 
+	ready    context.Context // ends when the server is not, with the reason
+	unready  context.CancelCauseFunc
 	life     lifetimes
 	stopping context.CancelFunc // of life.undivided, when Stop begins
 	cut      context.CancelFunc // of life.cut, when Stop may not wait any longer
 
 	mu        sync.Mutex // guards the fields below
 	begun     sync.Once  // to serve the loopback: no service can be registered after that
+	draining  bool       // Drain or Stop has begun
 	stopped   bool
-	listeners map[net.Listener]struct{}
+	listeners map[net.Listener]Traffic
 	serving   sync.WaitGroup // Serve calls; Add only under mu while not stopped
 	handling  sync.WaitGroup // HTTP handlers, which http.Server does not wait for; Add likewise
 }
@@ -192,9 +196,7 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 		s.slow = newSlowRequests(cfg.WarnUnary, s.cfg.Logger)
 	}
 	services := s.slow.registrar(s.cfg.Metrics.registrar(s.grpc, true))
-	if cfg.Standing != nil {
-		services = member{services, cfg.Standing, &s.handlers}
-	}
+	services = member{services, cfg.Standing, &s.handlers}
 	registerKV(services, b, s.cfg)
 	registerLease(services, b, &s.pinging)
 	registerCluster(services, b)
@@ -227,10 +229,13 @@ func NewBackendServer(cfg Config, b Backend) *Server {
 // here may be watch streams, from w's hub, as far as w lets them, and reads, by r. Each of w and r may be nil.
 func NewForwardServer(cfg Config, f Upstream, w WatchSharer, r Reads) *Server {
 	d := door{cfg.Gate}
-	s := newServer(cfg, grpc.UnknownServiceHandler(cfg.Metrics.unregistered(forwardStream(d, f))))
+	passed := retiring{f}
+	unknown := &unknownStreams{forward: forwardStream(d, passed)}
+	s := newServer(cfg, grpc.UnknownServiceHandler(cfg.Metrics.unregistered(unknown.serve)))
+	unknown.ready = s.ready
 	var reads *sharedReads
 	if r != nil {
-		reads = &sharedReads{door: d, reads: r, forward: f, maxTxnOps: s.cfg.MaxTxnOps}
+		reads = &sharedReads{door: d, reads: r, forward: passed, maxTxnOps: s.cfg.MaxTxnOps}
 	}
 	services := s.cfg.Metrics.registrar(s.grpc, false)
 	var pings *sharedPings
@@ -239,15 +244,15 @@ func NewForwardServer(cfg Config, f Upstream, w WatchSharer, r Reads) *Server {
 		if w != nil {
 			leader = w.Leader
 		}
-		pings = newSharedPings(d, cfg.Pings, f, leader, &s.pinging)
+		pings = newSharedPings(d, cfg.Pings, passed, leader, &s.pinging)
 		pings.register(services)
 	}
-	registerForward(services, d, f, reads, pings, memberList(d, f, s.cfg))
+	registerForward(services, d, passed, reads, pings, memberList(d, f, s.cfg))
 	if w != nil {
 		cfg := s.watchConfig(true)
 		cfg.era, cfg.permits = w.Era, w
 		s.watches = newWatchService(w.Hub(), w.Header, cfg)
-		(&sharedWatches{door: d, service: s.watches, sharer: w, forward: f}).register(services)
+		(&sharedWatches{door: d, service: s.watches, sharer: w, forward: passed}).register(services)
 	}
 	s.reflect(services)
 	s.serveHTTP(s.upstreamEndpoints(f), nil)
@@ -288,7 +293,8 @@ func (s *Server) watchConfig(waits bool) watchConfig {
 
 func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, loopback: newLoopback(), listeners: map[net.Listener]struct{}{}}
+	s := &Server{cfg: cfg, loopback: newLoopback(), conns: newConns(), listeners: map[net.Listener]Traffic{}}
+	s.ready, s.unready = context.WithCancelCause(context.Background())
 	s.life.sniff = sniffTimeout
 	s.life.undivided, s.stopping = context.WithCancel(context.Background())
 	s.life.cut, s.cut = context.WithCancel(context.Background())
@@ -297,7 +303,7 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	}
 	s.grpc = grpc.NewServer(slices.Concat([]grpc.ServerOption{
 		grpc.ForceServerCodecV2(cfg.Metrics.codec()),
-		grpc.Creds(handshaken{}),
+		grpc.Creds(handshaken{s.conns}),
 		grpc.MaxRecvMsgSize(cfg.MaxRequestBytes + frameOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(cfg.MaxConcurrentStreams),
@@ -315,7 +321,8 @@ func newServer(cfg Config, opts ...grpc.ServerOption) *Server {
 	s.http = &http.Server{
 		Handler:           s.route(),
 		BaseContext:       s.baseContext,
-		ConnContext:       withSession,
+		ConnContext:       s.conns.ConnContext,
+		ConnState:         s.conns.ConnState,
 		ReadHeaderTimeout: headerTimeout,
 		MaxHeaderBytes:    int(min(cfg.MaxHeaderBytes, math.MaxInt32)),
 		IdleTimeout:       idleTimeout,
@@ -338,6 +345,9 @@ func (s *Server) route() http.Handler {
 			return
 		}
 		defer s.handling.Done()
+		if retiredOf(r.Context()).Err() != nil {
+			w.Header().Set("Connection", "close") // on HTTP/2 a GOAWAY
+		}
 		only, _ := r.Context().Value(trafficKey{}).(Traffic)
 		if r.ProtoMajor == 2 && only.hasGRPC() && isGRPC(r.Header.Get("Content-Type")) {
 			unasked := 0 // messages
@@ -358,7 +368,7 @@ func (s *Server) route() http.Handler {
 // Serve answers what arrives on l until Stop, when it returns nil, or until l fails. It closes l. It may be called
 // for several listeners.
 func (s *Server) Serve(l net.Listener, p Port) error {
-	if !s.begin(l) {
+	if !s.begin(l, p.Only) {
 		l.Close()
 		return nil
 	}
@@ -367,7 +377,7 @@ func (s *Server) Serve(l net.Listener, p Port) error {
 	d := divide(l, p, s.life, s.cfg.Logger)
 	var wg sync.WaitGroup
 	for _, l := range d.grpc {
-		wg.Go(func() { _ = s.grpc.Serve(l) }) // ends when d.run does, or by Stop
+		wg.Go(func() { _ = s.grpc.Serve(clientListener{l, s.conns}) }) // ends when d.run does, or by Stop
 	}
 	for _, l := range d.http {
 		wg.Go(func() { _ = s.http.Serve(l) })
@@ -375,28 +385,28 @@ func (s *Server) Serve(l net.Listener, p Port) error {
 	err := d.run()
 	d.close()
 	wg.Wait()
-	if s.isStopped() || errors.Is(err, net.ErrClosed) {
+	if s.isDraining() || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 }
 
-func (s *Server) begin(l net.Listener) bool {
+func (s *Server) begin(l net.Listener, carries Traffic) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped {
+	if s.draining {
 		return false
 	}
 	s.begun.Do(func() { s.serving.Go(func() { _ = s.grpc.Serve(s.loopback.pipes) }) })
-	s.listeners[l] = struct{}{}
+	s.listeners[l] = carries
 	s.serving.Add(1)
 	return true
 }
 
-func (s *Server) isStopped() bool {
+func (s *Server) isDraining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stopped
+	return s.draining
 }
 
 // enter counts an HTTP request, unless the server is stopping.
@@ -416,44 +426,4 @@ func (s *Server) end(l net.Listener) {
 	delete(s.listeners, l)
 	s.mu.Unlock()
 	s.serving.Done()
-}
-
-// Stop refuses new connections, lets requests in progress finish until ctx ends, then cuts the rest, and returns
-// when all is over. Streams do not finish by themselves: with an open watch Stop takes as long as ctx.
-func (s *Server) Stop(ctx context.Context) {
-	s.mu.Lock()
-	s.stopped = true
-	for l := range s.listeners {
-		l.Close()
-	}
-	s.mu.Unlock()
-	s.stopping()
-	if s.health != nil {
-		s.health.Shutdown()
-	}
-
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.grpc.GracefulStop()
-	}()
-	_ = s.http.Shutdown(ctx)
-	select {
-	case <-done:
-	case <-ctx.Done():
-		s.cut()
-		s.grpc.Stop()
-		<-done
-	}
-	s.cut()
-	s.http.Close()
-	s.handling.Wait()
-	s.slow.close()
-	s.loopback.close()
-	s.serving.Wait()
-	if s.watches != nil {
-		s.watches.wait()
-	}
-	s.pinging.tasks.Wait()
-	s.handlers.Wait()
 }

@@ -11,24 +11,30 @@ import (
 	"weir/cache"
 )
 
-// connection is what RPCs on grpc's own transport share with those that came on the same connection. It reaches their
+// connection is what RPCs share with those that came on the same connection. On grpc's own transport it reaches their
 // handlers as the peer's AuthInfo, the one value of ours that grpc keeps with a connection. (A stats.Handler may give
-// connections contexts, but it is then told of every message of every RPC too.)
+// connections contexts, but it is then told of every message of every RPC too.) net/http's has it in its context.
 type connection struct {
-	tls     *credentials.TLSInfo // nil in plaintext
+	tls     *credentials.TLSInfo // nil in plaintext, and with net/http
 	session cache.Session
+	goAway  func() // tells the client to begin nothing new; may block until the connection is closed
+
+	// retired ends when the client has had time to go elsewhere: streams that have no end of their own end with it.
+	retired context.Context
+	retire  context.CancelFunc
 }
 
 // newConnection describes a connection whose handshake is over.
 func newConnection(c net.Conn) *connection {
-	t, ok := c.(*tls.Conn)
-	if !ok {
-		return &connection{}
+	n := &connection{goAway: func() {}}
+	n.retired, n.retire = context.WithCancel(context.Background())
+	if t, ok := c.(*tls.Conn); ok {
+		n.tls = &credentials.TLSInfo{
+			State:          t.ConnectionState(),
+			CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+		}
 	}
-	return &connection{tls: &credentials.TLSInfo{
-		State:          t.ConnectionState(),
-		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-	}}
+	return n
 }
 
 // AuthType is part of credentials.AuthInfo.
@@ -47,23 +53,34 @@ func (c *connection) ConnectionState() *tls.ConnectionState {
 	return &c.tls.State
 }
 
-// sessionKey is where the context of a net/http connection has its session: that transport makes its own AuthInfo.
-type sessionKey struct{}
+// connectionKey is where the context of a net/http connection has what is known of it: that transport makes its own AuthInfo.
+type connectionKey struct{}
 
-// withSession is http.Server.ConnContext.
-func withSession(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, sessionKey{}, new(cache.Session))
+// connectionOf returns the connection that an RPC or an HTTP request came on. It is nil for none that a Server serves.
+func connectionOf(ctx context.Context) *connection {
+	if p, ok := peer.FromContext(ctx); ok {
+		if c, ok := p.AuthInfo.(*connection); ok {
+			return c
+		}
+	}
+	c, _ := ctx.Value(connectionKey{}).(*connection)
+	return c
 }
 
 // sessionOf returns the session of the connection that an RPC came on. It is not nil for an RPC that a Server serves.
 func sessionOf(ctx context.Context) *cache.Session {
-	if p, ok := peer.FromContext(ctx); ok {
-		if c, ok := p.AuthInfo.(*connection); ok {
-			return &c.session
-		}
+	if c := connectionOf(ctx); c != nil {
+		return &c.session
 	}
-	s, _ := ctx.Value(sessionKey{}).(*cache.Session)
-	return s
+	return nil
+}
+
+// retiredOf returns what ends when the streams of an RPC's connection are to; see connection.
+func retiredOf(ctx context.Context) context.Context {
+	if c := connectionOf(ctx); c != nil {
+		return c.retired
+	}
+	return context.Background()
 }
 
 // tlsOf returns what the handshake of an RPC's connection has shown; nil in plaintext.

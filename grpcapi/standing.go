@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 
@@ -21,11 +22,11 @@ type Standing interface {
 	Led() context.Context
 }
 
-// member registers services so that a learner refuses what etcd's learners refuse, and streams end with the leader for those who
-// require one.
+// member registers services so that a learner refuses what etcd's learners refuse, and endless streams end with the leader for
+// those who require one, and with their connection when that is retired.
 type member struct {
 	grpc.ServiceRegistrar
-	standing Standing
+	standing Standing        // nil is Config.Standing's
 	tasks    *sync.WaitGroup // handlers, which end soon after their RPC
 }
 
@@ -36,7 +37,7 @@ func (r member) RegisterService(d *grpc.ServiceDesc, impl any) {
 	for i, method := range d.Methods {
 		handle, permits := method.Handler, learnersAnswer[d.ServiceName+"/"+method.MethodName]
 		method.Handler = func(srv any, ctx context.Context, decode func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
-			if r.standing.IsLearner() {
+			if r.isLearner() {
 				decode = only(permits, decode)
 			}
 			return handle(srv, ctx, decode, i)
@@ -46,13 +47,13 @@ func (r member) RegisterService(d *grpc.ServiceDesc, impl any) {
 	c.Streams = make([]grpc.StreamDesc, len(d.Streams))
 	for i, stream := range d.Streams {
 		name := d.ServiceName + "/" + stream.StreamName
-		if endsWithLeader[name] {
+		if endless["/"+name] && !endBySelf["/"+name] {
 			stream.Handler = r.whileLed(stream.Handler)
 		}
 		if learnersAnswer[name] == nil {
 			handle := stream.Handler
 			stream.Handler = func(srv any, s grpc.ServerStream) error {
-				if r.standing.IsLearner() {
+				if r.isLearner() {
 					return rpctypes.ErrGRPCNotSupportedForLearner
 				}
 				return handle(srv, s)
@@ -63,27 +64,29 @@ func (r member) RegisterService(d *grpc.ServiceDesc, impl any) {
 	r.ServiceRegistrar.RegisterService(&c, impl)
 }
 
-// endsWithLeader are the streams that are open for long, but for watches, which see to it themselves. etcd cancels all streams; a
-// snapshot does not heed that, and a RangeStream ends soon by itself.
-var endsWithLeader = map[string]bool{
-	"etcdserverpb.Lease/LeaseKeepAlive": true,
-	"v3electionpb.Election/Observe":     true,
-}
+func (r member) isLearner() bool { return r.standing != nil && r.standing.IsLearner() }
 
-// whileLed is handle, for a stream that ends with the leader if its client requires one.
+// endBySelf are the endless streams whose handlers see to it themselves, without a goroutine more. (A proxy that sends many
+// clients' pings requires no leader.)
+var endBySelf = map[string]bool{pb.Watch_Watch_FullMethodName: true, wire.PingsMethod: true}
+
+// whileLed is handle, for a stream that ends with the leader if its client requires one, and when its connection is retired. etcd
+// cancels all streams without a leader; a snapshot does not heed that, and a RangeStream ends soon by itself.
 //
 // An RPC ends only when its handler returns, and who receives does so only when the RPC has ended: hence a goroutine for each, as
 // at etcd.
 func (r member) whileLed(handle grpc.StreamHandler) grpc.StreamHandler {
 	return func(srv any, s grpc.ServerStream) error {
-		if !requiresLeader(incomingMetadata(s.Context())) {
-			return handle(srv, s)
+		led, ended := context.Background(), make(chan error, 1)
+		if r.standing != nil && requiresLeader(incomingMetadata(s.Context())) {
+			led = r.standing.Led()
 		}
-		led, ended := r.standing.Led(), make(chan error, 1)
 		r.tasks.Go(func() { ended <- handle(srv, s) })
 		select {
 		case err := <-ended:
 			return err
+		case <-retiredOf(s.Context()).Done():
+			return errRetired
 		case <-led.Done():
 		}
 		if err := context.Cause(led); errors.Is(err, rpctypes.ErrGRPCNoLeader) {

@@ -21,7 +21,7 @@ const (
 // needs a connected upstream, /health, which needs one that reads, /version and /metrics, which are upstream's, and about the
 // server itself /proxy/health and /proxy/metrics.
 func (s *Server) upstreamEndpoints(u Upstream) endpoints {
-	h := healthEndpoints{metrics: s.cfg.Metrics, log: s.cfg.Logger}
+	h := healthEndpoints{metrics: s.cfg.Metrics, ready: s.ready, log: s.cfg.Logger}
 	p := forwardProbe{upstream: u, itself: s.loopback}
 	e := endpoints{
 		"/health":       h.older(p.upstreamReads),

@@ -103,8 +103,8 @@ func watchDesc(watch grpc.StreamDesc) *grpc.ServiceDesc {
 // wait returns when nothing is left of RPCs that have ended.
 func (w *watchService) wait() { w.tasks.Wait() }
 
-// serve is one Watch RPC. It ends when the client or the transport ends it, when the stream is ended from within, or
-// with the cause of led when that ends.
+// serve is one Watch RPC. It ends when the client or the transport ends it, when the stream is ended from within, with the
+// cause of led when that ends, or with its connection, when that is retired.
 //
 // It only waits, because grpc has no other way to end an RPC than to return from its handler, while RecvMsg returns only
 // when the RPC has ended. Two goroutines so, whose stacks together are no larger than that of one that did both.
@@ -126,6 +126,8 @@ func (s *watchStream) serve(led context.Context) error {
 		return err
 	case <-led.Done():
 		return context.Cause(led)
+	case <-retiredOf(ctx).Done():
+		return errRetired
 	}
 }
 
