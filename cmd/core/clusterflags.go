@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -59,38 +58,31 @@ func (c *clusterFlags) define(f *process.Flags) {
 }
 
 func (c *clusterFlags) apply(f *process.Flags, o *options) error {
+	var wrong process.Mistakes
 	if c.name == "" {
-		return errors.New("--name must not be empty")
+		wrong.Refuse("--name must not be empty")
 	}
 	for i, d := range discoveryServices {
 		if c.services[i] != "" {
-			return fmt.Errorf("--%s is not possible: name the members with --initial-cluster, or have DNS do so with --discovery-srv", d.name)
+			wrong.Refuse("--%s is not possible: name the members with --initial-cluster, or have DNS do so with --discovery-srv", d.name)
 		}
 	}
 	if c.srvDomain != "" && c.initialCluster != "" {
-		return errors.New("--discovery-srv and --initial-cluster are both given: choose one")
+		wrong.Refuse("--discovery-srv and --initial-cluster are both given: choose one")
 	}
-	if err := oneOf("initial-cluster-state", c.clusterState, "new", "existing"); err != nil {
-		return err
-	}
+	wrong.Add(oneOf("initial-cluster-state", c.clusterState, "new", "existing"))
 	if c.maxLearners < 0 {
-		return fmt.Errorf("--max-learners=%d is not possible: it must not be negative", c.maxLearners)
+		wrong.Refuse("--max-learners=%d is not possible: it must not be negative", c.maxLearners)
 	}
 	if c.advertisePeer == "" {
 		c.advertisePeer = defaultPeerURL
 	}
 	peerURLs, err := parseAdvertisedURLs("initial-advertise-peer-urls", c.advertisePeer)
-	if err != nil {
-		return err
-	}
+	wrong.Add(err)
 	clientURLs, err := c.clientURLs(o.listen.clients)
-	if err != nil {
-		return err
-	}
+	wrong.Add(err)
 	initial, err := c.parseInitialCluster()
-	if err != nil {
-		return err
-	}
+	wrong.Add(err)
 	if c.dataDir == "" {
 		c.dataDir = c.name + ".weir"
 	}
@@ -105,7 +97,7 @@ func (c *clusterFlags) apply(f *process.Flags, o *options) error {
 	if c.maxLearners == 0 {
 		o.core.MaxLearners = -1 // 0 is the default there
 	}
-	return nil
+	return wrong.Err()
 }
 
 // clientURLs are what is advertised to clients: what this member listens on, unless something else was given. (etcd demands

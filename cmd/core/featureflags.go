@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -45,6 +43,7 @@ func (g *featureFlags) define(f *process.Flags) {
 }
 
 func (g *featureFlags) apply(f *process.Flags, o *options) error {
+	var wrong process.Mistakes
 	var ineffective []string
 	values := map[string]bool{}
 	for _, pair := range splitList(g.gates) {
@@ -56,7 +55,8 @@ func (g *featureFlags) apply(f *process.Flags, o *options) error {
 		gate, known := features[name]
 		on, err := strconv.ParseBool(strings.TrimSpace(value))
 		if !known || err != nil {
-			return fmt.Errorf("malformed entry %q in --feature-gates: give name=true or name=false, with one of %s", pair, strings.Join(slices.Sorted(maps.Keys(features)), ", "))
+			wrong.Refuse("malformed entry %q in --feature-gates: give name=true or name=false, with one of %s", pair, strings.Join(slices.Sorted(maps.Keys(features)), ", "))
+			continue
 		}
 		values[name] = on
 		if gate.why != "" {
@@ -74,7 +74,7 @@ func (g *featureFlags) apply(f *process.Flags, o *options) error {
 		}
 	}
 	if o.features["LeaseCheckpointPersist"] && !o.features["LeaseCheckpoint"] {
-		return errors.New("--feature-gates has LeaseCheckpointPersist, which needs LeaseCheckpoint: give both or none")
+		wrong.Refuse("--feature-gates has LeaseCheckpointPersist, which needs LeaseCheckpoint: give both or none")
 	}
 	o.api.RestToDefragment = o.features["StopGRPCServiceOnDefrag"]
 	o.core.InitialCorruptCheck = o.features["InitialCorruptCheck"]
@@ -84,7 +84,7 @@ func (g *featureFlags) apply(f *process.Flags, o *options) error {
 	if len(ineffective) > 0 {
 		f.NoEffect("feature-gates", strings.Join(ineffective, "; "))
 	}
-	return nil
+	return wrong.Err()
 }
 
 // featureMetric is the metric of the gates that are open.

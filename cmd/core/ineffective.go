@@ -78,13 +78,11 @@ func (i *ineffectiveFlags) define(f *process.Flags) {
 }
 
 func (i *ineffectiveFlags) apply(f *process.Flags, _ *options) error {
+	var wrong process.Mistakes
 	for _, flag := range ineffective {
-		if flag.values == nil {
-			continue
-		}
-		if err := oneOf(flag.name, *i.texts[flag.name], flag.values...); err != nil {
-			return err
+		if flag.values != nil {
+			wrong.Add(oneOf(flag.name, *i.texts[flag.name], flag.values...))
 		}
 	}
-	return nil
+	return wrong.Err()
 }

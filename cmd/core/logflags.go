@@ -1,10 +1,6 @@
 package main
 
-import (
-	"errors"
-
-	"weir/cmd/internal/process"
-)
+import "weir/cmd/internal/process"
 
 // logFlags are what is logged, and where.
 type logFlags struct {
@@ -22,16 +18,18 @@ func (l *logFlags) define(f *process.Flags) {
 	f.StringVar(&l.rotation, "log-rotation-config-json", process.DefaultRotation, "Limits of log files: MaxSize(MB), MaxAge(days, 0 is no limit), MaxBackups(0 is no limit), LocalTime, Compress(gzip).")
 }
 
-func (l *logFlags) apply(_ *process.Flags, o *options) (err error) {
+func (l *logFlags) apply(_ *process.Flags, o *options) error {
+	var wrong process.Mistakes
 	if l.logger != "zap" {
-		return errors.New("--logger has only one value, zap: leave it out")
+		wrong.Refuse("--logger has only one value, zap: leave it out")
 	}
 	o.log = process.LogConfig{Level: l.level, Format: l.format, Outputs: splitList(l.outputs)}
 	if l.rotate {
-		if o.log.Rotation, err = process.ParseRotation(l.rotation); err != nil {
-			return err
-		}
+		rotation, err := process.ParseRotation(l.rotation)
+		wrong.Add(err)
+		o.log.Rotation = rotation
 	}
+	wrong.Add(o.log.Check())
 	o.api.Pprof = o.api.Pprof || l.level == "debug" // as at etcd
-	return nil
+	return wrong.Err()
 }

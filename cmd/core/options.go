@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -72,11 +71,11 @@ func parseOptions(args, environ []string) (options, error) {
 		return options{usage: o.usage}, err
 	}
 	o.unknownVariables = f.Unknown()
-	var errs []error
+	var wrong process.Mistakes
 	for _, p := range parts {
-		errs = append(errs, p.apply(f, o))
+		wrong.Add(p.apply(f, o))
 	}
-	if err := f.Locate(errors.Join(errs...)); err != nil {
+	if err := f.Locate(wrong.Err()); err != nil {
 		return options{usage: o.usage}, err
 	}
 	o.ineffective = f.Ineffective()

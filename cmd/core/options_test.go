@@ -92,7 +92,7 @@ func TestMistakesAreNamedInOneLine(t *testing.T) {
 		"--initial-cluster=default":                                                 "name=http://host:port",
 		"--initial-cluster-state=old":                                               `one of ["new" "existing"]`,
 		"--discovery-srv=example.org --initial-cluster=default=http://a:1":          "choose one",
-		"--discovery-endpoints=http://a:1 --discovery-token=t":                      "is not possible",
+		"--discovery-endpoints=http://a:1":                                          "is not possible",
 		"--discovery=https://discovery.etcd.io/x":                                   "is not possible",
 		"--discovery-fallback=proxy":                                                `one of ["exit"]`,
 		"--name=":                                                                   "--name must not be empty",
@@ -381,5 +381,26 @@ func TestEveryFlagIsInOneGroupOfTheHelp(t *testing.T) {
 	f, _, _ := newFlags()
 	if names := f.Ungrouped(); names != nil {
 		t.Errorf("not in exactly one group, or no flags: %q", names)
+	}
+}
+
+func TestAllMistakesAreTold(t *testing.T) {
+	_, err := parseOptions(strings.Fields(`--name= --listen-client-urls=here --max-learners=-1 --heartbeat-interval=0 --corrupt-check-time=-1s
+		--listen-peer-urls=https://127.0.0.1:1 --auth-token= --log-level=loud --feature-gates=None=true,Nothing=true --tls-min-version=TLS1 --max-txn-ops=9999999999`), nil)
+	var told []string
+	for _, e := range process.Each(err) {
+		told = append(told, e.Error())
+	}
+	text := strings.Join(told, "\n")
+	for _, want := range []string{
+		"--name must", `URL "here"`, "--max-learners=-1", "must be positive", "--corrupt-check-time must", "--peer-cert-file", "--auth-token must",
+		`log level "loud"`, `"None=true"`, `"Nothing=true"`, "--tls-min-version=TLS1:", "--max-txn-ops=9999999999",
+	} {
+		if strings.Count(text, want) != 1 {
+			t.Errorf("%q is told %d times:\n%s", want, strings.Count(text, want), text)
+		}
+	}
+	if len(told) != 12 {
+		t.Errorf("told are %d mistakes:\n%s", len(told), text)
 	}
 }

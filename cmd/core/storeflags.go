@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -56,17 +55,18 @@ func (s *storeFlags) define(f *process.Flags) {
 	f.DurationVar(&s.compactHashCheck, "compact-hash-check-time", time.Minute, "Time between two checks that members held the same when they compacted, if the feature CompactHashCheck is on.")
 }
 
-func (s *storeFlags) apply(_ *process.Flags, o *options) (err error) {
+func (s *storeFlags) apply(_ *process.Flags, o *options) error {
+	var wrong process.Mistakes
 	switch {
 	case s.heartbeat == 0 || s.election == 0:
-		return errors.New("--heartbeat-interval and --election-timeout must be positive")
+		wrong.Refuse("--heartbeat-interval and --election-timeout must be positive")
 	case s.election > maxElectionTimeout:
-		return fmt.Errorf("--election-timeout=%d is too long: at most %d", s.election, maxElectionTimeout)
+		wrong.Refuse("--election-timeout=%d is too long: at most %d", s.election, maxElectionTimeout)
 	case s.election/5 < s.heartbeat:
-		return fmt.Errorf("--election-timeout=%d must be at least 5 times --heartbeat-interval=%d", s.election, s.heartbeat)
+		wrong.Refuse("--election-timeout=%d must be at least 5 times --heartbeat-interval=%d", s.election, s.heartbeat)
 	}
 	if s.defragment > math.MaxInt64>>20 {
-		return fmt.Errorf("--bootstrap-defrag-threshold-megabytes=%d is too many", s.defragment)
+		wrong.Refuse("--bootstrap-defrag-threshold-megabytes=%d is too many", s.defragment)
 	}
 	for _, n := range []struct {
 		flag  string
@@ -80,16 +80,16 @@ func (s *storeFlags) apply(_ *process.Flags, o *options) (err error) {
 		{"corrupt-check-time", int64(s.corruptCheck)},
 	} {
 		if n.value < 0 {
-			return fmt.Errorf("--%s must not be negative", n.flag)
+			wrong.Refuse("--%s must not be negative", n.flag)
 		}
 	}
 	if s.compactHashCheck <= 0 {
-		return fmt.Errorf("--compact-hash-check-time=%v is not possible: it must be positive", s.compactHashCheck)
+		wrong.Refuse("--compact-hash-check-time=%v is not possible: it must be positive", s.compactHashCheck)
 	}
-	if o.core.AutoCompaction, err = parseAutoCompaction(s.compactionMode, s.compactionRetention); err != nil {
-		return err
-	}
+	compaction, err := parseAutoCompaction(s.compactionMode, s.compactionRetention)
+	wrong.Add(err)
 	c := &o.core
+	c.AutoCompaction = compaction
 	c.NoPreVote, c.NoElectionTickAdvance = !s.preVote, !s.tickAdvance
 	c.HeartbeatInterval, c.ElectionTimeout = time.Duration(s.heartbeat)*time.Millisecond, time.Duration(s.election)*time.Millisecond
 	c.SnapshotCount, c.SnapshotCatchUpEntries = s.snapshotCount, s.catchUpEntries
@@ -98,7 +98,7 @@ func (s *storeFlags) apply(_ *process.Flags, o *options) (err error) {
 	c.DefragmentAtStart = int64(s.defragment) << 20
 	c.CorruptCheckInterval, c.CompactHashCheckInterval = s.corruptCheck, s.compactHashCheck
 	c.CompactionBatch, c.CompactionSleep = s.compactionBatch, s.compactionSleep
-	return nil
+	return wrong.Err()
 }
 
 // parseAutoCompaction reads the two flags as etcd does: a number is hours, or revisions.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -52,6 +51,7 @@ func (s *sideFlags) define(f *process.Flags, prefix, whose, who string) {
 }
 
 func (t *tlsFlags) apply(_ *process.Flags, o *options) error {
+	var wrong process.Mistakes
 	t.clients.server.Side, t.peers.server.Side = tlsfiles.ClientSide, tlsfiles.PeerSide
 	t.peers.server.CheckClientAddress = !t.skipPeerAddress
 	for _, side := range []struct {
@@ -69,13 +69,12 @@ func (t *tlsFlags) apply(_ *process.Flags, o *options) error {
 		if side.flags.auto {
 			s.SelfSigned = &tlsfiles.SelfSigned{Dir: filepath.Join(o.core.DataDir, "fixtures", side.name), Hosts: hosts(side.urls), Years: t.validity}
 		}
-		if err := s.Check(); err != nil {
-			return err
-		}
+		wrong.Add(s.Check())
 		*side.to = s
 	}
 	o.core.ClientCertAuth, o.api.ClientCertAuth = t.clients.server.ClientCertAuth, t.clients.server.ClientCertAuth
-	return o.checkSecureURLs()
+	wrong.Add(o.checkSecureURLs())
+	return wrong.Err()
 }
 
 func hosts(urls []*url.URL) []string {
@@ -100,6 +99,7 @@ func (o *options) certificateFiles(flag string) tlsfiles.Server {
 
 // checkSecureURLs refuses URLs with TLS for which there is no certificate.
 func (o *options) checkSecureURLs() error {
+	var wrong process.Mistakes
 	for _, list := range o.listen.byFlag() {
 		needs := "--cert-file and --key-file, or --auto-tls"
 		if list.flag == "listen-peer-urls" {
@@ -107,9 +107,9 @@ func (o *options) checkSecureURLs() error {
 		}
 		for _, u := range list.urls {
 			if isSecure(u) && !o.certificateFiles(list.flag).HasCertificate() {
-				return fmt.Errorf("--%s=%s needs %s", list.flag, u, needs)
+				wrong.Refuse("--%s=%s needs %s", list.flag, u, needs)
 			}
 		}
 	}
-	return nil
+	return wrong.Err()
 }

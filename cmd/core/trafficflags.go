@@ -54,7 +54,8 @@ func (t *trafficFlags) define(f *process.Flags) {
 	f.StringVar(&t.metricsLevel, "metrics", "basic", "Detail of metrics: 'basic', or 'extensive' to measure how long RPCs take.")
 }
 
-func (t *trafficFlags) apply(f *process.Flags, o *options) (err error) {
+func (t *trafficFlags) apply(f *process.Flags, o *options) error {
+	var wrong process.Mistakes
 	f.NoEffect("socket-reuse-address", "it is always so")
 	for _, list := range []struct {
 		flag, value, byDefault string
@@ -68,39 +69,37 @@ func (t *trafficFlags) apply(f *process.Flags, o *options) (err error) {
 		if list.value == "" {
 			list.value = list.byDefault // as at etcd
 		}
-		if *list.urls, err = parseListenURLs(list.flag, list.value); err != nil {
-			return err
-		}
+		urls, err := parseListenURLs(list.flag, list.value)
+		wrong.Add(err)
+		*list.urls = urls
 	}
-	if err := o.listen.checkAddresses(); err != nil {
-		return err
-	}
+	wrong.Add(o.listen.checkAddresses())
 	o.listen.reusePort = t.reusePort
-	if err := oneOf("metrics", t.metricsLevel, "basic", "extensive"); err != nil {
-		return err
-	}
+	wrong.Add(oneOf("metrics", t.metricsLevel, "basic", "extensive"))
 	o.extensiveMetrics, o.statusPage = t.metricsLevel == "extensive", t.statusPage
-	return t.applyAPI(o)
+	wrong.Add(t.applyAPI(o))
+	return wrong.Err()
 }
 
 func (t *trafficFlags) applyAPI(o *options) error {
-	switch {
-	case t.maxRequestBytes > maxRequestLimit:
-		return fmt.Errorf("--max-request-bytes=%d is not possible: at most %d", t.maxRequestBytes, maxRequestLimit)
-	case t.maxTxnOps > math.MaxInt32:
-		return fmt.Errorf("--max-txn-ops=%d is not possible: at most %d", t.maxTxnOps, math.MaxInt32)
-	case t.maxConcurrentStreams > math.MaxUint32:
-		return fmt.Errorf("--max-concurrent-streams=%d is not possible: at most %d", t.maxConcurrentStreams, math.MaxUint32)
-	case t.progressInterval < 0:
-		return fmt.Errorf("--watch-progress-notify-interval=%v is not possible: it must not be negative", t.progressInterval)
+	var wrong process.Mistakes
+	if t.maxRequestBytes > maxRequestLimit {
+		wrong.Refuse("--max-request-bytes=%d is not possible: at most %d", t.maxRequestBytes, maxRequestLimit)
+	}
+	if t.maxTxnOps > math.MaxInt32 {
+		wrong.Refuse("--max-txn-ops=%d is not possible: at most %d", t.maxTxnOps, math.MaxInt32)
+	}
+	if t.maxConcurrentStreams > math.MaxUint32 {
+		wrong.Refuse("--max-concurrent-streams=%d is not possible: at most %d", t.maxConcurrentStreams, math.MaxUint32)
+	}
+	if t.progressInterval < 0 {
+		wrong.Refuse("--watch-progress-notify-interval=%v is not possible: it must not be negative", t.progressInterval)
 	}
 	if t.warnUnary < 0 {
-		return fmt.Errorf("--warning-unary-request-duration=%v is not possible: it must not be negative", t.warnUnary)
+		wrong.Refuse("--warning-unary-request-duration=%v is not possible: it must not be negative", t.warnUnary)
 	}
 	cors, err := parseOrigins(t.cors)
-	if err != nil {
-		return err
-	}
+	wrong.Add(err)
 	a := &o.api
 	a.MaxRequestBytes, a.MaxTxnOps, a.MaxConcurrentStreams = int(t.maxRequestBytes), int(t.maxTxnOps), uint32(t.maxConcurrentStreams)
 	o.core.MaxRequestBytes = a.MaxRequestBytes
@@ -112,7 +111,7 @@ func (t *trafficFlags) applyAPI(o *options) error {
 	}
 	a.Gateway, a.Reflection, a.Pprof = t.gateway, t.reflection, t.pprof
 	a.CORS, a.HostWhitelist = cors, splitList(t.hostWhitelist)
-	return nil
+	return wrong.Err()
 }
 
 // parseOrigins reads a list of origins (RFC 6454): a scheme, a host and, if it is not the scheme's own, a port. etcd demands

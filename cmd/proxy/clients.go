@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 
 	"weir/cmd/internal/process"
@@ -32,17 +30,18 @@ func (c *clientOptions) addFlags(f *process.Flags) {
 
 // check is called when the flags have been read.
 func (c *clientOptions) check() error {
+	var wrong process.Mistakes
 	if name, password, ok := strings.Cut(c.user, ":"); ok {
 		if c.password != "" {
-			return errors.New("--user has a password, and there is --password: leave one out")
+			wrong.Refuse("--user has a password, and there is --password: leave one out")
 		}
 		c.user, c.password = name, password
 	}
 	switch {
 	case c.user == "" && c.password != "":
-		return errors.New("--password is without --user: give the user's name too")
+		wrong.Refuse("--password is without --user: give the user's name too")
 	case c.user != "" && c.password == "":
-		return fmt.Errorf("--user=%s is without a password: write --user=%s:password, or set %s_PASSWORD", c.user, c.user, envPrefix)
+		wrong.Refuse("--user=%s is without a password: write --user=%s:password, or set %s_PASSWORD", c.user, c.user, envPrefix)
 	}
 	for _, f := range []struct {
 		name  string
@@ -52,10 +51,10 @@ func (c *clientOptions) check() error {
 		{"limit-watches", float64(c.limits.Watches)}, {"max-upstream-requests", float64(c.upstreamCalls)},
 	} {
 		if !(f.value >= 0 && f.value <= tenants.MaxLimit) { // NaN is neither
-			return fmt.Errorf("--%s=%v is not possible: make it 0 to %d; 0 is no limit", f.name, f.value, int64(tenants.MaxLimit))
+			wrong.Refuse("--%s=%v is not possible: make it 0 to %d; 0 is no limit", f.name, f.value, int64(tenants.MaxLimit))
 		}
 	}
-	return nil
+	return wrong.Err()
 }
 
 // within are prefixes of clients' keys as prefixes of the cluster's.

@@ -34,7 +34,7 @@ func TestWhatClientsMayDoIsCheckedAtStart(t *testing.T) {
 		"--limit-requests=+Inf" + bound:         {"--limit-requests=inf"},
 		"--limit-bytes=NaN" + bound:             {"--limit-bytes=NaN"},
 		"--limit-bytes=1e+13" + bound:           {"--limit-bytes=1e13"},
-		"--limit-in-flight=-1" + bound:          {"--limit-in-flight=-1", "--max-upstream-requests=-1"},
+		"--limit-in-flight=-1" + bound:          {"--limit-in-flight=-1"},
 		"--limit-in-flight=1e+13" + bound:       {"--limit-in-flight=10000000000000"},
 		"--limit-watches=-1" + bound:            {"--limit-watches=-1"},
 		"--max-upstream-requests=-1" + bound:    {"--max-upstream-requests=-1"},

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"math"
 	"time"
 
@@ -41,23 +39,32 @@ const maxResolverTTL = 9_000_000_000
 const minAutoSyncInterval = time.Second
 
 func (d *discoveryOptions) check(advertised string) error {
-	switch {
-	case d.srv == "" && d.srvName != "":
-		return errors.New("--discovery-srv-name needs --discovery-srv, the domain in which the service is")
-	case d.srv == "" && d.insecure:
-		return errors.New("--insecure-discovery needs --discovery-srv: without it leave it out")
-	case d.autoSyncInterval < 0 || d.autoSyncInterval > 0 && d.autoSyncInterval < minAutoSyncInterval:
-		return fmt.Errorf("--endpoints-auto-sync-interval=%v is not possible: it must be at least %v, or 0 to disable it", d.autoSyncInterval, minAutoSyncInterval)
-	case d.autoSyncInterval > math.MaxInt64/2:
-		return fmt.Errorf("--endpoints-auto-sync-interval=%v is not possible: it is too long", d.autoSyncInterval)
-	case d.resolverPrefix != "" && (d.resolverTTL < 1 || d.resolverTTL > maxResolverTTL):
-		return fmt.Errorf("--resolver-prefix needs a --resolver-ttl from 1 to %d seconds, not %d", maxResolverTTL, d.resolverTTL)
-	case d.resolverPrefix == "" && d.resolverTTL != 0:
-		return errors.New("--resolver-ttl needs --resolver-prefix, under which to register")
-	case d.resolverPrefix != "" && advertised == "":
-		return errors.New("--resolver-prefix needs --advertise-client-url, to tell clients where the proxy is")
+	var wrong process.Mistakes
+	if d.srv == "" && d.srvName != "" {
+		wrong.Refuse("--discovery-srv-name needs --discovery-srv, the domain in which the service is")
 	}
-	return nil
+	if d.srv == "" && d.insecure {
+		wrong.Refuse("--insecure-discovery needs --discovery-srv: without it leave it out")
+	}
+	switch {
+	case d.autoSyncInterval < 0 || d.autoSyncInterval > 0 && d.autoSyncInterval < minAutoSyncInterval:
+		wrong.Refuse("--endpoints-auto-sync-interval=%v is not possible: it must be at least %v, or 0 to disable it", d.autoSyncInterval, minAutoSyncInterval)
+	case d.autoSyncInterval > math.MaxInt64/2:
+		wrong.Refuse("--endpoints-auto-sync-interval=%v is not possible: it is too long", d.autoSyncInterval)
+	}
+	if d.resolverPrefix == "" {
+		if d.resolverTTL != 0 {
+			wrong.Refuse("--resolver-ttl needs --resolver-prefix, under which to register")
+		}
+		return wrong.Err()
+	}
+	if d.resolverTTL < 1 || d.resolverTTL > maxResolverTTL {
+		wrong.Refuse("--resolver-prefix needs a --resolver-ttl from 1 to %d seconds, not %d", maxResolverTTL, d.resolverTTL)
+	}
+	if advertised == "" {
+		wrong.Refuse("--resolver-prefix needs --advertise-client-url, to tell clients where the proxy is")
+	}
+	return wrong.Err()
 }
 
 // configure says to the proxy what the flags ask for.

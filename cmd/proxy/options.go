@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"math"
 	"net/url"
@@ -192,23 +190,23 @@ func parseOptions(args, environ []string) (options, error) {
 		}
 	}
 
-	var errs []error
+	var wrong process.Mistakes
 	// A misspelt or emptied variable must not become an empty, writable store: only nothing at all means embedded.
 	o.embedded = o.embedded || nothing
 	if o.embedded {
 		if endpoints != "" {
-			errs = append(errs, errors.New("--embedded and --endpoints exclude each other: leave one out"))
+			wrong.Refuse("--embedded and --endpoints exclude each other: leave one out")
 		}
 		if !f.Given("listen-addr") {
 			o.listenAddr = "127.0.0.1:2379"
 		}
 		for _, name := range slices.Concat(upstreamOnly, discoveryFlags) {
 			if f.Given(name) {
-				errs = append(errs, fmt.Errorf("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name))
+				wrong.Refuse("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name)
 			}
 		}
 	} else if endpoints == "" && o.discovery.srv == "" {
-		errs = append(errs, errors.New("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --discovery-srv, or --embedded for a store in this process"))
+		wrong.Refuse("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --discovery-srv, or --embedded for a store in this process")
 	} else if f.Given("data-dir") && !autoTLS {
 		o.unused = append(o.unused, "data-dir")
 	}
@@ -223,7 +221,8 @@ func parseOptions(args, environ []string) (options, error) {
 	if debug {
 		o.logLevel = "debug"
 	}
-	if err := f.Locate(errors.Join(append(errs, o.check(metrics))...)); err != nil {
+	wrong.Add(o.check(metrics))
+	if err := f.Locate(wrong.Err()); err != nil {
 		return options{usage: o.usage}, err
 	}
 	return o, nil

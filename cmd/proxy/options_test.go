@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"weir/cmd/internal/process"
 	"weir/cmd/internal/tlsfiles"
 )
 
@@ -250,5 +251,71 @@ func TestEveryFlagIsInOneGroupOfTheHelp(t *testing.T) {
 	}
 	if names := o.flags.Ungrouped(); names != nil {
 		t.Errorf("not in exactly one group of helpGroups, or no flags: %q", names)
+	}
+}
+
+func TestAllMistakesAreTold(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.yaml")
+	if err := os.WriteFile(file, []byte("cache-bytes: -1\n\nresolver-prefix: p\npassword: s3cret\nlog-level: loud\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := parseOptions([]string{"--config-file=" + file, "--listen-addr=here", "--metrics-addr=there,https://a:1", "--max-staleness=-1s"}, nil)
+	var told []string
+	for _, e := range process.Each(err) {
+		told = append(told, strings.TrimPrefix(e.Error(), file))
+	}
+	text := strings.Join(told, "\n")
+	for _, want := range []string{
+		"--endpoints is missing", `--listen-addr "here"`, `"there" in --metrics-addr`, "--metrics-addr=https://a:1 needs", "\n--max-staleness=-1s",
+		":1: --cache-bytes=-1", ":3: --resolver-prefix needs a --resolver-ttl", ":3: --resolver-prefix needs --advertise-client-url",
+		":4: --password is without --user", `:5: unknown log level "loud"`,
+	} {
+		if strings.Count(text, want) != 1 {
+			t.Errorf("%q is told %d times:\n%s", want, strings.Count(text, want), text)
+		}
+	}
+	if len(told) != 10 || strings.Contains(text, "s3cret") {
+		t.Errorf("told are %d mistakes:\n%s", len(told), text)
+	}
+}
+
+func TestFileCountsLessThanFlagsAndVariables(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("endpoints: [http://a:1, b:2]\nmax-send-bytes: 7\nmax-recv-bytes: 7\ncache-bytes: 7\nfeed: [/a/, /b/]\nuser: u\npassword: 0123\ndial-keepalive-time: 20s\n")
+	for _, by := range []struct{ args, environ []string }{
+		{args: []string{"--config-file=" + file, "--max-send-bytes=9"}},
+		{args: []string{"--max-send-bytes=9"}, environ: []string{"WEIR_PROXY_CONFIG_FILE=" + file}},
+	} {
+		o, err := parseOptions(by.args, append(by.environ, "WEIR_PROXY_MAX_SEND_BYTES=8", "WEIR_PROXY_MAX_RECV_BYTES=8"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(o.endpoints, []string{"http://a:1", "b:2"}) || o.maxSendBytes != 9 || o.maxRecvBytes != 8 || o.cacheBytes != 7 ||
+			!slices.Equal(o.feeds, []string{"/a/", "/b/"}) || o.clients.user != "u" || o.clients.password != "0123" || o.dialKeepAliveTime != 20*time.Second || o.embedded {
+			t.Errorf("got %+v", o)
+		}
+	}
+	write("endpoints: c:3\n")
+	if o, err := parseOptions([]string{"--config-file=" + file}, nil); err != nil || !slices.Equal(o.endpoints, []string{"c:3"}) || o.cacheBytes != 256<<20 {
+		t.Errorf("changed file: %+v, %v", o, err)
+	}
+	for text, want := range map[string]string{
+		"":                        "--endpoints is missing",
+		"endpoints:":              "--endpoints is missing",
+		"endpoint: a:1":           file + ":1: unknown key endpoint",
+		"config-file: other":      ":1: unknown key config-file",
+		"embedded: true\nfeed: 5": "",
+		"endpoints: a:1\nexperimental-leasing-prefix: p": ":2: weir does not have experimental-leasing-prefix yet",
+	} {
+		write(text)
+		o, err := parseOptions([]string{"--config-file=" + file}, nil)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want) || o.embedded || o.endpoints != nil) {
+			t.Errorf("%q: got %v, want %s", text, err, want)
+		}
 	}
 }

@@ -53,7 +53,7 @@ func (f *Flags) ReadFile(path string, form FileForm) error {
 		}
 	})
 	r.keys("", entries)
-	return errors.Join(r.errs...)
+	return r.wrong.Err()
 }
 
 // fileReader is the reading of one file.
@@ -63,7 +63,7 @@ type fileReader struct {
 	form  FileForm
 	given []string       // flags that the file does not count for
 	lines map[string]int // where the file has which flag
-	errs  []error
+	wrong Mistakes
 }
 
 func (r *fileReader) refuse(line int, format string, args ...any) {
@@ -71,7 +71,7 @@ func (r *fileReader) refuse(line int, format string, args ...any) {
 	if line > 0 {
 		at += ":" + strconv.Itoa(line)
 	}
-	r.errs = append(r.errs, fmt.Errorf("%s: %w", at, fmt.Errorf(format, args...)))
+	r.wrong.Refuse("%s: %w", at, fmt.Errorf(format, args...))
 }
 
 // keys takes the keys of the file, or of a section of it.

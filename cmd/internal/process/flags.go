@@ -71,7 +71,7 @@ func (f *Flags) isSecret(name string) bool { return slices.Contains(f.secrets, n
 // Locate says of each of the errors that are joined in err where a file has the flag that it names first, if one has. Of equal ones it
 // leaves one.
 func (f *Flags) Locate(err error) error {
-	var located []error
+	var located Mistakes
 	seen := map[string]bool{}
 	for _, err := range Each(err) {
 		if seen[err.Error()] {
@@ -86,28 +86,12 @@ func (f *Flags) Locate(err error) error {
 				break
 			}
 		}
-		located = append(located, err)
+		located.Add(err)
 	}
-	return errors.Join(located...)
+	return located.Err()
 }
 
 var flagInText = regexp.MustCompile(`--([a-z][a-z0-9-]*)`)
-
-// Each returns the errors that errors.Join has put together, of which some may be joined themselves; none for nil.
-func Each(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	switch {
-	case err == nil:
-		return nil
-	case !ok || !strings.Contains(err.Error(), "\n"):
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, Each(e)...)
-	}
-	return all
-}
 
 // Suspect refuses variables that begin with start, although they do not have the prefix: they are probably misspelt.
 func (f *Flags) Suspect(start string) { f.suspect = start }
@@ -152,7 +136,7 @@ func (f *Flags) ParseOperands(args []string) (operands []string, err error) {
 
 // ParseEnvironment sets flags from variables, but those that are already given. Its error joins all mistakes.
 func (f *Flags) ParseEnvironment(environ []string) error {
-	var errs []error
+	var wrong Mistakes
 	byVariable := map[string]*flag.Flag{}
 	f.VisitAll(func(fl *flag.Flag) { byVariable[f.Variable(fl.Name)] = fl })
 	for _, pair := range slices.Sorted(slices.Values(environ)) {
@@ -162,17 +146,17 @@ func (f *Flags) ParseEnvironment(environ []string) error {
 		}
 		fl := byVariable[name]
 		if fl == nil {
-			errs = append(errs, f.checkUnknown(name))
+			wrong.Add(f.checkUnknown(name))
 			continue
 		}
 		if value == "" || f.Given(fl.Name) {
 			continue // etcd takes an empty variable for none
 		}
 		if err := f.Set(fl.Name, value); err != nil {
-			errs = append(errs, fmt.Errorf("environment variable %s has the invalid value %q: %w", name, value, howTo(fl, err)))
+			wrong.Refuse("environment variable %s has the invalid value %q: %w", name, value, howTo(fl, err))
 		}
 	}
-	return errors.Join(errs...)
+	return wrong.Err()
 }
 
 // checkUnknown refuses, or remembers, a variable that names no flag, if it was meant to.

@@ -110,6 +110,13 @@ func (l *Log) Level() string {
 	return "fatal"
 }
 
+// Check tells what NewLogger would refuse before it opens anything. Its error joins all that is wrong.
+func (c LogConfig) Check() error {
+	_, levelErr := parseLevel(c.Level)
+	_, formatErr := parseFormat(c.Format)
+	return errors.Join(levelErr, formatErr, c.checkOutputs())
+}
+
 const journal = "systemd/journal"
 
 func (c LogConfig) checkOutputs() error {
@@ -221,5 +228,5 @@ func parseLevel(level string) (slog.Level, error) {
 	case "panic", "fatal":
 		return slog.LevelError + 4, nil
 	}
-	return 0, fmt.Errorf("unknown log level %q: use debug, info, warn, error, panic or fatal", level)
+	return 0, fmt.Errorf("unknown log level %q for --log-level: use debug, info, warn, error, panic or fatal", level)
 }

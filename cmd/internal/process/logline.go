@@ -29,7 +29,7 @@ func parseFormat(name string) (format, error) {
 	case "console":
 		return formatConsole, nil
 	}
-	return 0, fmt.Errorf("unknown log format %q: use json or console", name)
+	return 0, fmt.Errorf("unknown log format %q for --log-format: use json or console", name)
 }
 
 // lineHandler writes a line for each record as etcd's logger does: level, time, caller and message, in that order, then
