@@ -124,7 +124,7 @@ func (n *Node) applyEntry(entry *raftpb.Entry) error {
 		return err
 	}
 	tx.End()
-	n.tenure.applied(entry.GetTerm(), n.promoteLeases)
+	n.tenure.applied(entry.GetTerm(), n.isAlone, n.promoteLeases)
 	n.reached(index)
 	if len(results) > 0 {
 		for i, r := range n.queue.settle(batchID) {

@@ -104,6 +104,7 @@ func (n *Node) applyConfChange(entry *raftpb.Entry) error {
 		return err
 	}
 	refused := n.members.check(c)
+	n.tenure.changesMembers()
 	applied := appliedChange{id: cc.GetId(), change: cc, refused: refused, state: make(chan *raftpb.ConfState, 1)}
 	var state *raftpb.ConfState
 	select {

@@ -81,7 +81,7 @@ func describe(claims map[uint64]claim) string {
 // have not what could be compared, are passed over. It is made when this member has applied all that was committed; etcd makes it
 // before, and then cannot compare what it has missed a compaction of.
 func (n *Node) checkAtStart(ctx context.Context) error {
-	if !n.cfg.InitialCorruptCheck || !n.hadData || n.members.isAlone(n.member.ID) {
+	if !n.cfg.InitialCorruptCheck || !n.hadData || n.isAlone() {
 		return nil
 	}
 	self := idString(n.member.ID)
@@ -165,7 +165,7 @@ func (n *Node) whileLeading(interval time.Duration, check func(context.Context) 
 		case <-n.stopped:
 			return
 		}
-		if !n.leads() || n.members.isAlone(n.member.ID) {
+		if !n.leads() || n.isAlone() {
 			continue
 		}
 		if err := check(n.ctx); err != nil && n.ctx.Err() == nil {

@@ -141,7 +141,7 @@ const (
 
 // cutIndex is up to which entry the log may be cut: what is applied for good, but for what others may still ask for.
 func (n *Node) cutIndex(applied mvcc.Applied, first uint64) (uint64, error) {
-	if n.members.isAlone(n.member.ID) {
+	if n.isAlone() {
 		return applied.Index, nil
 	}
 	entries, err := n.raft.machine.Storage().Entries(first, applied.Index+1, math.MaxUint64)

@@ -111,6 +111,9 @@ func (m *members) isAlone(id uint64) bool {
 	return ok && len(m.byID) == 1
 }
 
+// isAlone tells whether this is the only member, as far as it has applied the log.
+func (n *Node) isAlone() bool { return n.members.isAlone(n.member.ID) }
+
 // records returns the members in the order of their ids.
 func (m *members) records() []memberRecord {
 	m.mu.Lock()

@@ -1,6 +1,10 @@
 package core
 
-import "testing"
+import (
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
 
 func passed(c <-chan struct{}) bool {
 	select {
@@ -61,4 +65,37 @@ func TestCheckWithoutAnAnswerIsSentAgain(t *testing.T) {
 	if !passed(c) {
 		t.Fatal("still waits")
 	}
+}
+
+func TestOnlyAMemberThatHasBeenAloneInItsWholeTenureReadsWithoutACheck(t *testing.T) {
+	dir := t.TempDir()
+	n := openNode(t, dir)
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")}) // so that the tenure has begun
+	checks := func() uint64 {
+		n.reads.mu.Lock()
+		defer n.reads.mu.Unlock()
+		return n.reads.lastID
+	}
+	wantCheck := func(when string, want bool) {
+		t.Helper()
+		before := checks()
+		if err := n.linearizable(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := checks() > before; got != want {
+			t.Errorf("%s: a read asks raft: %v", when, got)
+		}
+	}
+	wantCheck("alone", false)
+	added := mustAddLearner(t, n, "http://a:1").Member
+	wantCheck("with another member", true)
+	if _, err := n.MemberRemove(t.Context(), &pb.MemberRemoveRequest{ID: added.ID}); err != nil {
+		t.Fatal(err)
+	}
+	wantCheck("left alone", true)
+	closeNode(t, n)
+	n = openNode(t, dir)
+	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
+	wantCheck("in the next tenure", false)
+	closeNode(t, n)
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -17,6 +18,10 @@ type tenure struct {
 	// confirmed is when a majority was last asked whether it still follows, and did.
 	confirmed time.Time
 	changed   chan struct{} // closed when term or begun changes; nil if nobody waits for that
+
+	// alone says that nobody but this member can have acknowledged a write: it was the only member when its tenure began, and no
+	// change of the membership has been carried out since. It is changed with mu held, and read without.
+	alone atomic.Bool
 }
 
 // ofTerm is the term in which this member leads, begun or not; 0 if it does not.
@@ -39,6 +44,7 @@ func (t *tenure) now() (term uint64, begun bool, changed <-chan struct{}) {
 // set changes who leads. Called with mu held.
 func (t *tenure) set(term uint64, begun bool) {
 	t.term, t.begun, t.confirmed = term, begun, time.Time{}
+	t.alone.Store(false)
 	if t.changed != nil {
 		close(t.changed)
 		t.changed = nil
@@ -51,14 +57,24 @@ func (t *tenure) begin(term uint64) {
 	t.set(term, false)
 }
 
-// applied says that an entry of a term has been applied. It calls promote if it is the first one of this leader's own.
-func (t *tenure) applied(term uint64, promote func()) {
+// applied says that an entry of a term has been applied, while this member was the only one, or not. It calls promote if it is the
+// first one of this leader's own.
+func (t *tenure) applied(term uint64, isAlone func() bool, promote func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.term == term && !t.begun {
 		promote()
 		t.set(term, true)
+		t.alone.Store(isAlone())
 	}
+}
+
+// changesMembers says that a change of the membership is about to be raft's. Who is left alone by one is not alone until its next tenure:
+// the others may have applied, and acknowledged, more than this member has when it carries out their removal.
+func (t *tenure) changesMembers() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.alone.Store(false)
 }
 
 func (t *tenure) end(leases interface{ Demote() }) {

@@ -18,6 +18,9 @@ type primary bool
 func (p *primary) Promote() { *p = true }
 func (p *primary) Demote()  { *p = false }
 
+// isAmong is of a member that is not the only one.
+func isAmong() bool { return false }
+
 // waitForTenure calls awaitTenure, and returns the term with which it returns, or 0 and why.
 func waitForTenure(t *testing.T, n *Node) <-chan uint64 {
 	t.Helper()
@@ -42,12 +45,12 @@ func TestALeaderWaitsForItsTenure(t *testing.T) {
 		}
 		n.tenure.begin(7)
 		began := waitForTenure(t, n)
-		n.tenure.applied(6, leases.Promote) // of an earlier leader
+		n.tenure.applied(6, isAmong, leases.Promote) // of an earlier leader
 		synctest.Wait()
 		if len(began) > 0 || bool(leases) || n.tenure.ofTerm() != 7 {
 			t.Errorf("leases are primary: %v, and %d wait no more, in term %d", leases, len(began), n.tenure.ofTerm())
 		}
-		n.tenure.applied(7, leases.Promote)
+		n.tenure.applied(7, isAmong, leases.Promote)
 		if term := <-began; term != 7 || !bool(leases) {
 			t.Errorf("told term %d, leases are primary: %v", term, leases)
 		}
@@ -78,7 +81,7 @@ func confirming(t *testing.T) (n *Node, clock *testClock, confirm func() <-chan 
 	n = &Node{stopped: make(chan struct{}), reads: newReadGate(0)}
 	n.cfg.Clock, n.cfg.ElectionTimeout = clock, time.Second
 	n.tenure.begin(7)
-	n.tenure.applied(7, new(primary).Promote)
+	n.tenure.applied(7, isAmong, new(primary).Promote)
 	return n, clock, func() <-chan error {
 		done := make(chan error, 1)
 		go func() { done <- n.confirmTenure(t.Context(), 7) }()
@@ -127,7 +130,7 @@ func TestWhatAnEarlierTenureHasPromisedIsNotConfirmed(t *testing.T) {
 			t.Errorf("at the end of the tenure: %v", err)
 		}
 		n.tenure.begin(9)
-		n.tenure.applied(9, leases.Promote)
+		n.tenure.applied(9, isAmong, leases.Promote)
 		n.reads.confirm(question, 0)
 		if n.tenure.isConfirmed(9, n.cfg.Clock.Now()) {
 			t.Error("the new tenure is confirmed by a question of the old one")
