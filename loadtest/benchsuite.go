@@ -247,6 +247,8 @@ func printScenario(out io.Writer, r *report.Report, s *report.Scenario) error {
 			row[0] += ": failed"
 		case len(of.Turns) == 0:
 			row[0] += ": not measured"
+		case len(of.Failed) > 0:
+			row[0] += fmt.Sprintf(": %d of %d turns failed", len(of.Failed), len(of.Turns)+len(of.Failed))
 		}
 		for _, m := range measures {
 			n := r.Number(s, of.System, m)

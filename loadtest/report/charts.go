@@ -206,11 +206,16 @@ func (n Number) words(unit string) string {
 
 // rowHead writes a system's name, and its number or why there is none, above the place of its bar.
 func (p *page) rowHead(g *node, system int, n Number, s *Scenario, top float64) {
-	g.text("name", "start", margin, top+12, 11.5, p.report.Systems[system].Name)
+	result := s.Result(p.report.Systems[system].Name)
+	name := g.text("name", "start", margin, top+12, 11.5, p.report.Systems[system].Name)
 	if !n.Known() {
-		result := s.Result(p.report.Systems[system].Name)
-		g.text("missing", "start", margin, top+27, 11, dash+" "+result.state()).tip(n.Missing)
+		g.text("missing", "start", margin, top+27, 11, dash+" "+result.state(n)).tip(n.Missing)
 		return
+	}
+	if failed := result.failedPart(); failed != "" {
+		small := element("tspan", "class", "missing", "font-size", 10, "dx", 5)
+		small.Text = failed
+		name.add(small)
 	}
 	value := g.text("value", "end", chartWidth-margin, top+12, 11.5, n.median())
 	if spread := n.spread(); spread != "" {
@@ -220,17 +225,29 @@ func (p *page) rowHead(g *node, system int, n Number, s *Scenario, top float64) 
 	}
 }
 
-// state is in a few words why a result has no number; the whole reason stands below.
-func (r *Result) state() string {
+// state is in a few words why a number of a result is missing; the whole reason stands below.
+func (r *Result) state(n Number) string {
 	switch {
 	case r == nil:
 		return "not run"
 	case r.Unsupported != "":
 		return "not supported"
+	case len(r.Turns) == 0 && len(r.Failed) == 0:
+		return "no turn was made"
 	case len(r.Turns) == 0:
 		return "all turns failed"
+	case n.Missing == noProxy:
+		return "no proxy"
 	}
 	return "not known"
+}
+
+// failedPart is how many turns have no part in a result that has some, in words; "" if all have.
+func (r *Result) failedPart() string {
+	if r == nil || len(r.Failed) == 0 || len(r.Turns) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d turns failed", len(r.Failed), len(r.Turns)+len(r.Failed))
 }
 
 // whiskers are drawn from the lowest to the highest.

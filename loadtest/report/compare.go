@@ -227,7 +227,7 @@ func (t *Turn) value(m Measure) (value float64, missing string) {
 			return 0, "its store does not tell what it was asked"
 		}
 		if !t.hasProxy() {
-			return 0, "nothing stands before its store, which is asked what the clients ask"
+			return 0, noProxy
 		}
 	case P50:
 		value = t.Latency.P50
@@ -246,6 +246,9 @@ func (t *Turn) value(m Measure) (value float64, missing string) {
 	}
 	return value, ""
 }
+
+// noProxy is why a system without one has no requests upstream.
+const noProxy = "nothing stands before its store, which is asked what the clients ask"
 
 // hasProxy tells whether something stands before the store.
 func (t *Turn) hasProxy() bool {

@@ -203,6 +203,10 @@ func TestWhatFailedIsNamedAndIsNoZero(t *testing.T) {
 			t.Errorf("the scenario does not say %q", want)
 		}
 	}
+	partly := find(t, root, "scenario", func(n *html.Node) bool { return attribute(n, "id") == "scenario-compare-and-put" })
+	if n := strings.Count(text(partly), "1 of 3 turns failed"); n < 4 { // in each chart
+		t.Errorf("that a turn failed is told %d times", n)
+	}
 	for n := range root.Descendants() {
 		if n.Data != "td" || !strings.Contains(attribute(n, "class"), "none") {
 			continue

@@ -45,7 +45,12 @@ func (p *page) percentiles(id string, s *Scenario) (chart, error) {
 		values := g.Children[len(g.Children)-1]
 		values.Text, values.Children = numbers[0].median()+" · "+numbers[1].median()+" · "+numbers[2].median(), nil
 		y := top + 23.5
-		g.line("range", x.at(numbers[0].Median), y, x.at(numbers[2].Median), y, p.colour(i)).set("stroke-width", 2, "stroke-opacity", .45)
+		known := 1 // of few latencies the high percentiles are not
+		for known < len(numbers) && numbers[known].Known() {
+			known++
+		}
+		numbers = numbers[:known]
+		g.line("range", x.at(numbers[0].Median), y, x.at(numbers[known-1].Median), y, p.colour(i)).set("stroke-width", 2, "stroke-opacity", .45)
 		for j, n := range numbers {
 			point := element("g").tip(string(measures[j]) + " " + n.words("ms"))
 			whiskers(point, x.at(n.Min), x.at(n.Max), y)

@@ -167,9 +167,16 @@ func (m *markdown) summary(r *Report) {
 			}
 			if !any {
 				ratios = []string{dash}
+				if result := scenario.Result(s.Name); result.missing() != "" {
+					ratios[0] += " " + result.state(Number{})
+				}
 			}
 			known = known || any
-			cells = append(cells, strings.Join(ratios, " / "))
+			cell := strings.Join(ratios, " / ")
+			if failed := scenario.Result(s.Name).failedPart(); failed != "" {
+				cell += " (" + failed + ")"
+			}
+			cells = append(cells, cell)
 		}
 		if known {
 			t.Rows = append(t.Rows, cells)

@@ -42,6 +42,10 @@ func TestAPercentileNeedsIndependentLatencies(t *testing.T) {
 		if got := r.other(P99); !got.Known() {
 			t.Errorf("of %d independent latencies p99 is %+v", independent, got)
 		}
+		page, _ := document(t, r)
+		if strings.Contains(page, "<title>p99.9 fewer") {
+			t.Errorf("of %d independent latencies p99.9 is drawn", independent)
+		}
 		if told := strings.Contains(markdownOf(t, r), "independent latencies"); told != (independent > 0) {
 			t.Errorf("that %d latencies are independent is told: %v", independent, told)
 		}

@@ -56,9 +56,12 @@ func (p *page) summaries(outcomes []Outcome, anchors map[string]string) []matrix
 				}
 				if !number.Known() {
 					c.Title, c.Median = number.Missing, dash
-					if state := s.Result(system.Name).state(); state != "not known" {
+					if state := s.Result(system.Name).state(number); state != "not known" {
 						c.Spread = state
 					}
+				} else if failed := s.Result(system.Name).failedPart(); failed != "" {
+					c.Spread += " " + failed
+					c.Title += "; " + failed
 				}
 				row.Cells = append(row.Cells, c)
 			}
@@ -154,7 +157,7 @@ func (p *page) results(g grid) resultsView {
 	for i, row := range g.rows {
 		view := rowView{System: row.system, Classes: p.classes(i), Turns: row.turnsInWords(), Reason: row.reason}
 		if row.reason != "" {
-			view.State = row.result.state()
+			view.State = row.result.state(Number{})
 		}
 		for _, n := range row.cells {
 			view.Cells = append(view.Cells, cellOf(n, ""))
