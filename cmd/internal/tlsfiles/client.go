@@ -3,6 +3,7 @@ package tlsfiles
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 )
 
 // Client is the TLS flags of connections that a proxy opens to its cluster: --cert, --key, --cacert and
@@ -32,15 +33,17 @@ func (c Client) Load(files *Set) (config func() *tls.Config, commonName string, 
 		authorities *source[*x509.CertPool]
 	)
 	if c.CertFile != "" {
-		if identity, err = newSource(files, parseSameName(), file{"cert", c.CertFile}, file{"key", c.KeyFile}); err != nil {
-			return nil, "", err
+		if identity, err = newSource(files, parseSameName(), file{"cert", c.CertFile}, file{"key", c.KeyFile}); err == nil {
+			commonName = identity.current().Leaf.Subject.CommonName
 		}
-		commonName = identity.current().Leaf.Subject.CommonName
 	}
 	if c.CAFile != "" {
-		if authorities, err = newSource(files, parseAuthorities, file{"cacert", c.CAFile}); err != nil {
-			return nil, "", err
-		}
+		var caErr error
+		authorities, caErr = newSource(files, parseAuthorities, file{"cacert", c.CAFile})
+		err = errors.Join(err, caErr)
+	}
+	if err != nil {
+		return nil, "", err
 	}
 	return func() *tls.Config {
 		cfg := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.SkipVerify}

@@ -5,6 +5,7 @@
 //   - Server: the flags of a port that others connect to. Load checks them and returns a configuration.
 //   - Client: the flags of connections that this process opens.
 //   - source: what a few files hold, read anew when they have changed.
+//   - Doubts: what is accepted, and probably not meant.
 //   - rules: what a client certificate must satisfy beyond its chain: names, revocation, address.
 //
 // Invariants: a handshake uses what the files hold when it begins; an established connection is never touched by a change

@@ -70,8 +70,10 @@ func TestGivenCertificateIsPreferredToAGeneratedOne(t *testing.T) {
 	f, a, log := newFolder(t), newAuthority(t), &logged{}
 	own := a.issue(nil)
 	cert, key := f.writePair("server", own)
-	cfg, err := Server{CertFile: cert, KeyFile: key, SelfSigned: &SelfSigned{Dir: f.path("fixtures"), Years: 1}}.Load(NewSet(log.logger(), nil))
+	flags := Server{CertFile: cert, KeyFile: key, SelfSigned: &SelfSigned{Dir: f.path("fixtures"), Years: 1}}
+	cfg, err := flags.Load(NewSet(log.logger(), nil))
 	must(t, err)
+	flags.Warn(log.logger())
 	if got := served(t, cfg, a.client(pair{})); got.SerialNumber.Cmp(own.serial) != 0 {
 		t.Errorf("serial %v", got.SerialNumber)
 	}

@@ -3,11 +3,10 @@ package tlsfiles
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"strings"
-	"time"
 )
 
 // Server is the TLS flags of a port that others connect to. Zero fields are flags that were not given.
@@ -81,24 +80,25 @@ func (s Server) Check() error {
 // checkTogether refuses flags that contradict each other.
 func (s Server) checkTogether() error {
 	flag := s.Side.flag
-	if err := together(flag("cert-file"), s.CertFile, flag("key-file"), s.KeyFile); err != nil {
-		return err
-	}
-	if err := together(flag("client-cert-file"), s.ClientCertFile, flag("client-key-file"), s.ClientKeyFile); err != nil {
-		return err
+	errs := []error{
+		together(flag("cert-file"), s.CertFile, flag("key-file"), s.KeyFile),
+		together(flag("client-cert-file"), s.ClientCertFile, flag("client-key-file"), s.ClientKeyFile),
 	}
 	if len(s.AllowedCNs) > 0 && len(s.AllowedHostnames) > 0 {
-		return fmt.Errorf("--%s and --%s exclude each other: leave one out", flag("client-cert-allowed-cn"), flag("client-cert-allowed-hostname"))
+		errs = append(errs, fmt.Errorf("--%s and --%s exclude each other: leave one out", flag("client-cert-allowed-cn"), flag("client-cert-allowed-hostname")))
 	}
 	if !s.HasCertificate() && s.AsksClients() {
 		asks := "trusted-ca-file"
 		if s.ClientCertAuth {
 			asks = "client-cert-auth"
 		}
-		return fmt.Errorf("--%s needs --%s and --%s", flag(asks), flag("cert-file"), flag("key-file"))
+		errs = append(errs, fmt.Errorf("--%s needs --%s and --%s", flag(asks), flag("cert-file"), flag("key-file")))
 	}
-	return nil
+	return errors.Join(errs...)
 }
+
+// checkAll is Check and checkTogether.
+func (s Server) checkAll() error { return errors.Join(s.Check(), s.checkTogether()) }
 
 // HasCertificate tells whether Load will return a configuration.
 func (s Server) HasCertificate() bool { return s.CertFile != "" || s.SelfSigned != nil }
@@ -115,12 +115,9 @@ func together(certFlag, cert, keyFlag, key string) error {
 
 // Load checks the flags, reads the files, and returns a configuration for any number of ports. It reads them again when they
 // change, at a handshake and when files, which they are added to, are looked at. It is nil if there is no certificate and none to
-// be made. Errors are one line.
+// be made. Its error joins all that is wrong, one line each.
 func (s Server) Load(files *Set) (*tls.Config, error) {
-	if err := s.Check(); err != nil {
-		return nil, err
-	}
-	if err := s.checkTogether(); err != nil {
+	if err := s.checkAll(); err != nil {
 		return nil, err
 	}
 	if s.SelfSigned != nil && s.CertFile == "" {
@@ -128,8 +125,6 @@ func (s Server) Load(files *Set) (*tls.Config, error) {
 		if s.CertFile, s.KeyFile, err = s.SelfSigned.files(files.log); err != nil {
 			return nil, fmt.Errorf("--%s: %w", s.Side.flag("auto-tls"), err)
 		}
-	} else if s.SelfSigned != nil {
-		files.log.Warn("a certificate is given and none is made", "flag", "--"+s.Side.flag("auto-tls"))
 	}
 	if s.CertFile == "" {
 		return nil, nil
@@ -137,6 +132,7 @@ func (s Server) Load(files *Set) (*tls.Config, error) {
 	return s.load(files)
 }
 
+// load is Load when there is a certificate, or, for Verify, none yet.
 func (s Server) load(files *Set) (*tls.Config, error) {
 	cfg, err := s.protocol()
 	if err != nil {
@@ -144,18 +140,18 @@ func (s Server) load(files *Set) (*tls.Config, error) {
 	}
 	cfg.NextProtos = []string{"h2", "http/1.1"}
 	p := &port{base: cfg}
-	if p.identity, err = newSource(files, parsePair, s.file("cert-file", s.CertFile), s.file("key-file", s.KeyFile)); err != nil {
-		return nil, err
+	var errs []error
+	if s.CertFile != "" {
+		p.identity, err = newSource(files, parsePair, s.file("cert-file", s.CertFile), s.file("key-file", s.KeyFile))
+		errs = append(errs, err)
 	}
 	if s.ClientCertFile != "" {
-		if _, err := newSource(NewSet(files.log, nil), parsePair, s.file("client-cert-file", s.ClientCertFile), s.file("client-key-file", s.ClientKeyFile)); err != nil {
-			return nil, err
-		}
+		_, err := newSource(NewSet(files.log, nil), parsePair, s.file("client-cert-file", s.ClientCertFile), s.file("client-key-file", s.ClientKeyFile))
+		errs = append(errs, err)
 	}
 	if s.TrustedCAFile != "" {
-		if p.authorities, err = newSource(files, parseAuthorities, s.file("trusted-ca-file", s.TrustedCAFile)); err != nil {
-			return nil, err
-		}
+		p.authorities, err = newSource(files, parseAuthorities, s.file("trusted-ca-file", s.TrustedCAFile))
+		errs = append(errs, err)
 	}
 	if s.AsksClients() {
 		cfg.ClientAuth = tls.RequireAndVerifyClientCert
@@ -165,44 +161,15 @@ func (s Server) load(files *Set) (*tls.Config, error) {
 		p.rules.addresses = net.DefaultResolver
 	}
 	if s.CRLFile != "" {
-		if p.rules.revoked, err = newSource(files, parseRevoked, s.file("client-crl-file", s.CRLFile)); err != nil {
-			return nil, err
-		}
+		p.rules.revoked, err = newSource(files, parseRevoked, s.file("client-crl-file", s.CRLFile))
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	cfg = cfg.Clone()
 	cfg.GetConfigForClient = p.configFor
 	return cfg, nil
-}
-
-// Warn logs what is probably not meant with flags that Load has accepted, as etcd does. It is for all ports together.
-func (s Server) Warn(logger *slog.Logger) {
-	flag := func(name string) string { return "--" + s.Side.flag(name) }
-	var idle []string
-	for _, given := range []struct {
-		flag string
-		is   bool
-	}{
-		{"client-cert-allowed-cn", len(s.AllowedCNs) > 0},
-		{"client-cert-allowed-hostname", len(s.AllowedHostnames) > 0},
-		{"client-crl-file", s.CRLFile != ""},
-	} {
-		if given.is {
-			idle = append(idle, flag(given.flag))
-		}
-	}
-	switch {
-	case !s.AsksClients() && len(idle) > 0:
-		logger.Warn("flags keep nobody out, since clients are not asked for certificates: give "+flag("trusted-ca-file")+" to ask for them", "flags", idle)
-	case s.ClientCertAuth && s.TrustedCAFile == "":
-		logger.Warn("clients with a certificate of any authority that this system trusts are let in: give "+flag("trusted-ca-file")+" to name yours", "flag", flag("client-cert-auth"))
-	}
-	if s.CertFile == "" {
-		return // one that is made is new
-	}
-	pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-	if err == nil && time.Now().After(pair.Leaf.NotAfter) {
-		logger.Warn("the certificate has expired, so clients will refuse it: replace its file", "flag", flag("cert-file"), "path", s.CertFile, "expired", pair.Leaf.NotAfter.Format(time.RFC3339))
-	}
 }
 
 func (s Server) file(flag, path string) file { return file{s.Side.flag(flag), path} }

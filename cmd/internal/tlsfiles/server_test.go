@@ -366,6 +366,12 @@ func TestWhatIsProbablyNotMeantIsLoggedOnce(t *testing.T) {
 	f, a := newFolder(t), newAuthority(t)
 	cert, key := f.writePair("server", a.issue(nil))
 	oldCert, oldKey := f.writePair("old", a.issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }))
+	soonCert, soonKey := f.writePair("soon", a.issue(func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().AddDate(-1, 0, 0), time.Now().AddDate(0, 0, 6)
+	}))
+	newCert, newKey := f.writePair("new", a.issue(func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().AddDate(0, 0, 1), time.Now().AddDate(0, 2, 0)
+	}))
 	ca, crl := f.write("ca.crt", a.pem()), f.write("list.crl", a.revoke())
 	for _, c := range []struct {
 		name string
@@ -379,6 +385,9 @@ func TestWhatIsProbablyNotMeantIsLoggedOnce(t *testing.T) {
 		{"allowed hosts", Server{CertFile: cert, KeyFile: key, AllowedHostnames: []string{"a"}}, "[--client-cert-allowed-hostname]"},
 		{"the system's authorities", Server{CertFile: cert, KeyFile: key, ClientCertAuth: true, CRLFile: crl}, "any authority that this system trusts"},
 		{"expired", Server{CertFile: oldCert, KeyFile: oldKey}, "the certificate has expired"},
+		{"expires this week", Server{CertFile: soonCert, KeyFile: soonKey}, "the certificate expires soon"},
+		{"shown when connecting", Server{CertFile: cert, KeyFile: key, ClientCertFile: soonCert, ClientKeyFile: soonKey}, "replace --client-cert-file="},
+		{"not valid yet", Server{CertFile: newCert, KeyFile: newKey}, "the certificate is not valid before"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := c.Load(NewSet(quiet(), nil)); err != nil {
@@ -405,5 +414,79 @@ func TestLoadKeepsTheCause(t *testing.T) {
 	_, err := Server{CertFile: "/none", KeyFile: "/none"}.Load(NewSet(quiet(), nil))
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestVerifyTellsAllThatLoadRefusesAndMakesNothing(t *testing.T) {
+	f, a := newFolder(t), newAuthority(t)
+	cert, key := f.writePair("server", a.issue(nil))
+	_, otherKey := f.writePair("other", a.issue(nil))
+	ca, garbage := f.write("ca.crt", a.pem()), f.write("garbage", "garbage")
+	for _, c := range []struct {
+		Server
+		want []string
+	}{
+		{Server{}, nil},
+		{Server{CertFile: cert, KeyFile: key, TrustedCAFile: ca}, nil},
+		{Server{SelfSigned: &SelfSigned{Dir: f.path("made"), Years: 1}, TrustedCAFile: ca}, nil},
+		{Server{CertFile: cert, KeyFile: otherKey, TrustedCAFile: garbage, CRLFile: garbage}, []string{"private key does not match", "load --trusted-ca-file", "load --client-crl-file"}},
+		{Server{SelfSigned: &SelfSigned{Dir: f.path("made"), Years: 1}, TrustedCAFile: garbage}, []string{"load --trusted-ca-file"}},
+		{Server{KeyFile: key, ClientKeyFile: key, ClientCertAuth: true}, []string{"--cert-file and --key-file go", "--client-cert-file and", "--client-cert-auth needs"}},
+	} {
+		err := c.Verify()
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if lines := strings.Split(got, "\n"); got != "" && len(lines) != len(c.want) || got == "" && c.want != nil {
+			t.Errorf("got %s, want %q", got, c.want)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+	}
+	if _, err := os.Stat(f.path("made")); err == nil {
+		t.Error("it has made a certificate")
+	}
+}
+
+func TestHostsForWhichACertificateIsNotAreNamed(t *testing.T) {
+	f, a := newFolder(t), newAuthority(t)
+	cert, key := f.writePair("server", a.issue(func(c *x509.Certificate) {
+		c.DNSNames, c.IPAddresses = []string{"*.example.org"}, []net.IP{net.IPv4(10, 0, 0, 1)}
+	}))
+	s := Server{Side: PeerSide, CertFile: cert, KeyFile: key}
+	if d := s.Misnamed("urls", []string{"a.example.org", "10.0.0.1"}); d != nil {
+		t.Errorf("got %q", d)
+	}
+	d := s.Misnamed("urls", []string{"example.com", "10.0.0.2", "a.example.org", "10.0.0.2"})
+	if len(d) != 2 || !strings.Contains(d[0], "not for 10.0.0.2, as which --urls") || !strings.Contains(d[1], "not for example.com") || !strings.Contains(d[1], "--peer-cert-file="+cert) {
+		t.Errorf("got %q", d)
+	}
+}
+
+func TestWhatIsProbablyNotMeantTowardsAClusterIsTold(t *testing.T) {
+	f, a := newFolder(t), newAuthority(t)
+	cert, key := f.writePair("old", a.issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }))
+	for _, c := range []struct {
+		Client
+		want []string
+	}{
+		{Client{CAFile: "ca"}, nil},
+		{Client{CAFile: "ca", SkipVerify: true, CertFile: cert, KeyFile: key}, []string{"--cacert says nothing", "has expired"}},
+		{Client{SkipVerify: true}, []string{"give --cacert instead"}},
+	} {
+		d := c.Doubts(time.Now())
+		if len(d) != len(c.want) {
+			t.Errorf("got %q", d)
+			continue
+		}
+		for i, want := range c.want {
+			if !strings.Contains(d[i], want) {
+				t.Errorf("got %q, want %s", d[i], want)
+			}
+		}
 	}
 }
