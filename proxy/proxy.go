@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -107,6 +108,21 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Check tells all that New would refuse, and neither connects to anything nor asks DNS. It reads TenantsFile.
+func (cfg Config) Check() error {
+	var errs []error
+	for _, e := range cfg.Endpoints {
+		_, err := cfg.endpoint(e)
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, cfg.tenants().Check())...)
+}
+
+// tenants is the part of cfg that says who may do what.
+func (cfg Config) tenants() tenants.Config {
+	return tenants.Config{File: cfg.TenantsFile, Namespace: cfg.Namespace, Limits: cfg.Limits, Logger: cfg.Logger}
+}
+
 // New starts connecting to every endpoint and returns without waiting. Its error is that of the configuration.
 func New(cfg Config) (*Proxy, error) {
 	if cfg.MaxRecvBytes == 0 {
@@ -148,10 +164,9 @@ func New(cfg Config) (*Proxy, error) {
 		_ = p.Close()
 		return nil, fmt.Errorf("cache of reads: %w", err)
 	}
-	p.tenants, err = tenants.New(tenants.Config{
-		File: cfg.TenantsFile, Namespace: cfg.Namespace, Limits: cfg.Limits, Users: p.guard,
-		Hub: p.feeds.Hub(), Upstream: ownUpstream{guardUpstream{u}, p.guard}, Logger: cfg.Logger,
-	})
+	who := cfg.tenants()
+	who.Users, who.Hub, who.Upstream = p.guard, p.feeds.Hub(), ownUpstream{guardUpstream{u}, p.guard}
+	p.tenants, err = tenants.New(who)
 	if err != nil {
 		_ = p.Close()
 		return nil, err

@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -90,6 +91,15 @@ func New(cfg Config) (*Table, error) {
 	}
 	t.start()
 	return t, nil
+}
+
+// Check tells what New would refuse, and starts nothing.
+func (cfg Config) Check() error {
+	var file error
+	if cfg.File != "" {
+		_, file = readFile(&cfg)
+	}
+	return errors.Join(cfg.Limits.check(), file)
 }
 
 func (t *Table) start() {
