@@ -281,7 +281,7 @@ func TestHistoryOfTheTarget(t *testing.T) {
 func TestWhoDisagreesAboutTLSIsToldWhatToDo(t *testing.T) {
 	t.Parallel()
 	e, _, _ := running(t)
-	plain := targettest.Start(t, bin, target.Etcd37)
+	plain, core := targettest.Start(t, bin, target.Etcd37), targettest.Start(t, bin, target.Core)
 	for name, c := range map[string]struct {
 		addr string
 		tls  *tls.Config
@@ -289,6 +289,7 @@ func TestWhoDisagreesAboutTLSIsToldWhatToDo(t *testing.T) {
 	}{
 		"a client without TLS":           {e.Endpoints[0], nil, "the target speaks TLS: give -cacert"},
 		"a client that does not know it": {e.Endpoints[0], &tls.Config{}, "not trusted: give -cacert"},
+		"a core without TLS":             {core.Endpoint, e.TLS, "not to speak TLS: leave away https://"},
 		"a server without TLS":           {plain.Endpoint, e.TLS, "not to speak TLS: leave away https://"},
 	} {
 		h := &externalHost{External: External{Name: "theirs", Endpoints: []string{c.addr}, TLS: c.tls}}

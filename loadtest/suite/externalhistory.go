@@ -27,13 +27,19 @@ func (h *externalHost) end(ctx context.Context) (caveat string, err error) {
 	if h.began == 0 {
 		return "", nil // it has answered nothing, and was written nothing
 	}
+	at := int64(0)
 	s, err := h.system(ctx)
-	if err != nil {
-		return "", err
+	if err == nil {
+		at, err = h.revision(ctx, s)
 	}
-	at, err := h.revision(ctx, s)
-	if err != nil {
-		return "", fmt.Errorf("how long the history of %s is now: %w", h.Name, err)
+	switch {
+	case err != nil && h.Compact:
+		return "", fmt.Errorf("compact the history of %s: %w", h.Name, err)
+	case err != nil: // what is wrong with it has its place in the report already
+		return fmt.Sprintf("How much the history of `%s` grew while it ran is not known. It was not compacted.", h.Name), nil
+	}
+	if at == h.began {
+		return fmt.Sprintf("The history of `%s` did not grow while it ran.", h.Name), nil
 	}
 	caveat = fmt.Sprintf("While it ran the history of `%s` grew from revision %d to %d.", h.Name, h.began, at)
 	if !h.Compact {

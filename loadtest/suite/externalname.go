@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -149,7 +150,7 @@ func (h *externalHost) hinted(ctx context.Context, addr string, err error) error
 	switch {
 	case h.TLS == nil && (said == nil || errors.As(said, &alert)):
 		return fmt.Errorf("the target speaks TLS: give -cacert, or https:// before its address if this machine trusts its certificate: %w", err)
-	case h.TLS != nil && (errors.As(said, &noTLS) || errors.Is(said, io.EOF)): // etcd hangs up
+	case h.TLS != nil && (errors.As(said, &noTLS) || errors.Is(said, io.EOF) || errors.Is(said, syscall.ECONNRESET)): // it hangs up
 		return fmt.Errorf("the target seems not to speak TLS: leave away https:// and the flags for TLS: %w", err)
 	case h.TLS != nil && errors.As(said, &untrusty):
 		return fmt.Errorf("the target's certificate is not trusted: give -cacert with who has signed it: %w", err)
