@@ -75,11 +75,11 @@ func (s *Stream) listSome(end int, found []Listed, fits func(*Listed) bool) ([]L
 	return found, from
 }
 
-// Slowest returns the watches that lack most of what others of their feed have been sent, at most limit. It looks at those of
-// every stream that is behind.
-func (h *Hub) Slowest(limit int) []Listed {
+// Slowest returns the watches of some sinks that lack most of what others of their feed have been sent, at most limit. It looks
+// at those of every such stream that is behind.
+func (h *Hub) Slowest(limit int, of func(Sink) bool) []Listed {
 	h.mu.Lock()
-	behind := slices.DeleteFunc(slices.Clone(h.streams), func(s *Stream) bool { return s.behind == 0 })
+	behind := slices.DeleteFunc(slices.Clone(h.streams), func(s *Stream) bool { return s.behind == 0 || !of(s.sink) })
 	h.mu.Unlock()
 	var slowest []Listed
 	for _, s := range behind {

@@ -7,6 +7,8 @@ import (
 	"testing"
 )
 
+func everySink(Sink) bool { return true }
+
 // show is what is listed, in short.
 func show(listed []Listed) (all []string) {
 	for _, l := range listed {
@@ -100,7 +102,7 @@ func TestSlowestWatchesAreThoseThatLackMost(t *testing.T) {
 		c.watch(t, Watch{Key: []byte("k")})
 	}
 	h.run()
-	if s := h.Slowest(5); len(s) != 0 {
+	if s := h.Slowest(5, everySink); len(s) != 0 {
 		t.Errorf("at first: got %v", s)
 	}
 	slower.drain(0)
@@ -109,11 +111,18 @@ func TestSlowestWatchesAreThoseThatLackMost(t *testing.T) {
 	slow.drain(0)
 	h.feed.Publish(l.append("k"), l.append("k"))
 	h.run()
-	got := h.Slowest(5)
+	got := h.Slowest(5, everySink)
 	if len(got) != 2 || got[0].Sink != slower || got[0].Missing != 3 || got[1].Sink != slow || got[1].Missing != 2 || got[1].Reached != 1 {
 		t.Errorf("got %+v", got)
 	}
-	if got := h.Slowest(1); len(got) != 1 || got[0].Sink != slower {
+	if got := h.Slowest(1, everySink); len(got) != 1 || got[0].Sink != slower {
 		t.Errorf("the slowest: got %+v", got)
+	}
+	others := func(s Sink) bool { return s != slower }
+	if got := h.Slowest(1, others); len(got) != 1 || got[0].Sink != slow {
+		t.Errorf("the slowest of the others: got %+v", got)
+	}
+	if streams, watches, behind := h.Count(others); streams != 2 || watches != 2 || behind != 1 {
+		t.Errorf("of the others: %d streams, %d watches, %d behind", streams, watches, behind)
 	}
 }

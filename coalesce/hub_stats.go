@@ -28,6 +28,21 @@ func (h *Hub) Stats() HubStats {
 	return s
 }
 
+// Count counts the streams of some sinks, their watches, and how many of these may lack what others of their feed have been sent. It
+// looks at every stream.
+func (h *Hub) Count(of func(Sink) bool) (streams, watches, behind int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, stream := range h.streams {
+		if of(stream.sink) {
+			streams++
+			watches += len(stream.watchers)
+			behind += stream.behind
+		}
+	}
+	return streams, watches, behind
+}
+
 // count notes that watchers took events of one message: all together, and the most that one of them did.
 func (h *Hub) count(all, one int) {
 	h.delivered.Add(uint64(all))

@@ -36,7 +36,7 @@ func TestDetailTellsOfTheMemberAndMatchesItsCharts(t *testing.T) {
 	if len(now) != lines || math.IsNaN(now[2]) || math.IsNaN(now[3]) {
 		t.Errorf("%v is measured for %d lines", now, lines)
 	}
-	view := d.View(statuspage.Table{ID: "slowest"})
+	view := d.View(statuspage.Clients{}, statuspage.Table{ID: "slowest"})
 	for _, table := range view.Tables {
 		for _, row := range table.Rows {
 			if len(row) != len(table.Columns) {

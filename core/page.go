@@ -49,14 +49,14 @@ func (d DurationDetail) since(before DurationDetail) float64 {
 }
 
 // View is what people are shown of d, and of its slowest watches.
-func (d *Detail) View(slowest statuspage.Table) statuspage.View {
+func (d *Detail) View(clients statuspage.Clients, slowest statuspage.Table) statuspage.View {
 	return statuspage.View{
-		Title: "weir core", Name: d.Name, Tiles: d.tiles(),
+		Title: "weir core", Name: d.Name, Tiles: d.tiles(clients),
 		Tables: []statuspage.Table{d.membersTable(), d.alarmsTable(), d.durationsTable(), slowest},
 	}
 }
 
-func (d *Detail) tiles() []statuspage.Tile {
+func (d *Detail) tiles(clients statuspage.Clients) []statuspage.Tile {
 	role := statuspage.Tile{Label: "This member", Value: "no leader", Note: "nothing can be written", Level: statuspage.Bad}
 	for _, m := range d.Members {
 		if m.Leads {
@@ -87,9 +87,9 @@ func (d *Detail) tiles() []statuspage.Tile {
 	if len(d.Alarms) > 0 {
 		alarms.Value, alarms.Level = statuspage.Count(len(d.Alarms)), statuspage.Bad
 	}
-	watches := statuspage.Tile{Label: "Watches", Value: statuspage.Count(d.Watches.Watches), Note: "streams: " + statuspage.Count(d.Watches.Streams)}
-	if d.Watches.Behind > 0 {
-		watches.Note, watches.Level = statuspage.Count(d.Watches.Behind)+" behind", statuspage.Warn
+	watches := statuspage.Tile{Label: "Watches", Value: statuspage.Count(clients.Watches), Note: "of clients"}
+	if clients.Behind > 0 {
+		watches.Note, watches.Level = statuspage.Count(clients.Behind)+" behind", statuspage.Warn
 	}
 	return []statuspage.Tile{
 		role, alarms, store,
@@ -97,7 +97,7 @@ func (d *Detail) tiles() []statuspage.Tile {
 		{Label: "Raft term", Value: statuspage.Count(d.Term)},
 		{Label: "Raft index", Value: statuspage.Count(d.Committed), Note: fmt.Sprintf("%s not applied", statuspage.Count(d.Committed-min(d.Committed, d.Applied)))},
 		{Label: "Proposals", Value: statuspage.Count(d.Pending), Note: "pending"},
-		watches,
+		clients.Tile(), watches,
 		{Label: "Leases", Value: statuspage.Count(d.Leases)},
 	}
 }

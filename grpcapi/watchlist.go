@@ -51,8 +51,7 @@ func (s *Server) Watches(q statuspage.Query, who func(context.Context) string) (
 		after.ID = -1
 	}
 	wanted := func(l *coalesce.Listed) bool {
-		_, ofClient := l.Sink.(*watchStream)
-		return ofClient && (len(q.Key) == 0 || overlaps(string(q.Key), string(q.End), l.Key, l.End))
+		return ofClient(l.Sink) && (len(q.Key) == 0 || overlaps(string(q.Key), string(q.End), l.Key, l.End))
 	}
 	found := s.watches.hub.List(after, q.Limit+1, wanted)
 	if len(found) > q.Limit {
@@ -72,12 +71,25 @@ func (s *Server) SlowestWatches(limit int, who func(context.Context) string) []L
 	if s.watches == nil {
 		return slowest
 	}
-	for _, l := range s.watches.hub.Slowest(limit) {
-		if _, ofClient := l.Sink.(*watchStream); ofClient {
-			slowest = append(slowest, listedWatch(l, who))
-		}
+	for _, l := range s.watches.hub.Slowest(limit, ofClient) {
+		slowest = append(slowest, listedWatch(l, who))
 	}
 	return slowest
+}
+
+// Clients counts clients and their watches, of those that this server serves itself.
+func (s *Server) Clients() statuspage.Clients {
+	c := statuspage.Clients{Connections: s.Connections()}
+	if s.watches != nil {
+		c.Streams, c.Watches, c.Behind = s.watches.hub.Count(ofClient)
+	}
+	return c
+}
+
+// ofClient tells the watches of clients from those that keep what is in memory up to date, or wait for a lock.
+func ofClient(sink coalesce.Sink) bool {
+	_, ok := sink.(*watchStream)
+	return ok
 }
 
 func listedWatch(l coalesce.Listed, who func(context.Context) string) ListedWatch {

@@ -21,7 +21,7 @@ func TestWatchesOfClientsAreListedByRange(t *testing.T) {
 		c.create(keys("/b/", "/b0"))
 		c.recv()
 	}
-	server := &Server{watches: service}
+	server := &Server{watches: service, conns: newConns()}
 	who := func(context.Context) string { return "somebody" }
 	list := func(q statuspage.Query) (ranges []string, pages int) {
 		for {
@@ -68,5 +68,8 @@ func TestWatchesOfClientsAreListedByRange(t *testing.T) {
 	}
 	if slow := server.SlowestWatches(10, who); len(slow) != 0 {
 		t.Errorf("got %v", slow)
+	}
+	if c := server.Clients(); c.Streams != 2 || c.Watches != 12 || c.Behind != 0 {
+		t.Errorf("got %+v", c)
 	}
 }

@@ -24,10 +24,10 @@ type Detail struct {
 
 // WatchStatus is all watches.
 type WatchStatus struct {
-	Streams int `json:"streams"` // of clients
-	Clients int `json:"clients"` // watches of clients, and those of the proxy itself
-	Behind  int `json:"behind"`  // of these, that have not been sent all that there is
-	// Upstream are the watches that all of them share, and Ratio how many share one.
+	statuspage.Clients
+	// Own are the proxy's: they keep what is in memory up to date.
+	Own int `json:"own"`
+	// Upstream are the watches that all of them share, and Ratio how many of clients share one; 0 if there is none.
 	Upstream     int     `json:"upstream"`
 	Ratio        float64 `json:"ratio"`
 	HistoryBytes int     `json:"history_bytes"`
@@ -61,10 +61,11 @@ const (
 	shownBusiest = 10
 )
 
-// Detail is as of now. Upstream's members are asked how they are, and waited for, a quarter of a second at most each time.
-func (p *Proxy) Detail(ctx context.Context) Detail {
+// Detail is as of now, with the clients that are connected. Upstream's members are asked how they are, and waited for, a quarter
+// of a second at most each time.
+func (p *Proxy) Detail(ctx context.Context, clients statuspage.Clients) Detail {
 	d := Detail{
-		Status: p.Status(), Members: p.memberStatus(ctx), Watches: p.watchStatus(), Feeds: []FeedStatus{},
+		Status: p.Status(), Members: p.memberStatus(ctx), Watches: p.watchStatus(clients), Feeds: []FeedStatus{},
 		BusiestRanges: []Busiest{}, BusiestClients: []Busiest{},
 	}
 	feeds, _ := p.feeds.List(shownFeeds)
@@ -84,14 +85,14 @@ func (p *Proxy) Detail(ctx context.Context) Detail {
 	return d
 }
 
-func (p *Proxy) watchStatus() WatchStatus {
+func (p *Proxy) watchStatus(clients statuspage.Clients) WatchStatus {
 	s := p.feeds.Hub().Stats()
 	w := WatchStatus{
-		Streams: s.Streams, Clients: s.Watchers, Behind: s.Behind, Upstream: s.Feeds,
-		HistoryBytes: s.RingBytes, Delivered: s.Delivered, Received: s.Delivered - s.Shared,
+		Clients: clients, Own: max(0, s.Watchers-clients.Watches), // counted a moment later
+		Upstream: s.Feeds, HistoryBytes: s.RingBytes, Delivered: s.Delivered, Received: s.Delivered - s.Shared,
 	}
 	if s.Feeds > 0 {
-		w.Ratio = float64(s.Watchers) / float64(s.Feeds)
+		w.Ratio = float64(clients.Watches) / float64(s.Feeds)
 	}
 	return w
 }

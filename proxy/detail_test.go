@@ -38,7 +38,7 @@ func TestDetailTellsOfMembersAndMatchesItsCharts(t *testing.T) {
 	if _, err := p.upstream.pick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d := p.Detail(t.Context())
+	d := p.Detail(t.Context(), statuspage.Clients{Connections: 2, Watches: 3})
 	if len(d.Members) != 1 {
 		t.Fatalf("got %+v", d.Members)
 	}

@@ -17,7 +17,7 @@ func Charts() []statuspage.Chart {
 			{Name: "median"}, {Name: "99th percentile"}}},
 		{ID: "upstream", Title: "Calls upstream", Unit: statuspage.PerSecond, Lines: []statuspage.Line{
 			{Name: "answered", Grows: true}, {Name: "not answered", Grows: true}}},
-		{ID: "watches", Title: "Watches", Unit: statuspage.Number, Lines: []statuspage.Line{{Name: "of clients"}, {Name: "upstream"}, {Name: "behind"}}},
+		{ID: "watches", Title: "Watches", Unit: statuspage.Number, Lines: []statuspage.Line{{Name: "of clients and of memory"}, {Name: "upstream"}, {Name: "behind"}}},
 		{ID: "events", Title: "Events", Unit: statuspage.PerSecond, Lines: []statuspage.Line{
 			{Name: "to clients", Grows: true}, {Name: "from upstream", Grows: true}}},
 		{ID: "pings", Title: "Pings of leases", Unit: statuspage.PerSecond, Lines: []statuspage.Line{
@@ -29,7 +29,7 @@ func Charts() []statuspage.Chart {
 
 // Sample measures what Charts have, in their order.
 func (p *Proxy) Sample() []float64 {
-	s, w := p.Status(), p.watchStatus()
+	s, w := p.Status(), p.feeds.Hub().Stats()
 	median, p99 := math.NaN(), math.NaN()
 	if t := p.upstream.current.Load(); t != nil {
 		if m, worst := t.member.calls.timings.quantiles(time.Now()); m > 0 {
@@ -47,10 +47,10 @@ func (p *Proxy) Sample() []float64 {
 		float64(s.Reads.Linearizable), float64(s.Reads.Serializable), float64(s.Reads.Forwarded),
 		median, p99,
 		float64(answered), float64(failed),
-		float64(w.Clients), float64(w.Upstream), float64(w.Behind),
-		float64(w.Delivered), float64(w.Received),
+		float64(w.Watchers), float64(w.Feeds), float64(w.Behind),
+		float64(w.Delivered), float64(w.Delivered - w.Shared),
 		float64(s.Pings.Pings), float64(s.Pings.Sent), float64(s.Pings.Failed),
-		float64(s.Reads.Bytes), float64(w.HistoryBytes),
+		float64(s.Reads.Bytes), float64(w.RingBytes),
 		float64(s.refused()),
 	}
 }
@@ -103,16 +103,18 @@ func (d *Detail) tiles() []statuspage.Tile {
 		fresh.Note = "answered " + statuspage.Took(time.Duration(d.Upstream.AnsweredBefore*float64(time.Second))) + " ago"
 	}
 	hits := d.Reads.Linearizable + d.Reads.Serializable
-	watches := statuspage.Tile{Label: "Watches", Value: statuspage.Count(d.Watches.Clients), Note: "on " + statuspage.Count(d.Watches.Upstream) + " upstream"}
+	watches := statuspage.Tile{Label: "Watches", Value: statuspage.Count(d.Watches.Watches), Note: "on " + statuspage.Count(d.Watches.Upstream) + " upstream"}
 	if d.Watches.Behind > 0 {
 		watches.Note, watches.Level = statuspage.Count(d.Watches.Behind)+" behind", statuspage.Warn
+	}
+	sharers := statuspage.Tile{Label: "Coalescing", Value: "–", Note: "watches for one upstream"}
+	if d.Watches.Upstream > 0 {
+		sharers.Value = fmt.Sprintf("%.1f", d.Watches.Ratio)
 	}
 	refused := statuspage.Tile{Label: "Refused by limits", Value: statuspage.Count(d.refused()), Note: "since the start"}
 	return []statuspage.Tile{
 		upstream, sharing, fresh,
-		{Label: "Clients", Value: statuspage.Count(d.Watches.Streams), Note: "streams of watches"},
-		watches,
-		{Label: "Coalescing", Value: fmt.Sprintf("%.1f", d.Watches.Ratio), Note: "watches for one upstream"},
+		d.Watches.Clients.Tile(), watches, sharers,
 		{Label: "Reads from memory", Value: statuspage.Share(float64(hits), float64(hits+d.Reads.Forwarded)), Note: "since the start"},
 		{Label: "Memory", Value: statuspage.Bytes(d.Reads.Bytes + d.Watches.HistoryBytes), Note: statuspage.Count(d.Reads.Keys) + " keys"},
 		{Label: "Leases", Value: statuspage.Count(d.Pings.Leases), Note: "pinged here"},
@@ -122,7 +124,7 @@ func (d *Detail) tiles() []statuspage.Tile {
 
 func (d *Detail) membersTable() statuspage.Table {
 	t := statuspage.Table{
-		ID: "members", Title: "Upstream members", Note: "Latency is of short calls in the last minute, without what the proxy itself takes.",
+		ID: "members", Title: "Upstream members", Note: "Latency is of short calls in about the last minute, without what the proxy itself takes. An endpoint that is a proxy has the role of the member behind it.",
 		Columns: []statuspage.Column{
 			{Title: "Endpoint", Code: true}, {Title: "State"}, {Title: "Role"}, {Title: "Version"}, {Title: "Median", Number: true},
 			{Title: "99 %", Number: true}, {Title: "Answered", Number: true}, {Title: "Not answered", Number: true}, {Title: "Store", Number: true},
@@ -187,7 +189,7 @@ const pageFeeds = 20
 
 func (d *Detail) feedsTable() statuspage.Table {
 	t := statuspage.Table{
-		ID: "feeds", Title: "Feeds", Note: "Watches upstream, those that most watches of clients share first. One on whose keys nothing happens may be behind: nobody waits for it.",
+		ID: "feeds", Title: "Feeds", Note: "Watches upstream, those that most watches share first, of clients or for a range in memory. One on whose keys nothing happens may be behind: nobody waits for it.",
 		Empty: "None: nobody watches, and no range is kept in memory.",
 		Columns: []statuspage.Column{
 			{Title: "Range", Code: true}, {Title: "Revision", Number: true}, {Title: "Behind", Number: true}, {Title: "Watches", Number: true},

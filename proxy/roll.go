@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,7 +43,7 @@ type MemberStatus struct {
 	P99      float64 `json:"p99_seconds"`
 }
 
-// memberStatus is what is known of all members. It asks them, if nobody has just now, and so may take answerPatience.
+// memberStatus is what is known of all members, in the order of their names: the proxy's own is by chance. It asks them, if nobody has just now, and so may take answerPatience.
 func (p *Proxy) memberStatus(ctx context.Context) []MemberStatus {
 	u := p.upstream
 	u.mu.Lock()
@@ -69,6 +71,7 @@ func (p *Proxy) memberStatus(ctx context.Context) []MemberStatus {
 	}
 	asked.Wait()
 	onlyOneLeads(all)
+	slices.SortStableFunc(all, func(a, b MemberStatus) int { return cmp.Compare(a.Endpoint, b.Endpoint) })
 	return all
 }
 

@@ -17,13 +17,14 @@ func newPage(node *core.Node, server func() *grpcapi.Server, logger *slog.Logger
 	return statuspage.New(statuspage.Config{
 		View: func(context.Context) statuspage.View {
 			d := node.Detail()
-			return d.View(grpcapi.SlowestTable(server().SlowestWatches(slowest, node.Who)))
+			return d.View(server().Clients(), grpcapi.SlowestTable(server().SlowestWatches(slowest, node.Who)))
 		},
 		Status: func(context.Context) any {
 			return struct {
 				core.Detail
-				Slowest []grpcapi.ListedWatch `json:"slowest_watches"`
-			}{node.Detail(), server().SlowestWatches(slowest, node.Who)}
+				Connections int                   `json:"connections"`
+				Slowest     []grpcapi.ListedWatch `json:"slowest_watches"`
+			}{node.Detail(), server().Connections(), server().SlowestWatches(slowest, node.Who)}
 		},
 		Counts:  func(context.Context) any { return node.Detail() },
 		Watches: func(q statuspage.Query) (any, error) { return server().Watches(q, node.Who) },

@@ -17,14 +17,14 @@ const slowest = 10
 func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, logger *slog.Logger) *statuspage.Page {
 	return statuspage.New(statuspage.Config{
 		View: func(ctx context.Context) statuspage.View {
-			d := p.Detail(ctx)
+			d := p.Detail(ctx, server().Clients())
 			return d.View(address, grpcapi.SlowestTable(server().SlowestWatches(slowest, p.Who)))
 		},
 		Status: func(ctx context.Context) any {
 			return struct {
 				proxy.Detail
 				Slowest []grpcapi.ListedWatch `json:"slowest_watches"`
-			}{p.Detail(ctx), server().SlowestWatches(slowest, p.Who)}
+			}{p.Detail(ctx, server().Clients()), server().SlowestWatches(slowest, p.Who)}
 		},
 		Counts: func(context.Context) any {
 			s := p.Status()

@@ -175,6 +175,7 @@ func inJSON(v any) answer {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false) // no browser takes it for HTML, and people read keys in it
 	if err := e.Encode(v); err != nil {
 		return inWords(http.StatusInternalServerError, err.Error())
 	}

@@ -56,6 +56,19 @@ const (
 	Bad   Level = "bad"
 )
 
+// Clients are who is connected, and their watches, but for those that are forwarded.
+type Clients struct {
+	Connections int `json:"connections"` // to gRPC
+	Streams     int `json:"streams"`     // of watches
+	Watches     int `json:"watches"`
+	Behind      int `json:"behind"` // watches that have not been sent all that there is
+}
+
+// Tile counts connections, which is what a process or a client library has.
+func (c Clients) Tile() Tile {
+	return Tile{Label: "Clients", Value: Count(c.Connections), Note: "watch streams: " + Count(c.Streams)}
+}
+
 // Row makes cells of texts.
 func Row(texts ...string) []Cell {
 	cells := make([]Cell, len(texts))
