@@ -28,6 +28,7 @@ lint:
 	$(GOLANGCI) run ./...
 	cd loadtest && $(GOLANGCI) run --config ../.golangci.yml --build-tags foreign ./...
 	cd deploy/check && $(GOLANGCI) run --config ../../.golangci.yml ./...
+	cd docs/examples/go && $(GOLANGCI) run --config ../../../.golangci.yml ./...
 
 # Weir beside etcd on this machine, for a few minutes. The report is in bin/report. BENCH takes flags: BENCH="-systems etcd-3.7,core".
 bench:
@@ -61,10 +62,11 @@ cross:
 		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -ldflags=-s -o bin/$$os-$$arch/ ./cmd/... || exit 1; \
 	done
 
-# Clients that others have written, in Python and JavaScript, against etcd and weir. It needs Debian's python3-etcd3, and npm.
+# Clients that others have written, in Python and JavaScript, curl and Patroni, and the programs of docs/examples, against etcd
+# and weir. It needs Debian's python3-etcd3, patroni, postgresql and curl, and npm.
 foreign:
-	cd loadtest/foreign/scripts && npm ci --ignore-scripts
-	cd loadtest && go test -count=1 -tags foreign -run Libraries ./foreign
+	cd docs/examples/node && npm ci --ignore-scripts
+	cd loadtest && go test -count=1 -tags foreign -run 'Libraries|Examples|Patroni' ./foreign
 
 # Checks all that is in deploy/: see deploy/check. It needs systemd-analyze, of Debian's package systemd.
 deploy:
