@@ -31,7 +31,7 @@ var helpGroups = []process.Group{
 		"listen-peer-urls", "listen-client-urls", "listen-client-http-urls", "max-snapshots", "max-wals", "memory-mlock", "quota-backend-bytes",
 		"backend-bbolt-freelist-type", "backend-batch-interval", "backend-batch-limit", "max-txn-ops", "max-request-bytes", "max-concurrent-streams",
 		"grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout", "socket-reuse-port", "socket-reuse-address",
-		"enable-grpc-gateway", "enable-grpc-reflection", "raft-read-timeout", "raft-write-timeout", "feature-gates", "config-file", "version",
+		"enable-grpc-gateway", "enable-grpc-reflection", "raft-read-timeout", "raft-write-timeout", "drain-delay", "drain-timeout", "feature-gates", "config-file", "version",
 	}},
 	{Title: "Clustering", Flags: []string{
 		"initial-advertise-peer-urls", "initial-cluster", "initial-cluster-state", "initial-cluster-token", "advertise-client-urls",

@@ -140,13 +140,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	}
 	select {
 	case <-ctx.Done():
-		logger.Info("told to stop")
-		if err := process.NotifyStopping(); err != nil {
-			logger.Error(err.Error())
-		}
-		if err := node.Resign(context.WithoutCancel(ctx)); err != nil {
-			logger.Warn("the others will have to elect a leader", "error", err)
-		}
+		s.drain(o.drain, logger)
 		return nil
 	case err := <-s.failed:
 		return err

@@ -27,6 +27,7 @@ type options struct {
 
 	extensiveMetrics bool
 	statusPage       bool
+	drain            process.Drain
 	features         map[string]bool   // etcd's feature gates that are open
 	ineffective      map[string]string // flags that were given and change nothing, and why
 	unknownVariables []string
@@ -105,7 +106,7 @@ func newFlags() (*process.Flags, []part, *options) {
 	f.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	f.StringVar(&o.configFile, configFlag, "", "Path to a configuration file in YAML. If it is given, other flags and variables are ignored.")
 	parts := []part{ // later ones look at what earlier ones have put into o
-		&trafficFlags{}, &clusterFlags{}, &storeFlags{}, &tlsFlags{}, &authFlags{}, &logFlags{}, &tracingFlags{}, &featureFlags{}, &ineffectiveFlags{},
+		&trafficFlags{}, &clusterFlags{}, &storeFlags{}, &tlsFlags{}, &authFlags{}, &logFlags{}, &tracingFlags{}, &featureFlags{}, &drainFlags{}, &ineffectiveFlags{},
 	}
 	for _, p := range parts {
 		p.define(f)

@@ -59,7 +59,7 @@ type servers struct {
 }
 
 const (
-	// stopTimeout is how long requests in progress may take after SIGTERM. Watches have no end of their own.
+	// stopTimeout is how long requests in progress may take when a member fails. One that was told to stop has drained.
 	stopTimeout = 3 * time.Second
 )
 
@@ -140,7 +140,8 @@ func (s *servers) run(serve func() error) {
 	})
 }
 
-// stop lets requests in progress end, for as long as stopTimeout, and returns when nothing is served any more.
+// stop lets requests in progress end, for as long as stopTimeout, and returns when nothing is served any more. After drain there
+// are only the members.
 func (s *servers) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()

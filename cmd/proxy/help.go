@@ -42,7 +42,7 @@ var helpGroups = []process.Group{
 	}},
 	{Title: "Watches", Flags: []string{"feed", "watch-history-bytes", "watch-progress-notify-interval"}},
 	{Title: "Reads", Flags: []string{"cache-prefix", "cache-bytes", "max-staleness", "read-check-interval"}},
-	{Title: "Process", Flags: []string{"config-file", "memory-limit", "log-level", "debug", "status-page", "enable-pprof", "version"}},
+	{Title: "Process", Flags: []string{"config-file", "memory-limit", "log-level", "debug", "status-page", "enable-pprof", "drain-delay", "drain-timeout", "version"}},
 	{Title: "Not there yet", Flags: []string{
 		"experimental-enable-grpc-logging", "experimental-leasing-prefix", "experimental-serializable-ordering",
 	}},

@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// stopTimeout is how long RPCs in progress may take after SIGTERM. Watches have no end of their own.
+// stopTimeout is how long RPCs in progress may take when something fails that the proxy needs. One that was told to stop drains.
 const stopTimeout = 3 * time.Second
 
 func run(args, environ []string, stdout io.Writer) error {
@@ -156,10 +156,8 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	select {
 	case <-ctx.Done():
-		logger.Info("told to stop")
-		if err := process.NotifyStopping(); err != nil {
-			logger.Error(err.Error())
-		}
+		drain(o.drain, p, server, stopPage, logger)
+		return nil
 	case err = <-ended:
 	case <-coreFailed:
 		err = coreErr()

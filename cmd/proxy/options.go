@@ -53,6 +53,7 @@ type options struct {
 	slowClientTimeout    time.Duration
 	enablePprof          bool
 	statusPage           bool
+	drain                process.Drain
 
 	version     bool
 	logLevel    string
@@ -158,6 +159,7 @@ func parseOptions(args, environ []string) (options, error) {
 	f.BoolVar(&o.enablePprof, "enable-pprof", false, "Serve runtime profiling data at /debug/pprof/.")
 
 	f.BoolVar(&o.statusPage, "status-page", true, "Serve a page at /weir/ that shows what the proxy does, and the same as JSON. Where authentication is on it is for users with the role root.")
+	o.drain.AddFlags(f)
 
 	f.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	f.BoolVar(&debug, "debug", false, "The same as --log-level=debug.")

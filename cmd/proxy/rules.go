@@ -16,7 +16,7 @@ import (
 func (o *options) check(metrics string) error {
 	var wrong process.Mistakes
 	for _, err := range []error{
-		o.checkAddresses(metrics), o.checkBounds(), o.clients.check(), o.upstream.Check(), o.listen.Check(), process.LogConfig{Level: o.logLevel}.Check(),
+		o.checkAddresses(metrics), o.checkBounds(), o.clients.check(), o.upstream.Check(), o.listen.Check(), o.drain.Check(), process.LogConfig{Level: o.logLevel}.Check(),
 	} {
 		wrong.Add(err)
 	}
