@@ -213,8 +213,9 @@ func (p *page) rowHead(g *node, system int, n Number, s *Scenario, top float64) 
 		return
 	}
 	if failed := result.failedPart(); failed != "" {
+		name.tip(failed)
 		small := element("tspan", "class", "missing", "font-size", 10, "dx", 5)
-		small.Text = failed
+		small.Text = fmt.Sprintf("%d/%d failed", len(result.Failed), len(result.Turns)+len(result.Failed))
 		name.add(small)
 	}
 	value := g.text("value", "end", chartWidth-margin, top+12, 11.5, n.median())

@@ -198,13 +198,13 @@ func TestWhatFailedIsNamedAndIsNoZero(t *testing.T) {
 	r := example(t)
 	_, root := document(t, r)
 	article := find(t, root, "scenario", func(n *html.Node) bool { return attribute(n, "id") == "scenario-connection-storm" })
-	for _, want := range []string{"failed in rounds 1, 2, 3", "connection refused", "– all turns failed", "not supported", "ResourceExhausted"} {
+	for _, want := range []string{"failed in rounds 1, 2, 3", "connection refused", "– all turns failed", "without a line: grpc-proxy-over-etcd-3.7 (all turns failed)", "not supported", "ResourceExhausted"} {
 		if !strings.Contains(text(article), want) {
 			t.Errorf("the scenario does not say %q", want)
 		}
 	}
 	partly := find(t, root, "scenario", func(n *html.Node) bool { return attribute(n, "id") == "scenario-compare-and-put" })
-	if n := strings.Count(text(partly), "1 of 3 turns failed"); n < 4 { // in each chart
+	if n := strings.Count(text(partly), "1/3 failed"); n < 4 { // in each chart
 		t.Errorf("that a turn failed is told %d times", n)
 	}
 	for n := range root.Descendants() {

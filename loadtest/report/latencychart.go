@@ -135,15 +135,19 @@ func (p *page) curve(id string, s *Scenario) (chart, error) {
 	grid.text("tick", "end", plotRight+4, plotBottom+14, 10.5, "max")
 	grid.text("tick", "middle", (plotLeft+plotRight)/2, plotBottom+28, 10.5, "percentile of the answers")
 	svg.add(grid)
+	var without []string // a curve
+	drawn := 0
 	for i, system := range p.report.Systems {
-		left, top := float64(margin+(i%2)*158), float64(plotBottom+44+15*(i/2))
+		if len(curves[i]) == 0 {
+			without = append(without, system.Name+" ("+s.Result(system.Name).state(Number{})+")")
+			continue
+		}
+		left, top := float64(margin+(drawn%2)*158), float64(plotBottom+44+15*(drawn/2))
+		drawn++
 		g := p.group(i)
 		svg.add(g)
 		g.line("curve", left, top-4, left+20, top-4, p.colour(i)).set("stroke-width", 2, "stroke-dasharray", dashes(i))
 		g.text("small", "start", left+25, top, 10.5, system.Name)
-		if len(curves[i]) == 0 {
-			continue
-		}
 		var path strings.Builder
 		for j, at := range curves[i] {
 			fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(j, 1)], x.at(place(at.X, end)), y.at(at.Y))
@@ -156,7 +160,11 @@ func (p *page) curve(id string, s *Scenario) (chart, error) {
 		}
 	}
 	html, err := svg.html()
-	return chart{Title: "Latency by percentile", Note: "ms, logarithmic; lower is better", SVG: html}, err
+	note := "ms, logarithmic; lower is better"
+	if len(without) > 0 {
+		note += "; without a line: " + strings.Join(without, ", ")
+	}
+	return chart{Title: "Latency by percentile", Note: note, SVG: html}, err
 }
 
 // nines is how many nines a percentile has: 1 of 90, 2 of 99, and something between of those between.

@@ -16,6 +16,8 @@ type Scenario struct {
 	Long bool
 	// Options that the processes of weir's proxies get beside their defaults.
 	ProxyArgs []string
+	// Options that the processes of members that are started get beside their defaults.
+	MemberArgs []string
 	// TLS has the systems that are started serve their clients with TLS; those that run already are as they are.
 	TLS bool
 	// Fill puts what the clients find: once for each system, straight into its store. Nil if they find nothing.

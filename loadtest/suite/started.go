@@ -133,7 +133,7 @@ func (h *startedHost) start(ctx context.Context, s Scenario) (*System, error) {
 	if err := os.RemoveAll(h.dir); err != nil {
 		return nil, fmt.Errorf("take away data of another scenario: %w", err)
 	}
-	var o target.Options
+	o := target.Options{MemberArgs: s.MemberArgs}
 	if h.kind.Proxies() > 0 && h.kind != target.GRPCProxyEtcd37 {
 		o.ProxyArgs = s.ProxyArgs
 	}

@@ -273,6 +273,9 @@ func (r *run) scenario(ctx context.Context, s Scenario) report.Scenario {
 	if len(s.ProxyArgs) > 0 {
 		info.Description += " Weir's proxies run with " + strings.Join(s.ProxyArgs, " ") + "."
 	}
+	if len(s.MemberArgs) > 0 {
+		info.Description += " Members that were started run with " + strings.Join(s.MemberArgs, " ") + "."
+	}
 	if s.MinTurn > r.Turn {
 		info.Description += fmt.Sprintf(" A turn takes %v, for there to be some writes in it.", s.MinTurn)
 	}
