@@ -49,8 +49,7 @@ func newDatabase(t *testing.T, store []string) *database {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), databaseTimeout)
 	t.Cleanup(cancel)
-	// Not the test's own folder, which only its user may enter: PostgreSQL refuses root.
-	dir, err := os.MkdirTemp("", "weir-patroni")
+	dir, err := os.MkdirTemp("", "weir-patroni") //nolint:usetesting // only root may enter the test's own, whom PostgreSQL refuses
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +219,7 @@ func (db *database) get(n *node, path string, into any) error {
 	return json.NewDecoder(r.Body).Decode(into)
 }
 
-// awaitRoles waits until the nodes' Patronis all say that one leads and the others follow it, on the same timeline and in full.
+// awaitRoles waits until Patroni says on each node that one leads and the others follow it, on the same timeline and in full.
 func (db *database) awaitRoles(leader *node, followers ...*node) {
 	db.Helper()
 	want := map[string]string{leader.name: "leader"}

@@ -4,7 +4,7 @@
 //     node example.js 127.0.0.1:2379                # the first three
 //     node example.js 127.0.0.1:2379 watch jobs/    # prints what changes below jobs/, until it is ended
 //
-// Several servers are separated by commas. The package takes turns among them, and leaves out for a while one that is away.
+// Several servers are separated by commas. The package takes one at random each time, and leaves out for 5 s one that is away.
 
 const { Etcd3, EtcdLockFailedError } = require("etcd3");
 
@@ -39,7 +39,7 @@ async function count(client) {
 // live puts a key under a lease, which the package renews until it is revoked, or the program gone for 10 s.
 async function live(client) {
   const lease = client.lease(10);
-  // Without somebody who listens to it a lost lease throws. Then somebody else may believe that this program is gone.
+  // Whoever has lost his lease hears of it only here. Then somebody else may believe that this program is gone.
   lease.on("lost", (e) => console.log("the lease is lost:", e.message));
   await lease.put("example/node/live").value("here");
   await lease.revoke();
