@@ -33,6 +33,9 @@ func (s *Server) Unready(reason string) {
 	}
 }
 
+// Ready tells whether Unready has not been called yet.
+func (s *Server) Ready() bool { return s.ready.Err() == nil }
+
 // Drain refuses new connections, but for those of monitors, retires every connection at a moment of its own within spread, lets
 // requests in progress finish, and returns when all is over. When ctx ends the rest is cut.
 func (s *Server) Drain(ctx context.Context, spread time.Duration) {

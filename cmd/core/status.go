@@ -22,9 +22,10 @@ func newPage(node *core.Node, server func() *grpcapi.Server, logger *slog.Logger
 		Status: func(context.Context) any {
 			return struct {
 				core.Detail
+				Draining    bool                  `json:"draining"`
 				Connections int                   `json:"connections"`
 				Slowest     []grpcapi.ListedWatch `json:"slowest_watches"`
-			}{node.Detail(), server().Connections(), server().SlowestWatches(slowest, node.Who)}
+			}{node.Detail(), !server().Ready(), server().Connections(), server().SlowestWatches(slowest, node.Who)}
 		},
 		Counts:  func(context.Context) any { return node.Detail() },
 		Watches: func(q statuspage.Query) (any, error) { return server().Watches(q, node.Who) },

@@ -23,8 +23,9 @@ func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, logg
 		Status: func(ctx context.Context) any {
 			return struct {
 				proxy.Detail
-				Slowest []grpcapi.ListedWatch `json:"slowest_watches"`
-			}{p.Detail(ctx, server().Clients()), server().SlowestWatches(slowest, p.Who)}
+				Draining bool                  `json:"draining"`
+				Slowest  []grpcapi.ListedWatch `json:"slowest_watches"`
+			}{p.Detail(ctx, server().Clients()), !server().Ready(), server().SlowestWatches(slowest, p.Who)}
 		},
 		Counts: func(context.Context) any {
 			s := p.Status()
