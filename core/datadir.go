@@ -39,22 +39,31 @@ const (
 // errLocked says that another process has the data directory.
 var errLocked = errors.New("in use by another process")
 
+// whose tells whether there is a store in a data directory, and whether there are files of an etcd. It refuses one that is etcd's alone.
+func whose(dir string) (hasStore, hasEtcds bool, err error) {
+	hasStore, err = exists(filepath.Join(dir, "member", storeName))
+	if err == nil {
+		hasEtcds, err = exists(filepath.Join(dir, "member", "snap"))
+	}
+	switch {
+	case err != nil:
+		return false, false, dirError(dir, err)
+	case hasEtcds && !hasStore:
+		return false, false, fmt.Errorf("data directory %s is etcd's, whose files weir does not read: give another --data-dir", dir)
+	}
+	return hasStore, hasEtcds, nil
+}
+
 // openFiles opens or makes what is in the data directory.
 func (n *Node) openFiles() (*wal.Recovered, error) {
 	dir := n.cfg.DataDir
 	memberDir := filepath.Join(dir, "member")
 	storePath, logDir := filepath.Join(memberDir, storeName), n.cfg.WALDir
-	hasStore, err := exists(storePath)
+	hasStore, hasEtcds, err := whose(dir)
 	if err != nil {
-		return nil, dirError(dir, err)
+		return nil, err
 	}
-	hasEtcds, err := exists(filepath.Join(memberDir, "snap"))
-	switch {
-	case err != nil:
-		return nil, dirError(dir, err)
-	case hasEtcds && !hasStore:
-		return nil, fmt.Errorf("data directory %s is etcd's, whose files weir does not read: give another --data-dir", dir)
-	case hasEtcds:
+	if hasEtcds {
 		n.logger.Warn("an etcd was started in this data directory too; what it left can be removed", "path", filepath.Join(memberDir, "snap"))
 	}
 	if err := n.cfg.LogFS.MkdirAll(memberDir); err != nil {

@@ -60,19 +60,19 @@ func (c *clusterFlags) define(f *process.Flags) {
 func (c *clusterFlags) apply(f *process.Flags, o *options) error {
 	var wrong process.Mistakes
 	if c.name == "" {
-		wrong.Refuse("--name must not be empty")
+		wrong.Addf("--name must not be empty")
 	}
 	for i, d := range discoveryServices {
 		if c.services[i] != "" {
-			wrong.Refuse("--%s is not possible: name the members with --initial-cluster, or have DNS do so with --discovery-srv", d.name)
+			wrong.Addf("--%s is not possible: name the members with --initial-cluster, or have DNS do so with --discovery-srv", d.name)
 		}
 	}
 	if c.srvDomain != "" && c.initialCluster != "" {
-		wrong.Refuse("--discovery-srv and --initial-cluster are both given: choose one")
+		wrong.Addf("--discovery-srv and --initial-cluster are both given: choose one")
 	}
 	wrong.Add(oneOf("initial-cluster-state", c.clusterState, "new", "existing"))
 	if c.maxLearners < 0 {
-		wrong.Refuse("--max-learners=%d is not possible: it must not be negative", c.maxLearners)
+		wrong.Addf("--max-learners=%d is not possible: it must not be negative", c.maxLearners)
 	}
 	if c.advertisePeer == "" {
 		c.advertisePeer = defaultPeerURL

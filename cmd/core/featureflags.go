@@ -55,7 +55,7 @@ func (g *featureFlags) apply(f *process.Flags, o *options) error {
 		gate, known := features[name]
 		on, err := strconv.ParseBool(strings.TrimSpace(value))
 		if !known || err != nil {
-			wrong.Refuse("malformed entry %q in --feature-gates: give name=true or name=false, with one of %s", pair, strings.Join(slices.Sorted(maps.Keys(features)), ", "))
+			wrong.Addf("malformed entry %q in --feature-gates: give name=true or name=false, with one of %s", pair, strings.Join(slices.Sorted(maps.Keys(features)), ", "))
 			continue
 		}
 		values[name] = on
@@ -74,7 +74,7 @@ func (g *featureFlags) apply(f *process.Flags, o *options) error {
 		}
 	}
 	if o.features["LeaseCheckpointPersist"] && !o.features["LeaseCheckpoint"] {
-		wrong.Refuse("--feature-gates has LeaseCheckpointPersist, which needs LeaseCheckpoint: give both or none")
+		wrong.Addf("--feature-gates has LeaseCheckpointPersist, which needs LeaseCheckpoint: give both or none")
 	}
 	o.api.RestToDefragment = o.features["StopGRPCServiceOnDefrag"]
 	o.core.InitialCorruptCheck = o.features["InitialCorruptCheck"]

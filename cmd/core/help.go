@@ -12,6 +12,9 @@ const introduction = `Usage:
     The same, from a file in the form of etcd's. Other flags and environment variables are ignored. In
     the file a duration may be a whole number of nanoseconds, as at etcd, or have its unit, as in 5s.
 
+  core check-config [--flag=value ...]
+    Tell what is wrong with these flags, variables and the files that they name, and start nothing.
+
   core snapshot restore FILE | core snapshot status FILE
     Make the data directory of a member of a new cluster of a saved snapshot, or tell what is in one.
 

@@ -21,7 +21,7 @@ func (l *logFlags) define(f *process.Flags) {
 func (l *logFlags) apply(_ *process.Flags, o *options) error {
 	var wrong process.Mistakes
 	if l.logger != "zap" {
-		wrong.Refuse("--logger has only one value, zap: leave it out")
+		wrong.Addf("--logger has only one value, zap: leave it out")
 	}
 	o.log = process.LogConfig{Level: l.level, Format: l.format, Outputs: splitList(l.outputs)}
 	if l.rotate {

@@ -31,6 +31,9 @@ func run(args, environ []string) (err error) {
 	if len(args) > 0 && args[0] == snapshotCommand {
 		return runSnapshot(args[1:], os.Stdout)
 	}
+	if len(args) > 0 && args[0] == checkConfigCommand {
+		return checkConfig(args[1:], environ, os.Stdout)
+	}
 	args = process.WordsAsFlags(args)
 	o, err := parseOptions(args, environ)
 	switch {

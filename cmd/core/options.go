@@ -54,6 +54,15 @@ type part interface {
 // With a configuration file nothing else counts, as at etcd. The file is read each time. The error joins all that is wrong, and then the
 // options are of no use but for the help.
 func parseOptions(args, environ []string) (options, error) {
+	o, err := readOptions(args, environ)
+	if err != nil {
+		return options{usage: o.usage}, err
+	}
+	return o, nil
+}
+
+// readOptions is parseOptions, but where only what is asked for is contradictory the options are there, with their flags.
+func readOptions(args, environ []string) (options, error) {
 	f, parts, o := newFlags()
 	if err := f.ParseArguments(args); err != nil || o.version {
 		return options{usage: o.usage, version: o.version}, err
@@ -76,11 +85,8 @@ func parseOptions(args, environ []string) (options, error) {
 	for _, p := range parts {
 		wrong.Add(p.apply(f, o))
 	}
-	if err := f.Locate(wrong.Err()); err != nil {
-		return options{usage: o.usage}, err
-	}
 	o.ineffective = f.Ineffective()
-	return *o, nil
+	return *o, f.Locate(wrong.Err())
 }
 
 const configFlag = "config-file"

@@ -24,13 +24,8 @@ func loadCertificates(o options, tlsFiles *tlsfiles.Set, logger *slog.Logger) (c
 	c, warned := certificates{}, map[tlsfiles.Side]bool{}
 	for _, list := range o.listen.byFlag() {
 		files := o.certificateFiles(list.flag)
-		for _, u := range list.urls {
-			if isSecure(u) {
-				continue
-			}
-			if files.HasCertificate() || files.AsksClients() {
-				logger.Warn("certificates are given, and at this URL they are not used", "flag", list.flag, "url", u.String())
-			}
+		for _, doubt := range unusedCertificates(files, list) {
+			logger.Warn(doubt)
 		}
 		if !slices.ContainsFunc(list.urls, isSecure) {
 			continue

@@ -59,14 +59,14 @@ func (s *storeFlags) apply(_ *process.Flags, o *options) error {
 	var wrong process.Mistakes
 	switch {
 	case s.heartbeat == 0 || s.election == 0:
-		wrong.Refuse("--heartbeat-interval and --election-timeout must be positive")
+		wrong.Addf("--heartbeat-interval and --election-timeout must be positive")
 	case s.election > maxElectionTimeout:
-		wrong.Refuse("--election-timeout=%d is too long: at most %d", s.election, maxElectionTimeout)
+		wrong.Addf("--election-timeout=%d is too long: at most %d", s.election, maxElectionTimeout)
 	case s.election/5 < s.heartbeat:
-		wrong.Refuse("--election-timeout=%d must be at least 5 times --heartbeat-interval=%d", s.election, s.heartbeat)
+		wrong.Addf("--election-timeout=%d must be at least 5 times --heartbeat-interval=%d", s.election, s.heartbeat)
 	}
 	if s.defragment > math.MaxInt64>>20 {
-		wrong.Refuse("--bootstrap-defrag-threshold-megabytes=%d is too many", s.defragment)
+		wrong.Addf("--bootstrap-defrag-threshold-megabytes=%d is too many", s.defragment)
 	}
 	for _, n := range []struct {
 		flag  string
@@ -80,11 +80,11 @@ func (s *storeFlags) apply(_ *process.Flags, o *options) error {
 		{"corrupt-check-time", int64(s.corruptCheck)},
 	} {
 		if n.value < 0 {
-			wrong.Refuse("--%s must not be negative", n.flag)
+			wrong.Addf("--%s must not be negative", n.flag)
 		}
 	}
 	if s.compactHashCheck <= 0 {
-		wrong.Refuse("--compact-hash-check-time=%v is not possible: it must be positive", s.compactHashCheck)
+		wrong.Addf("--compact-hash-check-time=%v is not possible: it must be positive", s.compactHashCheck)
 	}
 	compaction, err := parseAutoCompaction(s.compactionMode, s.compactionRetention)
 	wrong.Add(err)

@@ -107,7 +107,7 @@ func (o *options) checkSecureURLs() error {
 		}
 		for _, u := range list.urls {
 			if isSecure(u) && !o.certificateFiles(list.flag).HasCertificate() {
-				wrong.Refuse("--%s=%s needs %s", list.flag, u, needs)
+				wrong.Addf("--%s=%s needs %s", list.flag, u, needs)
 			}
 		}
 	}

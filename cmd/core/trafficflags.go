@@ -84,19 +84,19 @@ func (t *trafficFlags) apply(f *process.Flags, o *options) error {
 func (t *trafficFlags) applyAPI(o *options) error {
 	var wrong process.Mistakes
 	if t.maxRequestBytes > maxRequestLimit {
-		wrong.Refuse("--max-request-bytes=%d is not possible: at most %d", t.maxRequestBytes, maxRequestLimit)
+		wrong.Addf("--max-request-bytes=%d is not possible: at most %d", t.maxRequestBytes, maxRequestLimit)
 	}
 	if t.maxTxnOps > math.MaxInt32 {
-		wrong.Refuse("--max-txn-ops=%d is not possible: at most %d", t.maxTxnOps, math.MaxInt32)
+		wrong.Addf("--max-txn-ops=%d is not possible: at most %d", t.maxTxnOps, math.MaxInt32)
 	}
 	if t.maxConcurrentStreams > math.MaxUint32 {
-		wrong.Refuse("--max-concurrent-streams=%d is not possible: at most %d", t.maxConcurrentStreams, math.MaxUint32)
+		wrong.Addf("--max-concurrent-streams=%d is not possible: at most %d", t.maxConcurrentStreams, math.MaxUint32)
 	}
 	if t.progressInterval < 0 {
-		wrong.Refuse("--watch-progress-notify-interval=%v is not possible: it must not be negative", t.progressInterval)
+		wrong.Addf("--watch-progress-notify-interval=%v is not possible: it must not be negative", t.progressInterval)
 	}
 	if t.warnUnary < 0 {
-		wrong.Refuse("--warning-unary-request-duration=%v is not possible: it must not be negative", t.warnUnary)
+		wrong.Addf("--warning-unary-request-duration=%v is not possible: it must not be negative", t.warnUnary)
 	}
 	cors, err := parseOrigins(t.cors)
 	wrong.Add(err)

@@ -33,15 +33,15 @@ func (c *clientOptions) check() error {
 	var wrong process.Mistakes
 	if name, password, ok := strings.Cut(c.user, ":"); ok {
 		if c.password != "" {
-			wrong.Refuse("--user has a password, and there is --password: leave one out")
+			wrong.Addf("--user has a password, and there is --password: leave one out")
 		}
 		c.user, c.password = name, password
 	}
 	switch {
 	case c.user == "" && c.password != "":
-		wrong.Refuse("--password is without --user: give the user's name too")
+		wrong.Addf("--password is without --user: give the user's name too")
 	case c.user != "" && c.password == "":
-		wrong.Refuse("--user=%s is without a password: write --user=%s:password, or set %s_PASSWORD", c.user, c.user, envPrefix)
+		wrong.Addf("--user=%s is without a password: write --user=%s:password, or set %s_PASSWORD", c.user, c.user, envPrefix)
 	}
 	for _, f := range []struct {
 		name  string
@@ -51,7 +51,7 @@ func (c *clientOptions) check() error {
 		{"limit-watches", float64(c.limits.Watches)}, {"max-upstream-requests", float64(c.upstreamCalls)},
 	} {
 		if !(f.value >= 0 && f.value <= tenants.MaxLimit) { // NaN is neither
-			wrong.Refuse("--%s=%v is not possible: make it 0 to %d; 0 is no limit", f.name, f.value, int64(tenants.MaxLimit))
+			wrong.Addf("--%s=%v is not possible: make it 0 to %d; 0 is no limit", f.name, f.value, int64(tenants.MaxLimit))
 		}
 	}
 	return wrong.Err()

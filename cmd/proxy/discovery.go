@@ -41,28 +41,28 @@ const minAutoSyncInterval = time.Second
 func (d *discoveryOptions) check(advertised string) error {
 	var wrong process.Mistakes
 	if d.srv == "" && d.srvName != "" {
-		wrong.Refuse("--discovery-srv-name needs --discovery-srv, the domain in which the service is")
+		wrong.Addf("--discovery-srv-name needs --discovery-srv, the domain in which the service is")
 	}
 	if d.srv == "" && d.insecure {
-		wrong.Refuse("--insecure-discovery needs --discovery-srv: without it leave it out")
+		wrong.Addf("--insecure-discovery needs --discovery-srv: without it leave it out")
 	}
 	switch {
 	case d.autoSyncInterval < 0 || d.autoSyncInterval > 0 && d.autoSyncInterval < minAutoSyncInterval:
-		wrong.Refuse("--endpoints-auto-sync-interval=%v is not possible: it must be at least %v, or 0 to disable it", d.autoSyncInterval, minAutoSyncInterval)
+		wrong.Addf("--endpoints-auto-sync-interval=%v is not possible: it must be at least %v, or 0 to disable it", d.autoSyncInterval, minAutoSyncInterval)
 	case d.autoSyncInterval > math.MaxInt64/2:
-		wrong.Refuse("--endpoints-auto-sync-interval=%v is not possible: it is too long", d.autoSyncInterval)
+		wrong.Addf("--endpoints-auto-sync-interval=%v is not possible: it is too long", d.autoSyncInterval)
 	}
 	if d.resolverPrefix == "" {
 		if d.resolverTTL != 0 {
-			wrong.Refuse("--resolver-ttl needs --resolver-prefix, under which to register")
+			wrong.Addf("--resolver-ttl needs --resolver-prefix, under which to register")
 		}
 		return wrong.Err()
 	}
 	if d.resolverTTL < 1 || d.resolverTTL > maxResolverTTL {
-		wrong.Refuse("--resolver-prefix needs a --resolver-ttl from 1 to %d seconds, not %d", maxResolverTTL, d.resolverTTL)
+		wrong.Addf("--resolver-prefix needs a --resolver-ttl from 1 to %d seconds, not %d", maxResolverTTL, d.resolverTTL)
 	}
 	if advertised == "" {
-		wrong.Refuse("--resolver-prefix needs --advertise-client-url, to tell clients where the proxy is")
+		wrong.Addf("--resolver-prefix needs --advertise-client-url, to tell clients where the proxy is")
 	}
 	return wrong.Err()
 }

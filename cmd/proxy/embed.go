@@ -28,12 +28,7 @@ type embedded struct {
 
 // startEmbedded opens the core and waits until it serves or ctx ends. address is where the proxy listens.
 func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slog.Logger) (*embedded, error) {
-	node, err := core.Open(core.Config{
-		DataDir:    o.dataDir,
-		PeerURLs:   []string{"http://localhost:2380"}, // nobody dials it: it makes the member's id
-		ClientURLs: []string{advertised(o, address)},
-		Logger:     logger,
-	})
+	node, err := core.Open(o.coreConfig([]string{advertised(o, address)}, logger))
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +52,16 @@ func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slo
 	}
 	go func() { e.served <- e.server.Serve(e.pipes, grpcapi.Port{}) }()
 	return e, nil
+}
+
+// coreConfig is that of the embedded core.
+func (o *options) coreConfig(clientURLs []string, logger *slog.Logger) core.Config {
+	return core.Config{
+		DataDir:    o.dataDir,
+		PeerURLs:   []string{"http://localhost:2380"}, // nobody dials it: it makes the member's id
+		ClientURLs: clientURLs,
+		Logger:     logger,
+	}
 }
 
 // advertised is the URL that the core names to clients as its own.

@@ -9,6 +9,9 @@ const introduction = `Usage:
     Serve etcd's API before an etcd cluster, a weir core or another proxy. Without any flag, before a
     core of its own in the same process.
 
+  proxy check-config [--flag=value ...]
+    Tell what is wrong with these flags, variables and the files that they name, and start nothing.
+
   proxy version | --version
     Show the version.
 

@@ -32,6 +32,9 @@ func main() {
 const stopTimeout = 3 * time.Second
 
 func run(args, environ []string, stdout io.Writer) error {
+	if len(args) > 0 && args[0] == checkConfigCommand {
+		return checkConfig(args[1:], environ, stdout)
+	}
 	args = process.WordsAsFlags(args)
 	o, err := parseOptions(args, environ)
 	switch {
@@ -76,32 +79,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	}
 	defer l.close() // a second close of what a server closed does nothing
 
-	cfg := proxy.Config{
-		Endpoints:           o.endpoints,
-		TLS:                 certs.upstream,
-		KeepAliveTime:       o.dialKeepAliveTime,
-		KeepAliveTimeout:    o.dialKeepAliveTimeout,
-		PermitWithoutStream: o.permitWithoutStream,
-		MaxRecvBytes:        o.maxRecvBytes,
-		User:                o.clients.user,
-		Password:            o.clients.password,
-		ClientCertificate:   o.upstream.CertFile != "",
-		CommonName:          certs.name,
-		Namespace:           o.clients.namespace,
-		TenantsFile:         o.clients.tenantsFile,
-		Limits:              o.clients.limits,
-		MaxUpstreamCalls:    o.clients.upstreamCalls,
-		Feeds:               o.clients.within(o.feeds),
-		WatchHistoryBytes:   o.watchHistoryBytes,
-		CachePrefixes:       o.clients.within(o.cachePrefixes),
-		CacheBytes:          o.cacheBytes,
-		MaxStaleness:        o.maxStaleness,
-		ReadCheckInterval:   o.readCheckInterval,
-		MaxRangeKeys:        o.maxRangeKeys,
-		MaxRangeBytes:       o.maxRangeBytes,
-		Logger:              logger,
-	}
-	o.discovery.configure(&cfg, o.advertiseClientURL)
+	cfg := o.proxyConfig(certs, logger)
 	var coreFailed <-chan struct{} // nil without a core
 	var coreErr func() error
 	if o.embedded {

@@ -43,7 +43,7 @@ func writePair(t *testing.T, dir, commonName string) pair {
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: commonName},
-		NotAfter:              time.Now().Add(time.Hour),
+		NotAfter:              time.Now().AddDate(0, 1, 0),
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
 		IsCA:                  true,
 		BasicConstraintsValid: true,

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"log/slog"
 	"math"
 	"net/url"
 	"slices"
@@ -10,6 +12,7 @@ import (
 
 	"weir/cmd/internal/process"
 	"weir/cmd/internal/tlsfiles"
+	"weir/proxy"
 )
 
 // envPrefix is that of the environment variables, without the last underscore.
@@ -100,6 +103,15 @@ var listFlags = []string{"cache-prefix", "endpoints", "feed", "listen-cipher-sui
 // environment, and from a file that one of them names, which it reads each time. Its error joins all that is wrong, and then the options
 // are of no use but for the help.
 func parseOptions(args, environ []string) (options, error) {
+	o, err := readOptions(args, environ)
+	if err != nil {
+		return options{usage: o.usage}, err
+	}
+	return o, nil
+}
+
+// readOptions is parseOptions, but where only what is asked for is contradictory the options are there, with their flags.
+func readOptions(args, environ []string) (options, error) {
 	var (
 		o         options
 		endpoints string
@@ -180,16 +192,15 @@ func parseOptions(args, environ []string) (options, error) {
 	f.Suspect("WEIR")
 	f.Lists(listFlags...)
 	f.Secrets("user", "password")
-	if err := f.Parse(args, environ); err != nil {
-		return options{usage: o.usage}, err
-	}
-	if o.version {
+	err := f.Parse(args, environ)
+	if err == nil && o.version {
 		return o, nil
 	}
-	if o.configFile != "" {
-		if err := f.ReadFile(o.configFile, process.FileForm{}); err != nil {
-			return options{usage: o.usage}, err
-		}
+	if o.configFile != "" && !errors.Is(err, process.ErrHelp) {
+		err = errors.Join(err, f.ReadFile(o.configFile, process.FileForm{}))
+	}
+	if err != nil {
+		return options{usage: o.usage}, err
 	}
 
 	var wrong process.Mistakes
@@ -197,18 +208,18 @@ func parseOptions(args, environ []string) (options, error) {
 	o.embedded = o.embedded || nothing
 	if o.embedded {
 		if endpoints != "" {
-			wrong.Refuse("--embedded and --endpoints exclude each other: leave one out")
+			wrong.Addf("--embedded and --endpoints exclude each other: leave one out")
 		}
 		if !f.Given("listen-addr") {
 			o.listenAddr = "127.0.0.1:2379"
 		}
 		for _, name := range slices.Concat(upstreamOnly, discoveryFlags) {
 			if f.Given(name) {
-				wrong.Refuse("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name)
+				wrong.Addf("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name)
 			}
 		}
 	} else if endpoints == "" && o.discovery.srv == "" {
-		wrong.Refuse("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --discovery-srv, or --embedded for a store in this process")
+		wrong.Addf("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --discovery-srv, or --embedded for a store in this process")
 	} else if f.Given("data-dir") && !autoTLS {
 		o.unused = append(o.unused, "data-dir")
 	}
@@ -224,10 +235,7 @@ func parseOptions(args, environ []string) (options, error) {
 		o.logLevel = "debug"
 	}
 	wrong.Add(o.check(metrics))
-	if err := f.Locate(wrong.Err()); err != nil {
-		return options{usage: o.usage}, err
-	}
-	return o, nil
+	return o, f.Locate(wrong.Err())
 }
 
 // memberListURL is what the proxy answers MemberList with; "" is what upstream says, which an embedded core is told the URL for.
@@ -236,6 +244,37 @@ func (o *options) memberListURL() string {
 		return ""
 	}
 	return o.advertiseClientURL
+}
+
+// proxyConfig is what the options ask of the proxy, but for an embedded core.
+func (o *options) proxyConfig(certs certificates, logger *slog.Logger) proxy.Config {
+	cfg := proxy.Config{
+		Endpoints:           o.endpoints,
+		TLS:                 certs.upstream,
+		KeepAliveTime:       o.dialKeepAliveTime,
+		KeepAliveTimeout:    o.dialKeepAliveTimeout,
+		PermitWithoutStream: o.permitWithoutStream,
+		MaxRecvBytes:        o.maxRecvBytes,
+		User:                o.clients.user,
+		Password:            o.clients.password,
+		ClientCertificate:   o.upstream.CertFile != "",
+		CommonName:          certs.name,
+		Namespace:           o.clients.namespace,
+		TenantsFile:         o.clients.tenantsFile,
+		Limits:              o.clients.limits,
+		MaxUpstreamCalls:    o.clients.upstreamCalls,
+		Feeds:               o.clients.within(o.feeds),
+		WatchHistoryBytes:   o.watchHistoryBytes,
+		CachePrefixes:       o.clients.within(o.cachePrefixes),
+		CacheBytes:          o.cacheBytes,
+		MaxStaleness:        o.maxStaleness,
+		ReadCheckInterval:   o.readCheckInterval,
+		MaxRangeKeys:        o.maxRangeKeys,
+		MaxRangeBytes:       o.maxRangeBytes,
+		Logger:              logger,
+	}
+	o.discovery.configure(&cfg, o.advertiseClientURL)
+	return cfg
 }
 
 // isURL tells whether s is a URL of a host and port and nothing more.

@@ -30,26 +30,26 @@ func (o *options) check(metrics string) error {
 func (o *options) checkAddresses(metrics string) error {
 	var wrong process.Mistakes
 	if _, _, err := net.SplitHostPort(o.listenAddr); err != nil {
-		wrong.Refuse("malformed --listen-addr %q: give it as host:port", o.listenAddr)
+		wrong.Addf("malformed --listen-addr %q: give it as host:port", o.listenAddr)
 	}
 	if u := o.advertiseClientURL; o.embedded && u != "" && !isURL(u) {
-		wrong.Refuse("malformed URL %q in --advertise-client-url: give it as http://host:port", u)
+		wrong.Addf("malformed URL %q in --advertise-client-url: give it as http://host:port", u)
 	}
 	for _, e := range o.endpoints {
 		if _, address, ok := strings.Cut(e, "://"); e == o.listenAddr || ok && address == o.listenAddr {
-			wrong.Refuse("--endpoints has %s, which is --listen-addr: the proxy would forward to itself", e)
+			wrong.Addf("--endpoints has %s, which is --listen-addr: the proxy would forward to itself", e)
 		}
 	}
 	for _, s := range splitList(metrics) {
 		u, err := url.Parse(s)
 		switch {
 		case err != nil || !isURL(s):
-			wrong.Refuse("malformed URL %q in --metrics-addr: give it as http://host:port", s)
+			wrong.Addf("malformed URL %q in --metrics-addr: give it as http://host:port", s)
 			continue
 		case u.Host == o.listenAddr && u.Port() != "0":
-			wrong.Refuse("--metrics-addr=%s is --listen-addr, where the same is served: leave it out, or give it another port", s)
+			wrong.Addf("--metrics-addr=%s is --listen-addr, where the same is served: leave it out, or give it another port", s)
 		case isSecure(u) && !o.listen.HasCertificate():
-			wrong.Refuse("--metrics-addr=%s needs --cert-file and --key-file", u)
+			wrong.Addf("--metrics-addr=%s needs --cert-file and --key-file", u)
 		}
 		o.metricsURLs = append(o.metricsURLs, u)
 	}
@@ -70,17 +70,17 @@ func (o *options) checkBounds() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(times)) {
 		if d := times[name]; d < 0 {
-			wrong.Refuse("--%s=%v is not possible: it must not be negative", name, d)
+			wrong.Addf("--%s=%v is not possible: it must not be negative", name, d)
 		}
 	}
 	if d := o.slowClientTimeout; d > 0 && d < time.Second {
-		wrong.Refuse("--slow-client-timeout=%v is not possible: within less than 1s a client may be taken for slow that is not; 0 disables it", d)
+		wrong.Addf("--slow-client-timeout=%v is not possible: within less than 1s a client may be taken for slow that is not; 0 disables it", d)
 	}
 	if o.maxSendBytes <= 0 || o.maxSendBytes > math.MaxInt32 {
-		wrong.Refuse("--max-send-bytes=%d is not possible: it must be positive and below 2 GiB", o.maxSendBytes)
+		wrong.Addf("--max-send-bytes=%d is not possible: it must be positive and below 2 GiB", o.maxSendBytes)
 	}
 	if o.maxRecvBytes <= 0 || o.maxRecvBytes > math.MaxInt32 {
-		wrong.Refuse("--max-recv-bytes=%d is not possible: it must be positive and below 2 GiB", o.maxRecvBytes)
+		wrong.Addf("--max-recv-bytes=%d is not possible: it must be positive and below 2 GiB", o.maxRecvBytes)
 	}
 	limits := map[string]int64{
 		"watch-history-bytes": int64(o.watchHistoryBytes), "cache-bytes": int64(o.cacheBytes),
@@ -88,17 +88,17 @@ func (o *options) checkBounds() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(limits)) {
 		if n := limits[name]; n < 0 {
-			wrong.Refuse("--%s=%d is not possible: it must not be negative", name, n)
+			wrong.Addf("--%s=%d is not possible: it must not be negative", name, n)
 		}
 	}
 	if o.readCheckInterval > maxCheckInterval {
-		wrong.Refuse("--read-check-interval=%v is not possible: linearizable reads would take that long; it must be at most %v", o.readCheckInterval, maxCheckInterval)
+		wrong.Addf("--read-check-interval=%v is not possible: linearizable reads would take that long; it must be at most %v", o.readCheckInterval, maxCheckInterval)
 	}
 	if o.cacheBytes == 0 && len(o.cachePrefixes) > 0 {
-		wrong.Refuse("--cache-prefix is not possible with --cache-bytes=0: leave one out")
+		wrong.Addf("--cache-prefix is not possible with --cache-bytes=0: leave one out")
 	}
 	if o.maxConcurrentStreams == 0 || o.maxConcurrentStreams > math.MaxUint32 {
-		wrong.Refuse("--max-concurrent-streams=%d is not possible: it must be positive and fit into 32 bits", o.maxConcurrentStreams)
+		wrong.Addf("--max-concurrent-streams=%d is not possible: it must be positive and fit into 32 bits", o.maxConcurrentStreams)
 	}
 	return wrong.Err()
 }

@@ -71,7 +71,7 @@ func (r *fileReader) refuse(line int, format string, args ...any) {
 	if line > 0 {
 		at += ":" + strconv.Itoa(line)
 	}
-	r.wrong.Refuse("%s: %w", at, fmt.Errorf(format, args...))
+	r.wrong.Addf("%s: %w", at, fmt.Errorf(format, args...))
 }
 
 // keys takes the keys of the file, or of a section of it.

@@ -153,7 +153,7 @@ func (f *Flags) ParseEnvironment(environ []string) error {
 			continue // etcd takes an empty variable for none
 		}
 		if err := f.Set(fl.Name, value); err != nil {
-			wrong.Refuse("environment variable %s has the invalid value %q: %w", name, value, howTo(fl, err))
+			wrong.Addf("environment variable %s has the invalid value %q: %w", name, value, howTo(fl, err))
 		}
 	}
 	return wrong.Err()

@@ -22,7 +22,7 @@ func TuneMemory() {
 		debug.SetGCPercent(gcPercent)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		if total := availableMemory(); total > 0 {
+		if total := AvailableMemory(); total > 0 {
 			debug.SetMemoryLimit(total / 4 * 3)
 		}
 	}
@@ -86,9 +86,9 @@ func garbagePercent(live, cached int) int {
 	return max(gcPercent*(live-cached)+cachedPercent*cached, 100*leastGarbage) / live
 }
 
-// availableMemory is the limit of the control group, else the machine's memory, in bytes; 0 when neither can be
+// AvailableMemory is the limit of the control group, else the machine's memory, in bytes; 0 when neither can be
 // read, as on systems without /proc.
-func availableMemory() int64 {
+func AvailableMemory() int64 {
 	limit := int64(0)
 	for _, file := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		if b, err := os.ReadFile(file); err == nil {

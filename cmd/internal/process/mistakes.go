@@ -9,8 +9,8 @@ import (
 // Mistakes collects what is wrong with how a program is started, so that one start tells of all of it. The zero value is ready.
 type Mistakes struct{ errs []error }
 
-// Refuse adds an error, made as by fmt.Errorf.
-func (m *Mistakes) Refuse(format string, args ...any) { m.Add(fmt.Errorf(format, args...)) }
+// Addf adds an error, made as by fmt.Errorf.
+func (m *Mistakes) Addf(format string, args ...any) { m.Add(fmt.Errorf(format, args...)) }
 
 // Add adds an error, unless it is nil, and tells whether it was.
 func (m *Mistakes) Add(err error) (ok bool) {
