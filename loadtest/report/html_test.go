@@ -247,3 +247,18 @@ func TestProseHasCodeAndStrongWords(t *testing.T) {
 		}
 	}
 }
+
+// Where nobody has a number there is a table all the same, which says so.
+func TestAScenarioThatAllFailedIn(t *testing.T) {
+	failed := Result{Failed: []Failure{{1, "it broke"}}}
+	_, root := document(t, pair(failed, failed))
+	n := 0
+	for cell := range root.Descendants() {
+		if cell.Data == "td" && attribute(cell, "class") == "reason" && text(cell) == "– all turns failed" {
+			n++
+		}
+	}
+	if n != 2 {
+		t.Errorf("of two systems that failed %d are said to have", n)
+	}
+}

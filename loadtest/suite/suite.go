@@ -277,7 +277,7 @@ func (r *run) scenario(ctx context.Context, s Scenario) report.Scenario {
 		info.Description += " Members that were started run with " + strings.Join(s.MemberArgs, " ") + "."
 	}
 	if s.MinTurn > r.Turn {
-		info.Description += fmt.Sprintf(" A turn takes %v, for there to be some writes in it.", s.MinTurn)
+		info.Description += fmt.Sprintf(" A turn takes %v: in a shorter one there would be too little.", s.MinTurn)
 	}
 	var contenders []*contender
 	info.Results = make([]report.Result, len(r.hosts))
