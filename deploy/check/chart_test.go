@@ -150,6 +150,11 @@ func TestValuesThatCannotBeMeantAreRefused(t *testing.T) {
 		`proxy: {tls: {cert: a}}`:                         "cert",
 		`monitoring: {podMonitor: true}`:                  "podMonitor",
 		`core: {enabled: false}`:                          "proxy.upstream.endpoints is empty",
+
+		`core: {tls: {client: {clientAuth: true}}}`:                "core.tls.client.secretName",
+		`core: {tls: {client: {secretName: a, clientAuth: true}}}`: "set proxy.upstream.tls",
+		`proxy: {tls: {clientAuth: true}}`:                         "proxy.tls.secretName",
+		`proxy: {upstream: {tls: {clientCert: true}}}`:             "proxy.upstream.tls.secretName",
 	} {
 		if _, err := render(t, valuesOf(t, values)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", values, err, want)

@@ -27,12 +27,16 @@ func (p *pod) call(t *testing.T, path string, request, answer any) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	scheme, client := "http://", http.DefaultClient
+	if p.https != nil {
+		scheme, client = "https://", p.https
+	}
 	eventually(t, path, func(ctx context.Context) error {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.address+":2379"+path, strings.NewReader(string(body)))
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, scheme+p.address+":2379"+path, strings.NewReader(string(body)))
 		if err != nil {
 			return err
 		}
-		response, err := http.DefaultClient.Do(r)
+		response, err := client.Do(r)
 		if err != nil {
 			return err
 		}

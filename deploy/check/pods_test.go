@@ -27,6 +27,7 @@ type pod struct {
 	address string
 	args    []string
 	probes  map[string]*corev1.Probe
+	https   *http.Client // for clients; nil is plaintext
 	out     bytes.Buffer
 	process *exec.Cmd
 }

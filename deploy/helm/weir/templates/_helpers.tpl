@@ -48,6 +48,25 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{ join "," $endpoints }}
 {{- end }}
 
+{{/* Values that would leave out what they seem to demand. */}}
+{{- define "weir.check" -}}
+{{- $core := .Values.core -}}{{- $proxy := .Values.proxy -}}
+{{- if and $core.enabled $core.tls.client.clientAuth (not $core.tls.client.secretName) -}}
+{{- fail "core.tls.client.clientAuth is true without core.tls.client.secretName: nobody would be asked for a certificate" -}}
+{{- end -}}
+{{- if $proxy.enabled -}}
+{{- if and $proxy.tls.clientAuth (not $proxy.tls.secretName) -}}
+{{- fail "proxy.tls.clientAuth is true without proxy.tls.secretName: nobody would be asked for a certificate" -}}
+{{- end -}}
+{{- if and $proxy.upstream.tls.clientCert (not $proxy.upstream.tls.secretName) -}}
+{{- fail "proxy.upstream.tls.clientCert is true without proxy.upstream.tls.secretName, which has the certificate" -}}
+{{- end -}}
+{{- if and $core.enabled $core.tls.client.clientAuth (not $proxy.upstream.endpoints) (not $proxy.upstream.tls.clientCert) (not (hasKey $proxy.flags "cert")) -}}
+{{- fail "core.tls.client.clientAuth is true, and the proxies have no certificate for the core: set proxy.upstream.tls" -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* Flags of a map, one argument each. */}}
 {{- define "weir.flags" -}}
 {{- range $name, $value := . }}
