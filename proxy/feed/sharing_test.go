@@ -20,8 +20,9 @@ func (b *bench) apart() context.Context {
 	return apart
 }
 
-// awaitRegime waits until the Set has found out about upstream.
-func (b *bench) awaitRegime() { time.Sleep(4 * probeInterval) }
+// awaitRegime waits until the Set has found out about upstream. It returns between two probes: one that is answered both before and
+// after a change of authentication has seen a regime that was never there, and the next one ends what that began.
+func (b *bench) awaitRegime() { time.Sleep(4*probeInterval + probeInterval/4) }
 
 func (b *bench) wantRejoined(apart context.Context) {
 	b.Helper()
