@@ -256,6 +256,9 @@ func (m *markdown) scenario(r *Report, s *Scenario) {
 	}
 	for _, row := range g.rows {
 		cells := []string{row.system, row.turns()}
+		if row.result.missing() != "" {
+			cells[1] += ", " + row.result.state(Number{})
+		}
 		for _, n := range row.cells {
 			cells = append(cells, n.String())
 		}
