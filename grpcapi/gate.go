@@ -33,7 +33,14 @@ func (d door) unary(method string, handle func(context.Context, wire.Raw) (any, 
 		if err != nil {
 			return nil, toStatus(err)
 		}
-		resp, err := visitUnary(ctx, namespace(visit.Namespace()), method, req, handle)
+		within := ctx
+		if until := visit.Context(); until != nil {
+			within = until
+		}
+		resp, err := visitUnary(within, namespace(visit.Namespace()), method, req, handle)
+		if err != nil {
+			err = endedFor(ctx, within, err)
+		}
 		raw, isRaw := resp.(wire.Raw)
 		if !isRaw {
 			visit.Sent(sizeOf(resp))
@@ -56,20 +63,33 @@ func visitUnary(ctx context.Context, n namespace, method string, req wire.Raw, h
 
 // stream lets in a stream of one method. handle is given the stream, and the visit that it belongs to, nil without a gate.
 func (d door) stream(method string, gs grpc.ServerStream, handle func(grpc.ServerStream, wire.Visit) error) error {
-	return d.enter(method, gs, func(visit wire.Visit) error { return handle(admitted(gs, visit), visit) })
+	return d.enter(method, gs, func(gs grpc.ServerStream, visit wire.Visit) error { return handle(admitted(gs, visit), visit) })
 }
 
 // enter lets in a stream of one method, of which handle has the messages admitted, or sees to that in another way.
-func (d door) enter(method string, gs grpc.ServerStream, handle func(wire.Visit) error) error {
+func (d door) enter(method string, gs grpc.ServerStream, handle func(grpc.ServerStream, wire.Visit) error) error {
 	if d.gate == nil {
-		return handle(nil)
+		return handle(gs, nil)
 	}
 	visit, err := d.gate.Enter(gs.Context(), method, nil)
 	if err != nil {
 		return toStatus(err)
 	}
-	err = handle(visit)
+	within := gs
+	if until := visit.Context(); until != nil {
+		within = &boundedStream{gs, until}
+	}
+	err = handle(within, visit)
+	err = endedFor(gs.Context(), within.Context(), err)
 	visit.Leave(nil, err)
+	return err
+}
+
+// endedFor is the error of an RPC that has ended with err within a context below its own: if that has ended before the RPC's, its cause.
+func endedFor(ctx, within context.Context, err error) error {
+	if within != ctx && within.Err() != nil && ctx.Err() == nil {
+		return toStatus(context.Cause(within))
+	}
 	return err
 }
 

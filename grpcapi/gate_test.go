@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"weir/cache"
 	"weir/grpcapi/wire"
 )
 
@@ -22,6 +23,7 @@ import (
 type recordingGate struct {
 	enter, message, watch error
 	rights                wire.PingRights
+	until                 context.Context // of the RPCs; nil does not end them
 
 	mu   sync.Mutex // guards told
 	told []string
@@ -64,6 +66,7 @@ func (g *recordingGate) Message(req wire.Raw) error {
 	return g.message
 }
 
+func (g *recordingGate) Context() context.Context    { return g.until }
 func (g *recordingGate) PingRights() wire.PingRights { return g.rights }
 
 func (g *recordingGate) Sent(bytes int) { g.tell("sent %d", bytes) }
@@ -83,6 +86,35 @@ func (g *recordingGate) Leave(resp wire.Raw, err error) {
 func behindGate(t *testing.T, g *recordingGate, u Upstream, w WatchSharer, r Reads) *grpc.ClientConn {
 	t.Helper()
 	return dial(t, start(t, NewForwardServer(Config{Gate: g, Logger: quiet()}, u, w, r)))
+}
+
+// endlessUpstream is one whose streams last as long as their clients.
+type endlessUpstream struct {
+	fakeUpstream
+	open chan struct{}
+}
+
+func (u *endlessUpstream) Stream(_ string, client grpc.ServerStream, _ *cache.Session) error {
+	u.open <- struct{}{}
+	<-client.Context().Done()
+	return status.FromContextError(client.Context().Err()).Err()
+}
+
+func TestWhoMayNotGoOnIsToldWhy(t *testing.T) {
+	g, u := newRecordingGate(), &endlessUpstream{open: make(chan struct{})}
+	cc := behindGate(t, g, u, nil, nil)
+	until, end := context.WithCancelCause(t.Context())
+	g.until = until
+	s, err := cc.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, pb.Maintenance_Snapshot_FullMethodName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-u.open
+	end(errOver)
+	if err := s.RecvMsg(&pb.SnapshotResponse{}); !errors.Is(err, errOver) {
+		t.Errorf("got %v", err)
+	}
+	g.expect(t, "enter "+pb.Maintenance_Snapshot_FullMethodName+` ""`, `leave "" ResourceExhausted`)
 }
 
 var errOver = status.Error(codes.ResourceExhausted, "too much")

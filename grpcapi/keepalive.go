@@ -56,7 +56,7 @@ func (p *sharedPings) stream(name, method string, m pingProtocol) grpc.StreamDes
 		ClientStreams: true,
 		Handler: func(_ any, gs grpc.ServerStream) error {
 			came := time.Now()
-			return p.door.enter(method, gs, func(visit wire.Visit) error {
+			return p.door.enter(method, gs, func(gs grpc.ServerStream, visit wire.Visit) error {
 				return toStatus(p.serve(method, gs, visit, m, came))
 			})
 		},

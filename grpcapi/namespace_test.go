@@ -40,6 +40,7 @@ func (namespaces) Enter(ctx context.Context, _ string, _ wire.Raw) (wire.Visit, 
 
 func (n namespaceVisit) Namespace() string         { return string(n) }
 func (namespaceVisit) Message(wire.Raw) error      { return nil }
+func (namespaceVisit) Context() context.Context    { return nil }
 func (namespaceVisit) PingRights() wire.PingRights { return nil }
 func (namespaceVisit) Watch() error                { return nil }
 func (namespaceVisit) Unwatch()                    {}

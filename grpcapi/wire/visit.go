@@ -11,6 +11,9 @@ import "context"
 type Visit interface {
 	// Namespace goes before every key of the client; "" is none.
 	Namespace() string
+	// Context ends when the RPC is to end before its own does, because the client may not go on with it: with the error to answer as
+	// its cause. It is below that of Enter, and nil of an RPC for which that cannot happen.
+	Context() context.Context
 	// Message admits one message of a client's stream, as it came, before it is handled. An error ends the RPC. It may wait
 	// for upstream; a ping, of a stream of keepalives that is forwarded, for a second at most.
 	Message(req Raw) error

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -23,14 +24,15 @@ func (l *Limits) none() bool { return *l == Limits{} }
 
 // account is one client as far as limits are concerned: a tenant, whoever speaks for it, or a user, a common name or an address.
 type account struct {
-	limits Limits
-	who    Identity
+	who     Identity
+	metered atomic.Bool // bytes are limited
 
 	// Guarded by accounts.mu.
 	visits int           // RPCs; while there are any, the account stays
 	place  *list.Element // in accounts.idle, if there are none
 
-	mu       sync.Mutex    // guards what follows
+	mu       sync.Mutex // guards what follows
+	limits   Limits
 	requests *rate.Limiter // nil without a limit
 	bytes    meter
 	doubts   meter
@@ -39,12 +41,32 @@ type account struct {
 }
 
 func newAccount(who Identity, t *tenant) *account {
-	a := &account{limits: t.limits, who: who, doubts: meter{rate: maxDoubts}}
-	if r := a.limits.Requests; r > 0 {
-		a.requests = rate.NewLimiter(rate.Limit(r), burst(r))
-	}
-	a.bytes = meter{rate: a.limits.Bytes}
+	a := &account{who: who, doubts: meter{rate: maxDoubts}}
+	a.limit(t.limits)
 	return a
+}
+
+// limit replaces the limits. What is open stays, and counts; what was spared or is owed stays, as far as the new limits have room
+// for it.
+func (a *account) limit(l Limits) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if l == a.limits {
+		return
+	}
+	switch r := l.Requests; {
+	case r == 0:
+		a.requests = nil
+	case a.limits.Requests == 0:
+		a.requests = rate.NewLimiter(rate.Limit(r), burst(r))
+	default:
+		a.requests.SetLimitAt(now, rate.Limit(r))
+		a.requests.SetBurstAt(now, burst(r))
+	}
+	a.bytes.change(now, l.Bytes)
+	a.limits = l
+	a.metered.Store(l.Bytes > 0)
 }
 
 // burst is a second's worth, but at least one.
@@ -131,7 +153,7 @@ func (a *account) believe() {
 
 // charge counts bytes that have been moved already.
 func (a *account) charge(size int) {
-	if a.limits.Bytes == 0 {
+	if !a.metered.Load() {
 		return
 	}
 	a.mu.Lock()
@@ -170,6 +192,18 @@ func (m *meter) charge(now time.Time, n int) {
 	}
 }
 
+// change sets another rate.
+func (m *meter) change(now time.Time, perSecond float64) {
+	switch {
+	case perSecond == 0 || m.rate == 0:
+		*m = meter{rate: perSecond}
+	default:
+		m.settle(now)
+		m.rate = perSecond
+		m.settle(now) // less may be spared now
+	}
+}
+
 // wait is how long until nothing is owed.
 func (m *meter) wait(now time.Time) time.Duration {
 	if m.rate == 0 {
@@ -187,7 +221,7 @@ func (m *meter) wait(now time.Time) time.Duration {
 func (m *meter) settle(now time.Time) {
 	if m.at.IsZero() {
 		m.debt = -m.rate
-	} else if passed := now.Sub(m.at); passed > 0 {
+	} else if passed := now.Sub(m.at); passed >= 0 {
 		m.debt = max(-m.rate, m.debt-m.rate*passed.Seconds())
 	}
 	m.at = now

@@ -14,6 +14,7 @@ type accounts struct {
 	mu   sync.Mutex // guards what follows, and visits and place of the accounts
 	of   map[Identity]*account
 	idle *list.List // *account, the one that was here last in front
+	in   *standing  // what a new account is limited by; nil before there is one
 }
 
 // maxAccounts take some 30 MB.
@@ -68,8 +69,21 @@ func (s *accounts) find(who Identity, t *tenant) *account {
 		delete(s.of, s.idle.Remove(last).(*account).who)
 	}
 	a := newAccount(who, t)
+	if s.in != nil { // the RPC may have been judged by one before
+		a.limit(s.in.limitsOf(who, a.limits))
+	}
 	s.of[who] = a
 	return a
+}
+
+// relimit has everybody limited as they are now.
+func (s *accounts) relimit(in *standing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.in = in
+	for who, a := range s.of {
+		a.limit(in.limitsOf(who, a.limits))
+	}
 }
 
 func (s *accounts) put(a *account) {

@@ -91,7 +91,7 @@ func (v *visit) permitLeases(ctx context.Context, ids map[int64]struct{}, size i
 
 // permitLease tells the same of one lease, to who has a namespace.
 func (v *visit) permitLease(ctx context.Context, id int64, size int) error {
-	err := v.table.ledger.check(ctx, v.client.tenant.namespace, id, size, v.leaseUse())
+	err := v.in.ledger.check(ctx, v.client.tenant.namespace, id, size, v.leaseUse())
 	if errors.Is(err, rpctypes.ErrGRPCPermissionDenied) {
 		return v.refuse(forbidden, err)
 	}

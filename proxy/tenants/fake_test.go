@@ -138,7 +138,7 @@ func call(t testing.TB, table *Table, c *caller, method string, m proto.Message)
 // accountOf is what is counted for c.
 func accountOf(t testing.TB, table *Table, c *caller) *account {
 	t.Helper()
-	found, _ := table.clientOf(c.ctx(t.Context()))
+	found, _ := table.clientOf(c.ctx(t.Context()), table.now.Load())
 	return table.accounts.look(found.who, found.tenant)
 }
 

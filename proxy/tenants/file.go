@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"strings"
 
@@ -50,12 +49,8 @@ type tenantEntry struct {
 	terms       `yaml:",inline"`
 }
 
-// readFile reads the tenants file of cfg. Its errors are one line that names the file and the line in it.
-func readFile(cfg *Config) (*members, error) {
-	text, err := os.ReadFile(cfg.File)
-	if err != nil {
-		return nil, fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
-	}
+// parseFileOf is parseFile with errors of one line that names the file and the line in it.
+func parseFileOf(cfg *Config, text []byte) (*members, error) {
 	m, err := parseFile(text, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("tenants file %s%w", cfg.File, err)

@@ -54,6 +54,9 @@ type client struct {
 	tenant *tenant
 	who    Identity
 	user   string // as upstream knows it; "" if nobody is known
+	// shown is who it would be without tenants. doubtful says that this is only an address, because a token is not known to be good.
+	shown    Identity
+	doubtful bool
 }
 
 // clientOf finds out who makes ctx's RPC. If that is denied only its address is known.
@@ -61,35 +64,36 @@ type client struct {
 // A token that is not known to be valid is nobody's, and counts for the address that it comes from. With a tenants file it is
 // refused with the error after which etcd's client gets a new one, by an Authenticate that comes through here: to take its
 // owner for somebody who is no tenant would be to show it other keys under the same names.
-func (t *Table) clientOf(ctx context.Context) (c client, no *denial) {
-	c.tenant = t.members.others
+func (t *Table) clientOf(ctx context.Context, in *standing) (c client, no *denial) {
+	c.tenant = in.members.others
 	switch shown := wire.CredentialsOf(ctx); {
 	case shown.HasToken:
-		name, ok, wait := t.userOf(ctx)
+		name, ok, wait := t.userOf(ctx, in)
 		switch {
 		case wait > 0:
-			return t.stranger(ctx), &denial{why: overRate, wait: wait}
+			return in.stranger(ctx), &denial{why: overRate, wait: wait}
 		case ok:
 			c.user, c.who = name, Identity{kind: ofUser, name: name}
-			if own := t.members.users[name]; own != nil {
+			if own := in.members.users[name]; own != nil {
 				c.tenant = own
 			}
-		case t.members.closed:
-			return t.stranger(ctx), &denial{why: forbidden, err: rpctypes.ErrGRPCInvalidAuthToken}
+		case in.members.closed:
+			return in.stranger(ctx), &denial{why: forbidden, err: rpctypes.ErrGRPCInvalidAuthToken}
 		default:
-			c.who = addressOf(ctx)
+			c.who, c.doubtful = addressOf(ctx), true
 		}
 	case shown.HasCertificate && shown.CommonName != "":
 		name := shown.CommonName
 		c.user, c.who = name, Identity{kind: ofCommonName, name: name}
-		if own := t.members.commonNames[name]; own != nil {
+		if own := in.members.commonNames[name]; own != nil {
 			c.tenant = own
 		}
 	default:
 		c.who = addressOf(ctx)
 	}
+	c.shown = c.who
 	if c.tenant == nil {
-		return t.stranger(ctx), &denial{why: forbidden, err: rpctypes.ErrGRPCPermissionDenied}
+		return in.stranger(ctx), &denial{why: forbidden, err: rpctypes.ErrGRPCPermissionDenied}
 	}
 	if c.tenant.name != "" {
 		c.who = Identity{kind: ofTenant, name: c.tenant.name}
@@ -115,12 +119,12 @@ func (d *denial) tell(ctx context.Context) error {
 // userOf is the user of the token that ctx's client shows; not ok if it is not known to be anybody's. What a token says of
 // itself is for upstream to confirm, and anybody can write such tokens: each question counts for the address that it comes from,
 // until the answer is yes. If that are too many already, there is a time to wait.
-func (t *Table) userOf(ctx context.Context) (name string, ok bool, wait time.Duration) {
+func (t *Table) userOf(ctx context.Context, in *standing) (name string, ok bool, wait time.Duration) {
 	name, ok = t.cfg.Users.UserOf(ctx)
 	if ok || name == "" {
 		return name, ok, 0
 	}
-	address := t.accounts.look(addressOf(ctx), t.strangers)
+	address := t.accounts.look(addressOf(ctx), in.strangers)
 	if wait = address.doubt(); wait > 0 {
 		return "", false, wait
 	}
@@ -131,8 +135,9 @@ func (t *Table) userOf(ctx context.Context) (name string, ok bool, wait time.Dur
 }
 
 // stranger is somebody of whom no more than the address counts.
-func (t *Table) stranger(ctx context.Context) client {
-	return client{tenant: t.strangers, who: addressOf(ctx)}
+func (s *standing) stranger(ctx context.Context) client {
+	who := addressOf(ctx)
+	return client{tenant: s.strangers, who: who, shown: who}
 }
 
 // addressOf is where an RPC comes from: an IPv4 address, or the 64 bits of an IPv6 address that its owner cannot choose.

@@ -11,7 +11,8 @@ import (
 // Known is whom ctx's RPC is from, as far as is known without asking: what is said of clients to people, and decides nothing. A
 // token that is not known to be valid is nobody's, and only the address counts.
 func (t *Table) Known(ctx context.Context) Identity {
-	own, who := t.members.others, addressOf(ctx)
+	in := t.now.Load()
+	own, who := in.members.others, addressOf(ctx)
 	switch shown := wire.CredentialsOf(ctx); {
 	case shown.HasToken:
 		name, ok := t.cfg.Users.UserOf(ctx)
@@ -19,12 +20,12 @@ func (t *Table) Known(ctx context.Context) Identity {
 			break
 		}
 		who = Identity{kind: ofUser, name: name}
-		if u := t.members.users[name]; u != nil {
+		if u := in.members.users[name]; u != nil {
 			own = u
 		}
 	case shown.CommonName != "":
 		who = Identity{kind: ofCommonName, name: shown.CommonName}
-		if c := t.members.commonNames[shown.CommonName]; c != nil {
+		if c := in.members.commonNames[shown.CommonName]; c != nil {
 			own = c
 		}
 	}
@@ -36,10 +37,11 @@ func (t *Table) Known(ctx context.Context) Identity {
 
 // PermitAll refuses who may not know what all clients do: with a tenants file, who is not in it, or has a namespace of his own.
 func (t *Table) PermitAll(ctx context.Context) error {
-	if t.cfg.File == "" {
+	in := t.now.Load()
+	if in.file == "" {
 		return nil
 	}
-	c, no := t.clientOf(ctx)
+	c, no := t.clientOf(ctx, in)
 	if no != nil {
 		return no.tell(ctx)
 	}

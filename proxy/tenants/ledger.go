@@ -30,14 +30,14 @@ import (
 //
 // All methods may be called concurrently. Lookups of one lease that meet are not shared: it is pinged by one client.
 type ledger struct {
-	up      Upstream
-	max     int
-	longest int // of all namespaces that are asked for
-	slots   *coalesce.Slots
+	up    Upstream
+	max   int
+	slots *coalesce.Slots
 
-	mu     sync.Mutex // guards what follows
-	claims map[int64]claim
-	gone   map[int64]time.Time // when leases were found to be gone, or before
+	mu      sync.Mutex // guards what follows
+	longest int        // of all namespaces that are asked for
+	claims  map[int64]claim
+	gone    map[int64]time.Time // when leases were found to be gone, or before
 }
 
 // claim says that a lease belongs to whom a prefix of keys belongs to.
@@ -135,6 +135,20 @@ func (l *ledger) lookUp(ctx context.Context, namespace string, id int64, size in
 		return nil, status.Errorf(codes.Unavailable, "weir: find out whose lease %016x is: %v", uint64(id), err)
 	}
 	return resp, nil
+}
+
+// ask says that namespaces of so many bytes are asked for from now on. Then what was known of leases by their keys may have been cut off too
+// early, and is looked up again when it is used.
+func (l *ledger) ask(longest int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if longest <= l.longest {
+		return
+	}
+	l.longest = longest
+	for id, c := range l.claims {
+		l.claims[id] = claim{prefix: c.prefix}
+	}
 }
 
 // granted says that a lease has been granted just now.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -26,16 +28,19 @@ import (
 //
 // All methods may be called concurrently.
 type Table struct {
-	cfg       Config
-	members   *members
-	strangers *tenant    // of whom no more than the address is known
-	anyone    wire.Visit // of everybody, if it does not matter who comes; else nil
-	accounts  *accounts
-	ledger    *ledger // nil if everybody may use every lease
-	refused   refusalCounts
+	cfg      Config // but for what Reload replaces
+	now      atomic.Pointer[standing]
+	accounts *accounts
+	lasting  lasting
+	refused  refusalCounts
 
+	ctx    context.Context // of what it does in the background
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
+
+	mu     sync.Mutex           // held by Reload; guards what follows
+	counts map[string]*tracking // by namespace
+	ledger *ledger              // nil as long as everybody may use every lease
 }
 
 // Config says who the clients are.
@@ -46,6 +51,8 @@ type Config struct {
 	Namespace string
 	// Limits are everybody's, as far as the file does not say otherwise.
 	Limits Limits
+	// Reloads says that Reload may be called without a File, too: then streams are known for which nothing is to be judged yet.
+	Reloads bool
 	// Users are asked about those who show a token.
 	Users Users
 	// Hub is where namespaces with quotas are watched.
@@ -73,63 +80,44 @@ type Upstream interface {
 }
 
 // New reads the tenants file. Its error is one line that says what is wrong with it, or with Limits.
+//
+// Unlike a proxy's other parts a Table may be told to be another, see Reload.
 func New(cfg Config) (*Table, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	if err := cfg.Limits.check(); err != nil {
-		return nil, fmt.Errorf("limits: %w", err)
+	text, err := cfg.read()
+	if err != nil {
+		return nil, err
 	}
-	t := &Table{cfg: cfg, accounts: newAccounts(maxAccounts)}
-	if cfg.File == "" {
-		t.members = withoutFile(&cfg)
-	} else {
-		var err error
-		if t.members, err = readFile(&cfg); err != nil {
-			return nil, err
-		}
+	t := &Table{cfg: cfg, accounts: newAccounts(maxAccounts), counts: map[string]*tracking{}}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	if err := t.Reload(cfg.File, text, cfg.Limits); err != nil {
+		t.Close()
+		return nil, err
 	}
-	t.start()
 	return t, nil
 }
 
 // Check tells what New would refuse, and starts nothing.
 func (cfg Config) Check() error {
-	var file error
-	if cfg.File != "" {
-		_, file = readFile(&cfg)
+	text, err := cfg.read()
+	if err == nil && cfg.File != "" {
+		_, err = parseFileOf(&cfg, text)
 	}
-	return errors.Join(cfg.Limits.check(), file)
+	return errors.Join(cfg.Limits.check(), err)
 }
 
-func (t *Table) start() {
-	m := t.members
-	if t.strangers = m.others; t.strangers == nil {
-		t.strangers = &tenant{namespace: t.cfg.Namespace, weight: 1, limits: t.cfg.Limits}
+// read reads the tenants file, if there is one.
+func (cfg *Config) read() ([]byte, error) {
+	if cfg.File == "" {
+		return nil, nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	t.cancel = cancel
-	longest := 0
-	for _, own := range m.all {
-		if own.confined {
-			longest = max(longest, len(own.namespace))
-		}
-		if own.usage != nil && !own.guest {
-			k := newTracker(own, &t.cfg)
-			t.tasks.Go(func() { k.run(ctx) })
-		}
+	text, err := os.ReadFile(cfg.File)
+	if err != nil {
+		return nil, fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
 	}
-	if longest > 0 {
-		t.ledger = newLedger(t.cfg.Upstream, maxClaims, longest)
-	}
-	for _, own := range m.all {
-		if t.ledger == nil && !own.restricted() && own.limits.none() {
-			own.free = plain(own.namespace)
-		}
-	}
-	if !m.closed {
-		t.anyone = m.others.free
-	}
+	return text, nil
 }
 
 // Close ends what the Table does in the background, and waits for it. Nothing that grows is admitted where there is a quota
@@ -141,26 +129,39 @@ func (t *Table) Close() {
 
 // Identify tells for whom ctx's RPC counts, and in proportion to what its share of upstream is.
 func (t *Table) Identify(ctx context.Context) (who Identity, weight int) {
-	c, _ := t.clientOf(ctx) // who is refused is known by the address
+	c, _ := t.clientOf(ctx, t.now.Load()) // who is refused is known by the address
 	return c.who, c.tenant.weight
 }
 
 // Enter admits an RPC; see grpcapi.Gate. It waits only for upstream, to find out whose a lease is, or whose
 // a token.
 func (t *Table) Enter(ctx context.Context, method string, req wire.Raw) (wire.Visit, error) {
-	if t.anyone != nil {
-		return t.anyone, nil
+	in := t.now.Load()
+	lasts := in.mayChange && isLasting(method)
+	if in.anyone != nil && !lasts {
+		return in.anyone, nil
 	}
-	c, err := t.visitor(ctx, method)
+	c, err := t.visitor(ctx, in, method)
 	if err != nil {
 		return nil, err
 	}
-	if c.tenant.free != nil {
-		return c.tenant.free, nil
+	var stream *stream
+	if lasts {
+		if stream, err = t.lasting.enter(ctx, t, in, c, method); err != nil {
+			return nil, err
+		}
+		ctx = stream.ctx
 	}
-	v := &visit{table: t, client: c, ctx: ctx, method: method, lane: laneOf(method)}
+	if c.tenant.free != nil {
+		if stream == nil {
+			return c.tenant.free, nil
+		}
+		return freeStream{plain(c.tenant.namespace), stream}, nil
+	}
+	v := &visit{table: t, in: in, client: c, ctx: ctx, stream: stream, method: method, lane: laneOf(method)}
 	// The limits come first: to judge a request may cost more than to count it.
 	if err := v.count(len(req)); err != nil {
+		stream.leave()
 		return nil, err
 	}
 	if err := v.admit(req); err != nil {
@@ -174,11 +175,11 @@ func (t *Table) Enter(ctx context.Context, method string, req wire.Raw) (wire.Vi
 //
 // Authenticate counts for the address, whatever token is shown: etcd's client sends it before each stream that it opens, with the
 // token that it has, and would spend on it what it needs for the stream.
-func (t *Table) visitor(ctx context.Context, method string) (client, error) {
+func (t *Table) visitor(ctx context.Context, in *standing, method string) (client, error) {
 	if method == pb.Auth_Authenticate_FullMethodName {
-		return t.stranger(ctx), nil
+		return in.stranger(ctx), nil
 	}
-	c, no := t.clientOf(ctx)
+	c, no := t.clientOf(ctx, in)
 	if no != nil && classOf(method) != enters {
 		t.refused[no.why].Add(1)
 		return client{}, no.tell(ctx)
@@ -196,7 +197,7 @@ type Status struct {
 // Status is as of now.
 func (t *Table) Status() Status {
 	s := Status{Accounts: t.accounts.count(), Refused: t.refused.load()}
-	for _, own := range t.members.all {
+	for _, own := range t.now.Load().members.all {
 		if own.usage != nil && !own.guest {
 			s.Usage = append(s.Usage, own.usage.stat(own.name))
 		}

@@ -47,6 +47,12 @@ var (
 	errStopped      = errors.New("told to stop")
 )
 
+// tracking is a tracker at work.
+type tracking struct {
+	usage *usage
+	stop  context.CancelFunc
+}
+
 func newTracker(t *tenant, cfg *Config) *tracker {
 	return &tracker{
 		usage: t.usage, name: t.name, prefix: wire.Namespace(t.namespace), hub: cfg.Hub, up: cfg.Upstream,
@@ -185,7 +191,7 @@ func (k *tracker) count(ctx context.Context, since int64) (held census, rev int6
 			return census{}, 0, errBehindWatch
 		case rev != 0 && p.Header.ClusterID != cluster:
 			return census{}, 0, errOtherCluster
-		case p.Count > int64(k.usage.room()):
+		case !k.usage.fits(p.Count):
 			return census{}, 0, errTooManyKeys
 		case rev == 0:
 			rev, cluster = p.Header.Revision, p.Header.ClusterID

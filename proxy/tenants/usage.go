@@ -26,20 +26,20 @@ import (
 // Of each key there are 16 bytes of a hash, so that the memory depends on the number of keys alone, and has no pointers for
 // the garbage collector to follow. All methods may be called concurrently.
 type usage struct {
-	maxKeys, maxBytes int64
-	wake              chan struct{} // has the tracker look at owed
-	unnamed           atomic.Uint64 // keys that have been reserved without a name
+	wake    chan struct{} // has the tracker look at owed
+	unnamed atomic.Uint64 // keys that have been reserved without a name
 
-	mu      sync.Mutex // guards what follows
-	state   knowledge
-	why     error                // it is not current; nil if that is a matter of time
-	held    census               // as of reached, while state is current
-	pending map[keyHash][]uint32 // sizes that writes in flight may give
-	most    amount               // of the largest of each key
-	reached int64                // the revision that the tracker has passed
-	owed    []*reservation       // of writes that have ended, which the tracker may not have passed
-	next    int64                // the lowest revision in owed; math.MaxInt64 if there is none
-	puts    int                  // in pending
+	mu                sync.Mutex // guards what follows
+	maxKeys, maxBytes int64
+	state             knowledge
+	why               error                // it is not current; nil if that is a matter of time
+	held              census               // as of reached, while state is current
+	pending           map[keyHash][]uint32 // sizes that writes in flight may give
+	most              amount               // of the largest of each key
+	reached           int64                // the revision that the tracker has passed
+	owed              []*reservation       // of writes that have ended, which the tracker may not have passed
+	next              int64                // the lowest revision in owed; math.MaxInt64 if there is none
+	puts              int                  // in pending
 }
 
 // amount is keys, and bytes of keys and values.
@@ -101,8 +101,22 @@ func newUsage(maxKeys, maxBytes int64) *usage {
 	}
 }
 
-// room is how many keys are counted: what a quota that has been lowered may leave, but not anything.
+// room is how many keys are counted: what a quota that has been lowered may leave, but not anything. It is called with mu held.
 func (u *usage) room() int { return int(2*u.maxKeys) + 1024 }
+
+// fits tells whether so many keys are counted.
+func (u *usage) fits(keys int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return keys <= int64(u.room())
+}
+
+// allow replaces the quota. What is counted stays.
+func (u *usage) allow(maxKeys, maxBytes int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.maxKeys, u.maxBytes = maxKeys, maxBytes
+}
 
 func hashOf(key []byte) keyHash {
 	sum := sha256.Sum256(key)

@@ -18,9 +18,11 @@ import (
 // visit is one RPC of a client, from Enter to Leave. It is a wire.Visit.
 type visit struct {
 	table    *Table
+	in       *standing // as of Enter
 	client   client
 	account  *account
-	ctx      context.Context // the RPC's
+	ctx      context.Context // the RPC's, or the stream's
+	stream   *stream         // nil of what does not last
 	method   string
 	lane     lane
 	reserved *reservation // nil if nothing can grow by it
@@ -33,6 +35,9 @@ type visit struct {
 
 // Namespace is part of wire.Visit.
 func (v *visit) Namespace() string { return v.client.tenant.namespace }
+
+// Context is part of wire.Visit.
+func (v *visit) Context() context.Context { return v.stream.context() }
 
 // Message is part of wire.Visit.
 func (v *visit) Message(req wire.Raw) error {
@@ -79,7 +84,7 @@ type pingRights struct{ *visit }
 
 // Allows is part of wire.PingRights. There is no lease 0.
 func (r pingRights) Allows(id int64) bool {
-	return id == 0 || r.table.ledger.allows(r.client.tenant.namespace, id)
+	return id == 0 || r.in.ledger.allows(r.client.tenant.namespace, id)
 }
 
 // Check is part of wire.PingRights.
@@ -130,10 +135,11 @@ func (v *visit) Leave(resp wire.Raw, err error) {
 		v.account.unwatch(v.watches)
 	}
 	v.mu.Unlock()
+	v.stream.leave()
 	v.account.charge(len(resp))
 	v.account.leave(v.lane)
 	v.table.accounts.put(v.account)
-	if v.table.ledger != nil && err == nil {
+	if v.in.ledger != nil && err == nil {
 		v.learn(resp)
 	}
 	if v.reserved != nil {
@@ -148,7 +154,7 @@ func (v *visit) learn(resp wire.Raw) {
 	}
 	var r pb.LeaseGrantResponse
 	if proto.Unmarshal(resp, &r) == nil && r.ID != 0 {
-		v.table.ledger.granted(v.client.tenant.namespace, r.ID)
+		v.in.ledger.granted(v.client.tenant.namespace, r.ID)
 	}
 }
 
@@ -184,6 +190,9 @@ type plain string
 
 // Namespace is part of wire.Visit, as is what follows.
 func (p plain) Namespace() string { return string(p) }
+
+// Context is none: nothing ends it.
+func (plain) Context() context.Context { return nil }
 
 // Message is never called for anything that would be refused.
 func (plain) Message(wire.Raw) error { return nil }
