@@ -86,6 +86,9 @@ type Config struct {
 	TenantsFile string
 	// Limits bound what one client may ask for, as far as TenantsFile does not.
 	Limits tenants.Limits
+	// Reloads says that Reload may make limits and tenants where there are none. Without a TenantsFile nobody would be told apart
+	// else.
+	Reloads bool
 	// MaxUpstreamCalls bounds the short calls upstream at a time, which clients share by weight; 0 is no bound.
 	MaxUpstreamCalls int
 	// Feeds are prefixes of keys for which there is always one upstream watch; "" is the whole key space.
@@ -120,7 +123,7 @@ func (cfg Config) Check() error {
 
 // tenants is the part of cfg that says who may do what.
 func (cfg Config) tenants() tenants.Config {
-	return tenants.Config{File: cfg.TenantsFile, Namespace: cfg.Namespace, Limits: cfg.Limits, Logger: cfg.Logger}
+	return tenants.Config{File: cfg.TenantsFile, Namespace: cfg.Namespace, Limits: cfg.Limits, Reloads: cfg.Reloads, Logger: cfg.Logger}
 }
 
 // New starts connecting to every endpoint and returns without waiting. Its error is that of the configuration.
@@ -171,7 +174,7 @@ func New(cfg Config) (*Proxy, error) {
 		_ = p.Close()
 		return nil, err
 	}
-	p.gated = cfg.Namespace != "" || cfg.TenantsFile != "" || cfg.Limits != (tenants.Limits{})
+	p.gated = cfg.Namespace != "" || cfg.TenantsFile != "" || cfg.Limits != (tenants.Limits{}) || cfg.Reloads
 	close(p.begun)
 	if cfg.EndpointsSyncInterval > 0 {
 		u.tasks.Go(func() { u.syncEndpoints(cfg.EndpointsSyncInterval, p.guard) })

@@ -33,8 +33,9 @@ import (
 //
 // An ID is on whose behalf a call is made. All methods may be called concurrently.
 type Pool[ID comparable] struct {
-	cfg  Config
-	full error // is returned over the bounds of what may wait
+	cfg   Config
+	slots atomic.Int64 // how many may be held; 0 is no bound, which stays one
+	full  error        // is returned over the bounds of what may wait
 
 	inUse   atomic.Int64 // slots that are held
 	cells   []cell[ID]   // of those that were taken in passing; their number is a power of two
@@ -94,7 +95,22 @@ func New[ID comparable](cfg Config) *Pool[ID] {
 	if hinted, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)}); err == nil {
 		s = hinted
 	}
-	return &Pool[ID]{cfg: cfg, full: s.Err(), cells: make([]cell[ID], cellsFor(cfg.Slots)), accounts: map[ID]*account[ID]{}}
+	p := &Pool[ID]{cfg: cfg, full: s.Err(), cells: make([]cell[ID], cellsFor(cfg.Slots)), accounts: map[ID]*account[ID]{}}
+	p.slots.Store(int64(cfg.Slots))
+	return p
+}
+
+// Resize changes how many calls may be under way at a time, from one bound to another. Where there are fewer slots than are held, those
+// who hold them keep them, and nobody is given one until enough have been given back.
+func (p *Pool[ID]) Resize(slots int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if slots < 1 || p.slots.Load() == 0 {
+		return
+	}
+	p.advance()
+	p.slots.Store(int64(slots))
+	p.serve()
 }
 
 // Acquire takes a slot for a call of an account, whose request has so many bytes. If none is free it waits its turn, or
@@ -103,7 +119,7 @@ func New[ID comparable](cfg Config) *Pool[ID] {
 //
 // An account has the weight of its latest call; less than 1 counts as 1.
 func (p *Pool[ID]) Acquire(ctx context.Context, who ID, weight, bytes int) (Slot[ID], error) {
-	if p.cfg.Slots == 0 {
+	if p.slots.Load() == 0 {
 		return Slot[ID]{}, nil
 	}
 	weight = max(weight, 1)
@@ -130,7 +146,8 @@ func (p *Pool[ID]) Acquire(ctx context.Context, who ID, weight, bytes int) (Slot
 
 // IsFull tells whether a call that comes now has to wait.
 func (p *Pool[ID]) IsFull() bool {
-	return p.cfg.Slots > 0 && (p.crowded.Load() || p.inUse.Load() >= int64(p.cfg.Slots))
+	slots := p.slots.Load()
+	return slots > 0 && (p.crowded.Load() || p.inUse.Load() >= slots)
 }
 
 // Stats returns the counters.
@@ -140,7 +157,7 @@ func (p *Pool[ID]) Stats() Stats {
 	p.advance()
 	p.countHeld() // to know of how many accounts they are
 	s := p.stats
-	s.Slots, s.InUse, s.Accounts = p.cfg.Slots, int(p.inUse.Load()), len(p.accounts)
+	s.Slots, s.InUse, s.Accounts = int(p.slots.Load()), int(p.inUse.Load()), len(p.accounts)
 	for i := range p.cells {
 		s.Granted += p.cells[i].taken.Load()
 	}
@@ -287,7 +304,7 @@ func (p *Pool[ID]) next() *account[ID] {
 			p.waiting.fix(a)
 			continue
 		}
-		if a.below(p.cfg.Slots, p.weights) {
+		if a.below(int(p.slots.Load()), p.weights) {
 			found = a
 			break
 		}
@@ -324,7 +341,7 @@ func (p *Pool[ID]) forgetIdle(a *account[ID]) {
 	}
 	p.weights -= a.weight
 	delete(p.accounts, a.who)
-	if len(p.spare) < p.cfg.Slots {
+	if len(p.spare) < int(p.slots.Load()) {
 		*a = account[ID]{}
 		p.spare = append(p.spare, a)
 	}

@@ -94,7 +94,7 @@ func (p *Pool[ID]) claim() *cell[ID] {
 
 // reserve makes one more slot one that is held, if one is free.
 func (p *Pool[ID]) reserve() bool {
-	for n := p.inUse.Load(); n < int64(p.cfg.Slots); n = p.inUse.Load() {
+	for n := p.inUse.Load(); n < p.slots.Load(); n = p.inUse.Load() {
 		if p.inUse.CompareAndSwap(n, n+1) {
 			return true
 		}

@@ -43,6 +43,8 @@ type Keeper struct {
 	stats   stats
 	away    atomic.Bool // upstream could not be asked when that was last needed
 
+	staleness atomic.Int64 // a time.Duration, see SetMaxStaleness
+
 	limit int          // bytes for all hot ranges
 	held  atomic.Int64 // bytes that they take; of those that have ended none, though readers may still be with them
 
@@ -85,6 +87,9 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// SetMaxStaleness replaces Config.MaxStaleness. It may be called concurrently.
+func (k *Keeper) SetMaxStaleness(d time.Duration) { k.staleness.Store(int64(d)) }
+
 // New starts to keep what is fixed, and what turns out to be worth it.
 func New(cfg Config) (*Keeper, error) {
 	switch {
@@ -102,6 +107,7 @@ func New(cfg Config) (*Keeper, error) {
 		cfg: cfg, up: cfg.Upstream, log: cfg.Logger, results: results, limit: cfg.Bytes - forResults,
 		heat: newHeat(), poke: make(chan struct{}, 1), hots: map[*hot]struct{}{},
 	}
+	k.SetMaxStaleness(cfg.MaxStaleness)
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	prefixes := slices.Sorted(slices.Values(cfg.Fixed))
 	for i, p := range prefixes {

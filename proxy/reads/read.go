@@ -69,7 +69,7 @@ func (a *read) settle(ctx context.Context, hots ...*hot) (int64, error) {
 		}
 	}
 	at := lowest(hots)
-	if age, known := a.age(at, hots); known && a.standing.Confirmed && age <= a.k.cfg.MaxStaleness {
+	if age, known := a.age(at, hots); known && a.standing.Confirmed && age <= time.Duration(a.k.staleness.Load()) {
 		return at, nil
 	}
 	rev, err := a.check(ctx)
