@@ -11,5 +11,5 @@
 // of it, bench looks deeper at one thing, scale plans for more machines, and the others test them: e2e and foreign with clients of
 // etcd's and of others; differential, linearizable, crash, cluster and snapshots what is promised of data; coalesce, reads and leases
 // what many clients share; identities, tenants, namespaces, certificates and fairness what keeps them apart; discovery how they are
-// found. The module is its own, so that etcd's server, a tool dependency here, never is a dependency of the product.
+// found, and drain how they are stopped. The module is its own, so that etcd's server, a tool dependency here, never is a dependency of the product.
 package main
