@@ -92,7 +92,7 @@ type Config struct {
 	// WarnApply is how long an entry may take to be applied before that is logged; default 100 ms.
 	WarnApply time.Duration
 
-	HistoryBytes int // of recent events kept in memory for watchers; default 64 MiB
+	HistoryBytes int // of recent events kept in memory for watchers; default 32 MiB
 
 	// Auth is how users log in while authentication is on. Its Clock and Logger are the node's.
 	Auth auth.Config
@@ -119,8 +119,9 @@ type InitialMember struct {
 const DefaultQuotaBytes = 2 << 30
 
 // cutBytes of log entries trigger a cut before SnapshotCount is reached: raft's storage holds in memory what has not
-// been cut.
-const cutBytes = 32 << 20
+// been cut, and the garbage collector lets half as much garbage stand beside it. A cut commits the store, which it does ten times a
+// second anyway under such a load.
+const cutBytes = 8 << 20
 
 // minElectionTicks is how many heartbeats an election timeout has at least, as at etcd.
 const minElectionTicks = 5
@@ -134,7 +135,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.SnapshotCatchUpEntries, 5_000)
 	setDefault(&c.HeartbeatInterval, 100*time.Millisecond)
 	setDefault(&c.ElectionTimeout, time.Second)
-	setDefault(&c.HistoryBytes, 64<<20)
+	setDefault(&c.HistoryBytes, 32<<20)
 	setDefault(&c.MaxLearners, 1)
 	setDefault(&c.stableAfter, stableAfter)
 	setDefault(&c.level, newestLevel)

@@ -125,7 +125,7 @@ func (n *Node) cutLog() error {
 	if index < first {
 		return nil
 	}
-	n.logger.Info("cut the log", "index", index, "applied-index", applied.Index)
+	n.logger.Debug("cut the log", "index", index, "applied-index", applied.Index)
 	if err := storage.Compact(index); err != nil && !errors.Is(err, raft.ErrCompacted) {
 		return err
 	}

@@ -112,7 +112,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	var tuner sync.WaitGroup
 	defer tuner.Wait()
 	defer cancelSparing()
-	tuner.Go(func() { process.SpareStore(sparing) })
+	tuner.Go(func() { process.SpareMemory(sparing) })
 	node, err := core.Open(o.core)
 	if err != nil {
 		return err

@@ -107,7 +107,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	var tuner sync.WaitGroup
 	defer tuner.Wait()
 	defer cancelSparing()
-	tuner.Go(func() { process.SpareCache(sparing, func() int { return p.Status().Reads.Bytes }) })
+	tuner.Go(func() { process.SpareMemory(sparing) })
 
 	logger.Info("weir proxy", "version", process.Version, "endpoints", o.endpoints, "embedded", o.embedded,
 		"feeds", o.feeds, "watch-history-bytes", o.watchHistoryBytes, "cache-prefixes", o.cachePrefixes, "cache-bytes", o.cacheBytes,

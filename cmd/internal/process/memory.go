@@ -10,9 +10,21 @@ import (
 	"time"
 )
 
-// gcPercent is how much garbage may stand beside what lives, in percent. A server of short requests has little
-// that lives and much garbage, and a quarter of its CPU time goes into collecting at Go's default of 100.
-const gcPercent = 400
+// How much garbage may stand beside what lives, in percent. A server of short requests has little that lives and much garbage: at Go's
+// default of 100 it collects for a sixth to a fifth of its processor time; docs/measurements.md has the figures.
+//
+// But that is so only of what lives for the sake of requests. What lives for long (an index, a cache, history, the log) makes little
+// garbage, and several times as much memory beside it is spent for nothing. How much of either lives nobody counts; requests that are
+// under way seldom have more than workingBytes, so the rest is taken for the other. Rejected: to ask the caches how large they are,
+// which left out the history of watches, and let a proxy grow by four times what that takes.
+const (
+	gcPercent    = 400
+	workingBytes = 16 << 20
+	keptPercent  = 50 // beside what lives beyond workingBytes
+	// leastGarbage is how many bytes of garbage may stand beside however little lives: a server of which hardly anything
+	// lives would collect fifty times a second.
+	leastGarbage = 32 << 20
+)
 
 // TuneMemory sets the garbage collector for a server: gcPercent, and a limit of three quarters of the memory that
 // this process may use, near which the collector works harder instead of letting the kernel end the process. What
@@ -28,32 +40,9 @@ func TuneMemory() {
 	}
 }
 
-const (
-	// cachedPercent is how much garbage may stand beside what lives in a cache: it makes none.
-	cachedPercent = 50
-	// leastGarbage is how many bytes of garbage may stand beside however little lives: a server of which hardly anything
-	// lives would collect fifty times a second.
-	leastGarbage = 32 << 20
-)
-
-// SpareCache keeps the garbage that may stand in proportion to what makes garbage: cached tells how many bytes live
-// only in a cache, of which gcPercent would be several times as much memory for nothing. It returns when ctx ends, or at
-// once if the operator has set GOGC.
-func SpareCache(ctx context.Context, cached func() int) {
-	spare(ctx, func(int) int { return cached() })
-}
-
-// SpareStore is SpareCache for a process that holds a store. What lives there for long (the index of all keys, what is kept of
-// the log and of the history) makes as little garbage as a cache, and is all but workingBytes.
-func SpareStore(ctx context.Context) {
-	spare(ctx, func(live int) int { return live - workingBytes })
-}
-
-// workingBytes is about what lives in a store for the sake of the requests that are under way, when they are many.
-const workingBytes = 16 << 20
-
-// spare is SpareCache, where cached is also told how many bytes live in all.
-func spare(ctx context.Context, cached func(live int) int) {
+// SpareMemory keeps the garbage that may stand as it should be for what lives. It returns when ctx ends, or at once if the operator has
+// set GOGC.
+func SpareMemory(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
@@ -68,8 +57,7 @@ func spare(ctx context.Context, cached func(live int) int) {
 			return
 		}
 		metrics.Read(sample)
-		live := int(sample[0].Value.Uint64())
-		percent := garbagePercent(live, cached(live))
+		percent := garbagePercent(int(sample[0].Value.Uint64()))
 		if percent < set*9/10 || percent > set*11/10 { // each change stops the world for a moment
 			set = percent
 			debug.SetGCPercent(set)
@@ -77,13 +65,13 @@ func spare(ctx context.Context, cached func(live int) int) {
 	}
 }
 
-// garbagePercent is how much garbage may stand beside live bytes, of which some are cached.
-func garbagePercent(live, cached int) int {
+// garbagePercent is how much garbage may stand beside live bytes.
+func garbagePercent(live int) int {
 	if live == 0 {
 		return gcPercent
 	}
-	cached = max(0, min(cached, live))
-	return max(gcPercent*(live-cached)+cachedPercent*cached, 100*leastGarbage) / live
+	working := min(live, workingBytes)
+	return max(gcPercent*working+keptPercent*(live-working), 100*leastGarbage) / live
 }
 
 // AvailableMemory is the limit of the control group, else the machine's memory, in bytes; 0 when neither can be

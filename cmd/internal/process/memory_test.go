@@ -2,19 +2,18 @@ package process
 
 import "testing"
 
-func TestWhatIsCachedCountsForLittleGarbage(t *testing.T) {
+func TestWhatLivesForLongCountsForLittleGarbage(t *testing.T) {
 	const mb = 1 << 20
-	for _, c := range []struct{ live, cached, want int }{
-		{0, 0, gcPercent},
-		{4 * mb, 0, 800},
-		{10 * mb, 0, gcPercent},
-		{10 * mb, -6 * mb, gcPercent}, // less lives than a store's requests may need
-		{100 * mb, 100 * mb, cachedPercent},
-		{100 * mb, 200 * mb, cachedPercent}, // more has been cached since the last collection
-		{200 * mb, 100 * mb, (gcPercent + cachedPercent) / 2},
+	for _, c := range []struct{ live, want int }{
+		{0, gcPercent},
+		{4 * mb, 800},
+		{10 * mb, gcPercent},
+		{16 * mb, gcPercent},
+		{32 * mb, (gcPercent + keptPercent) / 2},
+		{1600 * mb, (gcPercent + 99*keptPercent) / 100},
 	} {
-		if got := garbagePercent(c.live, c.cached); got != c.want {
-			t.Errorf("%d bytes live, %d cached: %d %%, want %d", c.live, c.cached, got, c.want)
+		if got := garbagePercent(c.live); got != c.want {
+			t.Errorf("%d bytes live: %d %%, want %d", c.live, got, c.want)
 		}
 	}
 }
