@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -129,6 +130,36 @@ func FuzzConfigFile(f *testing.F) {
 		}
 		if err == nil && !o.embedded && o.endpoints == nil && o.discovery.srv == "" || err != nil && (o.flags != nil || o.listenAddr != "" || o.dataDir != "") {
 			t.Errorf("%q: %v, %+v", text, err, o)
+		}
+	})
+}
+
+func TestExampleFileIsRight(t *testing.T) {
+	if got, err := checked(t, "", []string{"--config-file=../../deploy/config/proxy.yaml"}, nil); err != nil || !slices.Equal(got, []string{"ok"}) {
+		t.Errorf("%v\n%s", err, strings.Join(got, "\n"))
+	}
+}
+
+func TestEveryFlagIsInTheDocuments(t *testing.T) {
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var docs strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs.Write(text)
+	}
+	o, err := parseOptions([]string{"--endpoints=a:1"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.flags.VisitAll(func(fl *flag.Flag) {
+		if !strings.Contains(docs.String(), "`--"+fl.Name) {
+			t.Errorf("docs/ does not say what --%s is", fl.Name)
 		}
 	})
 }

@@ -3,7 +3,9 @@
 //
 // The nouns:
 //
-//   - Flags: a flag set whose flags may also be given as environment variables, and of which some have no effect.
+//   - Flags: a flag set whose flags may also be given as environment variables and in a file, and of which some have no effect. FileForm is
+//     how the file of a program differs from plain YAML, Group what the help has together.
+//   - Mistakes, Findings: what is wrong with how a program is started, all of it, and what is probably not meant.
 //   - LogConfig, Rotation: where log lines go. The lines have etcd's keys, in etcd's order.
 //   - registry: the metrics of one process, which are never those of another in the same binary.
 //   - the service manager, which is told that this process is ready, and journald, which takes log lines.
