@@ -149,12 +149,16 @@ func Bytes[N int | int64 | uint64](n N) string {
 // Rate is how often something happens in a second.
 func Rate(f float64) string { return short(f) + " /s" }
 
-// Share is a part of a whole in percent; a dash if there is no whole.
+// Share is a part of a whole in percent, of which nothing but all is 100; a dash if there is no whole.
 func Share(part, whole float64) string {
 	if whole <= 0 {
 		return "–"
 	}
-	return short(100*part/whole) + " %"
+	percent := 100 * part / whole
+	if part < whole {
+		percent = min(percent, 99.9)
+	}
+	return short(percent) + " %"
 }
 
 // Took is how long something took, or is ago.

@@ -28,7 +28,7 @@ func TestKeysAreEscapedAndCut(t *testing.T) {
 func TestNumbersAreShort(t *testing.T) {
 	for got, want := range map[string]string{
 		Count(1234567): "1\u202f234\u202f567", Count(-1000): "-1\u202f000", Count(uint64(7)): "7", Bytes(0): "0 B", Bytes(1536): "1.5 KiB",
-		Bytes(int64(3) << 30): "3 GiB", Rate(12.345): "12.3 /s", Rate(10): "10 /s", Share(1, 3): "33.3 %", Share(0, 0): "–",
+		Bytes(int64(3) << 30): "3 GiB", Rate(12.345): "12.3 /s", Rate(10): "10 /s", Share(1, 3): "33.3 %", Share(0, 0): "–", Share(99999, 100000): "99.9 %", Share(5, 5): "100 %",
 		Took(1500 * time.Nanosecond): "1.5 µs", Took(20 * time.Millisecond): "20 ms", Took(90 * time.Second): "1m30s",
 	} {
 		if got != want {
