@@ -66,7 +66,7 @@ cross:
 # and weir. It needs Debian's python3-etcd3, patroni, postgresql and curl, and npm.
 foreign:
 	cd docs/examples/node && npm ci --ignore-scripts
-	cd loadtest && go test -count=1 -tags foreign -run 'Libraries|Examples|Patroni' ./foreign
+	cd loadtest && go test -count=1 -timeout 14m -tags foreign -run 'Libraries|Examples|Patroni' ./foreign
 
 # Checks all that is in deploy/: see deploy/check. It needs systemd-analyze, of Debian's package systemd.
 deploy:

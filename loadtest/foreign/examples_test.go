@@ -64,7 +64,7 @@ func TestExamples(t *testing.T) {
 }
 
 // mirrorTimeout is for one example that watches: it waits for its library to connect again, some seconds each time.
-const mirrorTimeout = 2 * time.Minute
+const mirrorTimeout = 5 * time.Minute
 
 // The examples that watch miss nothing when their server goes away, nor when the store is compacted meanwhile.
 func TestExamplesMirror(t *testing.T) {

@@ -36,8 +36,8 @@ var stores = map[string]func(*testing.T) (*database, []disturbance){
 	"TLS-and-user-over-a-core": secured,
 }
 
-// A PostgreSQL under Patroni, with weir in etcd's place: it forms, keeps its leader through what happens to the store, changes it
-// when asked to, and when the leader is gone. Nothing that was written is lost.
+// A PostgreSQL under Patroni, with weir in etcd's place: it forms, keeps its leader through what happens to the store, changes
+// it when asked to, and when the leader is gone. Nothing is lost that both nodes had.
 func TestPatroni(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex // guards failovers

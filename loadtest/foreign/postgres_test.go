@@ -25,7 +25,8 @@ import (
 	"weir/loadtest/proc"
 )
 
-// database is a PostgreSQL of two nodes under Patroni, as docs/examples/patroni has it, with a store of the test's. It ends with the test.
+// database is a PostgreSQL of two nodes under Patroni, as docs/examples/patroni has it, with a store of the test's. It ends
+// with the test.
 type database struct {
 	*testing.T
 	ctx   context.Context
@@ -41,8 +42,9 @@ type node struct {
 	data, log            string // a directory and a file
 }
 
-// databaseTimeout is for a whole test, which takes a minute and a half, half of it in waiting for a lease to end.
-const databaseTimeout = 4 * time.Minute
+// databaseTimeout is for a whole test, which takes a minute and a half, a third of it in waiting for a lease to end, and more
+// where others are busy.
+const databaseTimeout = 10 * time.Minute
 
 // newDatabase prepares the nodes, and runs none.
 func newDatabase(t *testing.T, store []string) *database {
@@ -143,7 +145,8 @@ func (db *database) kill(n *node) {
 	}
 }
 
-// signal sends a signal to the node's PostgreSQL, if it runs, and waits for its end. It is nobody's child that could be waited for.
+// signal sends a signal to the node's PostgreSQL, if it runs, and waits for its end. It is nobody's child that could be waited
+// for.
 func (n *node) signal(ctx context.Context, s unix.Signal) error {
 	file, err := os.ReadFile(filepath.Join(n.data, "postmaster.pid"))
 	if errors.Is(err, os.ErrNotExist) {

@@ -79,7 +79,7 @@ def exclude(client):
 
 
 def try_lock(client, key):
-    # Lock.acquire() would wait, which fails with Debian's version of tenacity: "'function' object has no attribute 'sleep'" or alike.
+    # Lock.acquire() would wait, which it cannot with Debian's version of tenacity: it raises a TypeError.
     taken, _ = client.transaction(
         compare=[client.transactions.create(key) == 0],
         success=[client.transactions.put(key, "second", lease=client.lease(10))],
