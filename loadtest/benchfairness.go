@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -64,10 +65,7 @@ func runBenchFairness(ctx context.Context, args []string) error {
 		return err
 	}
 	results, err := bench.RunFairness(ctx, bin, o, func(s string) { fmt.Fprintln(os.Stderr, s) })
-	if err != nil {
-		return d.end(err)
-	}
-	return d.end(reportFairness(d, results))
+	return d.end(errors.Join(err, reportFairness(d, results)))
 }
 
 // reportFairness adds results as a table.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -46,13 +47,10 @@ func runBenchWatch(ctx context.Context, args []string) error {
 		return err
 	}
 	results, err := bench.RunWatches(ctx, bin, o, func(s string) { fmt.Fprintln(os.Stderr, s) })
-	if err != nil {
-		return d.end(err)
-	}
 	for _, r := range results {
 		d.failed(r.Scenario.Name, string(r.Target), r.Failed)
 	}
-	return d.end(reportWatches(d, results))
+	return d.end(errors.Join(err, reportWatches(d, results)))
 }
 
 const watchText = "Each turn starts the servers anew, connects the clients, writes for a while with nobody watching, creates the watchers, and writes at a fixed " +

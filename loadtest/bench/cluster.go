@@ -107,8 +107,8 @@ func (r *ClusterResult) Ratio(other *ClusterResult) (throughput, perCPU Spread, 
 }
 
 // RunCluster measures requests to clusters, and returns results in the order of Scenarios, and of Targets for each of them.
-// All targets run all the time, and are loaded in turns. A turn that fails is in Failed, and the others go on. progress is told
-// what is going on. The data is below a temporary directory, which is removed.
+// All targets run all the time, and are loaded in turns. A turn that fails is in Failed, and the others go on. If ctx ends
+// what there is is returned with the error. progress is told what is going on. The data is below a temporary directory, which is removed.
 func RunCluster(ctx context.Context, bin *proc.Bin, o ClusterOptions, progress func(string)) (results []*ClusterResult, err error) {
 	var targets []*target.Target
 	clean, err := startClusters(ctx, bin, o.Targets, o.Dir, nil, func(tg *target.Target) error {
@@ -130,7 +130,7 @@ func RunCluster(ctx context.Context, bin *proc.Bin, o ClusterOptions, progress f
 				progress(fmt.Sprintf("%v, round %d of %d: %s", s, round+1, o.Rounds, tg.Kind))
 				t, err := loadCluster(ctx, tg, s, o)
 				if ctx.Err() != nil {
-					return nil, context.Cause(ctx)
+					return append(results, ofScenario...), context.Cause(ctx)
 				}
 				if err != nil {
 					ofScenario[i].Failed = append(ofScenario[i].Failed, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -117,7 +118,7 @@ func (r *FairnessResult) FloodThroughput() (answered, refused Spread) {
 // RunFairness measures what the clients of a crowd feel when one more client asks for many times its share, and returns
 // results in the order of Targets, of Bounds for each of them, and so on with Crowds, if the bounds are for them, and Floods.
 // It ends by itself: it takes about Targets x Bounds x Crowds x Rounds x (1 + Floods) x (WarmUp + Turn). progress is told what
-// is going on. The targets' data is below a temporary directory, which is removed.
+// is going on. An error comes with what was measured before it. The targets' data is below a temporary directory, which is removed.
 func RunFairness(ctx context.Context, bin *proc.Bin, o FairnessOptions, progress func(string)) (results []*FairnessResult, err error) {
 	dir, err := os.MkdirTemp("", "weir-bench-")
 	if err != nil {
@@ -128,10 +129,10 @@ func RunFairness(ctx context.Context, bin *proc.Bin, o FairnessOptions, progress
 		for i, b := range o.Bounds {
 			say := func(s string) { progress(fmt.Sprintf("%s, bounds: %s: %s", kind, b.Name, s)) }
 			some, err := floodTarget(ctx, bin, kind, b, filepath.Join(dir, fmt.Sprint(kind, i)), o, say)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", kind, err)
-			}
 			results = append(results, some...)
+			if err != nil {
+				return results, fmt.Errorf("%s: %w", kind, err)
+			}
 		}
 	}
 	return results, nil
@@ -166,13 +167,13 @@ func floodTarget(
 			say(fmt.Sprintf("%s crowd alone, round %d of %d", crowd.Name, round+1, o.Rounds))
 			alone, err := crowdTurn(ctx, tg, crowd, nil, &o)
 			if err != nil {
-				return nil, err
+				return append(results, measured(ofCrowd)...), err
 			}
 			for _, r := range ofCrowd {
 				say(fmt.Sprintf("%s crowd and a flood of %s, round %d of %d", crowd.Name, r.Flood.Name, round+1, o.Rounds))
 				t, err := crowdTurn(ctx, tg, crowd, &r.Flood, &o)
 				if err != nil {
-					return nil, err
+					return append(results, measured(ofCrowd)...), err
 				}
 				t.alone = alone.flooded
 				r.turns = append(r.turns, t)
@@ -181,4 +182,9 @@ func floodTarget(
 		results = append(results, ofCrowd...)
 	}
 	return results, nil
+}
+
+// measured are the results that have a turn.
+func measured(all []*FairnessResult) []*FairnessResult {
+	return slices.DeleteFunc(all, func(r *FairnessResult) bool { return len(r.turns) == 0 })
 }

@@ -88,8 +88,8 @@ func (r *WatchResult) UpstreamWatchers() (Spread, bool) {
 // RunWatches measures the delivery of events, and returns results in the order of Scenarios, and of Targets for each of
 // them; a target that does not serve what a scenario is about is left out. Every turn has processes of its own, so
 // that memory is measured from the start, and the turns of the targets follow each other: A B C A B C. A turn that fails is
-// in Failed, and the others go on. It ends by itself. progress is told what is going on. The targets' data is below a
-// temporary directory, which is removed.
+// in Failed, and the others go on. It ends by itself, or with ctx, and then returns what it has with the error. progress is told what is
+// going on. The targets' data is below a temporary directory, which is removed.
 func RunWatches(ctx context.Context, bin *proc.Bin, o WatchOptions, progress func(string)) (results []*WatchResult, err error) {
 	dir, err := os.MkdirTemp("", "weir-bench-")
 	if err != nil {
@@ -122,7 +122,7 @@ func RunWatches(ctx context.Context, bin *proc.Bin, o WatchOptions, progress fun
 				}
 				r.measure(ctx, w, o.Turn, round == 0)
 				if ctx.Err() != nil {
-					return nil, context.Cause(ctx)
+					return append(results, ofScenario...), context.Cause(ctx)
 				}
 			}
 		}
@@ -135,13 +135,15 @@ func RunWatches(ctx context.Context, bin *proc.Bin, o WatchOptions, progress fun
 func (r *WatchResult) measure(ctx context.Context, w *watchRun, length time.Duration, heap bool) {
 	if heap && hasHeap(r.Target) {
 		perWatcher, err := w.heap(ctx)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			r.Failed = append(r.Failed, fmt.Errorf("measure live memory: %w", err))
 		} else {
 			r.heap = perWatcher
 		}
 	}
-	if t, err := w.turn(ctx, length); err != nil {
+	if t, err := w.turn(ctx, length); ctx.Err() != nil {
+		return // cut off, which is no failure
+	} else if err != nil {
 		r.Failed = append(r.Failed, err)
 	} else {
 		r.turns = append(r.turns, t)
