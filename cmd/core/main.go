@@ -15,7 +15,6 @@ import (
 	"syscall"
 
 	"weir/cmd/internal/process"
-	"weir/cmd/internal/tlsfiles"
 	"weir/cmd/internal/tracing"
 	"weir/core"
 )
@@ -66,12 +65,13 @@ func run(args, environ []string) (err error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	return serve(ctx, o, logger)
+	return serve(ctx, o, newReload(o, args, environ, log))
 }
 
 // serve runs the member until ctx ends or the member fails. That it has been removed from its cluster is no failure, as at etcd: to
 // start it again would not help.
-func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
+func serve(ctx context.Context, o options, r *reload) (err error) {
+	logger := r.log.Logger
 	defer func() {
 		if errors.Is(err, core.ErrRemoved) {
 			logger.Warn("stopping", "reason", err)
@@ -83,8 +83,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 		return err
 	}
 	defer l.close() // a second close of what a server closed does nothing
-	files := tlsfiles.NewSet(logger, nil)
-	certificates, err := loadCertificates(o, files, logger)
+	certificates, err := loadCertificates(o, r.files, logger)
 	if err != nil {
 		return err
 	}
@@ -98,7 +97,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	}
 
 	o.core.Logger, o.api.Logger = logger, logger
-	if o.core.PeerTLS, err = o.peerTLS.Dial(files); err != nil {
+	if o.core.PeerTLS, err = o.peerTLS.Dial(r.files); err != nil {
 		return err
 	}
 	if o.discovery != nil {
@@ -108,6 +107,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 			o.core.PeerTLS = named(o.core.PeerTLS, o.discovery.domain) // as at etcd: who can forge DNS has no certificate for it
 		}
 	}
+	defer r.start()() // before the member is ready, which may take long
 	sparing, cancelSparing := context.WithCancel(ctx)
 	var tuner sync.WaitGroup
 	defer tuner.Wait()
@@ -124,7 +124,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	}()
 	logger.Info("weir core", "version", process.Version, "name", o.core.Name, "data-dir", o.core.DataDir,
 		"advertise-client-urls", o.core.ClientURLs, "quota", o.core.QuotaBytes, "max-request-bytes", o.api.MaxRequestBytes)
-	s, err := newServers(o, node, certificates)
+	s, err := newServers(o, node, certificates, r)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func startPeerPort(t *testing.T, args ...string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { node.Close() })
-	s, err := newServers(o, node, certificates)
+	s, err := newServers(o, node, certificates, newReload(o, nil, nil, quietLog(t)))
 	if err != nil {
 		t.Fatal(err)
 	}

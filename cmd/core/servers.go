@@ -58,12 +58,12 @@ const (
 	stopTimeout = 3 * time.Second
 )
 
-func newServers(o options, node *core.Node, c certificates) (*servers, error) {
+func newServers(o options, node *core.Node, c certificates, r *reload) (*servers, error) {
 	o.api.Metrics = grpcapi.NewMetrics()
 	if o.extensiveMetrics {
 		o.api.Metrics = grpcapi.NewExtensiveMetrics()
 	}
-	registry, err := process.NewRegistry(node, o.api.Metrics, featureMetric(o.features))
+	registry, err := process.NewRegistry(node, r, o.api.Metrics, featureMetric(o.features))
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func newServers(o options, node *core.Node, c certificates) (*servers, error) {
 		failed:       make(chan error, 1),
 	}
 	if o.statusPage {
-		s.page = newPage(node, func() *grpcapi.Server { return s.api }, o.api.Logger)
+		s.page = newPage(node, func() *grpcapi.Server { return s.api }, r)
 		o.api.Status, o.api.Counts = s.page, s.page.Counts()
 	}
 	s.api = grpcapi.NewBackendServer(o.api, node)

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"log/slog"
 
+	"weir/cmd/internal/process"
 	"weir/core"
 	"weir/grpcapi"
 	"weir/grpcapi/statuspage"
@@ -13,7 +13,7 @@ import (
 const slowest = 10
 
 // newPage makes the status page of a member. server tells of its watches, and must be there before the page is asked for.
-func newPage(node *core.Node, server func() *grpcapi.Server, logger *slog.Logger) *statuspage.Page {
+func newPage(node *core.Node, server func() *grpcapi.Server, r *reload) *statuspage.Page {
 	return statuspage.New(statuspage.Config{
 		View: func(context.Context) statuspage.View {
 			d := node.Detail()
@@ -25,7 +25,8 @@ func newPage(node *core.Node, server func() *grpcapi.Server, logger *slog.Logger
 				Draining    bool                  `json:"draining"`
 				Connections int                   `json:"connections"`
 				Slowest     []grpcapi.ListedWatch `json:"slowest_watches"`
-			}{node.Detail(), !server().Ready(), server().Connections(), server().SlowestWatches(slowest, node.Who)}
+				process.Reloads
+			}{node.Detail(), !server().Ready(), server().Connections(), server().SlowestWatches(slowest, node.Who), r.Reloads()}
 		},
 		Counts:  func(context.Context) any { return node.Detail() },
 		Watches: func(q statuspage.Query) (any, error) { return server().Watches(q, node.Who) },
@@ -33,6 +34,6 @@ func newPage(node *core.Node, server func() *grpcapi.Server, logger *slog.Logger
 		Sample:  node.Sampler(),
 		Permit:  node.PermitStatus,
 		Login:   node.Login,
-		Logger:  logger,
+		Logger:  r.log.Logger,
 	})
 }

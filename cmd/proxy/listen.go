@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"time"
 
@@ -56,9 +55,9 @@ func (l listeners) close() {
 }
 
 // newServer makes the server of all ports. page is nil if there is to be none.
-func newServer(o options, p *proxy.Proxy, page *statuspage.Page, logger *slog.Logger) (*grpcapi.Server, error) {
+func newServer(o options, p *proxy.Proxy, page *statuspage.Page, r *reload) (*grpcapi.Server, error) {
 	metrics := grpcapi.NewMetrics()
-	registry, err := process.NewRegistry(metrics, p)
+	registry, err := process.NewRegistry(metrics, p, r)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +76,7 @@ func newServer(o options, p *proxy.Proxy, page *statuspage.Page, logger *slog.Lo
 		Metrics:               metrics,
 		Gatherer:              registry,
 		Pprof:                 o.enablePprof,
-		Logger:                logger,
+		Logger:                r.log.Logger,
 	}
 	if page != nil { // else the handlers would be interfaces that are not nil
 		cfg.Status, cfg.Counts = page, page.Counts()

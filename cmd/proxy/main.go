@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"weir/cmd/internal/process"
-	"weir/cmd/internal/tlsfiles"
 	"weir/grpcapi"
 	"weir/grpcapi/statuspage"
 	"weir/proxy"
@@ -64,12 +62,13 @@ func run(args, environ []string, stdout io.Writer) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	return serve(ctx, o, logger, stdout)
+	return serve(ctx, o, newReload(o, args, environ, log), stdout)
 }
 
 // serve runs the proxy until ctx ends or something that it needs fails.
-func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer) (err error) {
-	certs, err := o.loadCertificates(tlsfiles.NewSet(logger, nil), logger)
+func serve(ctx context.Context, o options, r *reload, stdout io.Writer) (err error) {
+	logger := r.log.Logger
+	certs, err := o.loadCertificates(r.files, logger)
 	if err != nil {
 		return err
 	}
@@ -103,6 +102,7 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	defer r.start(p)()
 	sparing, cancelSparing := context.WithCancel(ctx)
 	var tuner sync.WaitGroup
 	defer tuner.Wait()
@@ -117,11 +117,11 @@ func serve(ctx context.Context, o options, logger *slog.Logger, stdout io.Writer
 	var page *statuspage.Page
 	stopPage := func() {}
 	if o.statusPage {
-		page = newPage(p, func() *grpcapi.Server { return server }, l.clients.Addr().String(), logger)
+		page = newPage(p, func() *grpcapi.Server { return server }, l.clients.Addr().String(), r)
 		defer page.Close()
 		stopPage = page.Close
 	}
-	if server, err = newServer(o, p, page, logger); err != nil {
+	if server, err = newServer(o, p, page, r); err != nil {
 		return err
 	}
 	ended := l.start(o, certs, server)

@@ -91,7 +91,7 @@ func start(t *testing.T, args ...string) (stdout *bufio.Reader, stop func() erro
 	ended := make(chan error, 1)
 	r, w := io.Pipe()
 	go func() {
-		err := serve(ctx, o, quiet(), w)
+		err := serve(ctx, o, newReload(o, nil, nil, quietLog(t)), w)
 		w.CloseWithError(errors.Join(io.EOF, err))
 		ended <- err
 	}()

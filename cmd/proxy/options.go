@@ -260,6 +260,7 @@ func (o *options) proxyConfig(certs certificates, logger *slog.Logger) proxy.Con
 		ClientCertificate:   o.upstream.CertFile != "",
 		CommonName:          certs.name,
 		Namespace:           o.clients.namespace,
+		Reloads:             o.configFile != "",
 		TenantsFile:         o.clients.tenantsFile,
 		Limits:              o.clients.limits,
 		MaxUpstreamCalls:    o.clients.upstreamCalls,

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"log/slog"
 
+	"weir/cmd/internal/process"
 	"weir/grpcapi"
 	"weir/grpcapi/statuspage"
 	"weir/proxy"
@@ -14,7 +14,7 @@ const slowest = 10
 
 // newPage makes the status page of a proxy, which listens at an address. server tells of its watches, and must be there before
 // the page is asked for.
-func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, logger *slog.Logger) *statuspage.Page {
+func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, r *reload) *statuspage.Page {
 	return statuspage.New(statuspage.Config{
 		View: func(ctx context.Context) statuspage.View {
 			d := p.Detail(ctx, server().Clients())
@@ -25,7 +25,8 @@ func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, logg
 				proxy.Detail
 				Draining bool                  `json:"draining"`
 				Slowest  []grpcapi.ListedWatch `json:"slowest_watches"`
-			}{p.Detail(ctx, server().Clients()), !server().Ready(), server().SlowestWatches(slowest, p.Who)}
+				process.Reloads
+			}{p.Detail(ctx, server().Clients()), !server().Ready(), server().SlowestWatches(slowest, p.Who), r.Reloads()}
 		},
 		Counts: func(context.Context) any {
 			s := p.Status()
@@ -37,6 +38,6 @@ func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, logg
 		Sample:  p.Sample,
 		Permit:  p.PermitStatus,
 		Login:   p.Login,
-		Logger:  logger,
+		Logger:  r.log.Logger,
 	})
 }

@@ -48,6 +48,15 @@ type ReloadStatus struct {
 	LastRefusalAt *time.Time `json:"last_refusal_at,omitempty"`
 }
 
+// Reloads is what has become of all parts, for people.
+type Reloads struct {
+	LogLevel string         `json:"log_level"`
+	Reloads  []ReloadStatus `json:"reloads"`
+}
+
+// Reloads is as of now.
+func (r *Reloader) Reloads() Reloads { return Reloads{r.log.Level(), r.Status()} }
+
 // lookInterval is how often files are looked at. What has changed counts when it was found twice, see Steady.
 const lookInterval = 2 * time.Second
 

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"sync"
+
+	"weir/cmd/internal/process"
+	"weir/cmd/internal/tlsfiles"
+	"weir/proxy"
+)
+
+// live are the flags that count anew while the proxy runs, when the file has other values for them.
+var live = []string{
+	"debug", "limit-bytes", "limit-in-flight", "limit-requests", "limit-watches", "log-level", "max-staleness", "max-upstream-requests",
+	"memory-limit", "tenants-file",
+}
+
+// tenantsPart is what the tenants file is called in logs and metrics, and tlsPart what certificates, authorities and lists are.
+const (
+	tenantsPart = "tenants"
+	tlsPart     = "tls"
+)
+
+// reload keeps a proxy true to the files that it was started with. Its parts belong to the goroutine of its Reloader.
+type reload struct {
+	*process.Reloader
+	log           *process.Log
+	args, environ []string
+	files         *tlsfiles.Set
+
+	proxy   *proxy.Proxy
+	now     options // those that count, as far as they are live
+	tenants struct {
+		text    []byte // that counts
+		steady  process.Steady
+		refused error
+	}
+}
+
+// newReload makes one for the options that args and environ came to.
+func newReload(o options, args, environ []string, log *process.Log) *reload {
+	r := &reload{Reloader: process.NewReloader(log), log: log, args: args, environ: environ, now: o}
+	r.files = tlsfiles.NewSet(log.Logger, func(err error) { r.Note(tlsPart, err) })
+	r.Add(tlsPart, func(forced bool) error {
+		_, err := r.files.Look(forced)
+		return err
+	})
+	r.Add(tenantsPart, r.lookTenants)
+	if o.configFile != "" { // else they cannot change
+		r.AddOptions(process.Options{Live: live, Read: r.readOptions}, o.flags.Values())
+	}
+	r.tenants.text, _ = os.ReadFile(o.clients.tenantsFile) // who makes the proxy says what is wrong with it
+	r.tenants.steady.Start(string(r.tenants.text))
+	return r
+}
+
+// start looks after a proxy until the returned function is called.
+func (r *reload) start(p *proxy.Proxy) (stop func()) {
+	r.proxy = p
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// lookTenants takes the tenants file as it is now.
+func (r *reload) lookTenants(forced bool) error {
+	path, t := r.now.clients.tenantsFile, &r.tenants
+	if path == "" {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	found := string(text)
+	if err != nil {
+		found = err.Error()
+	}
+	if !t.steady.Judge(forced, found) {
+		return t.refused
+	}
+	if err == nil {
+		err = r.proxy.Reload(r.settings(r.now, text))
+	} else {
+		err = fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
+	}
+	if t.refused = err; err != nil {
+		r.Refused(tenantsPart, err)
+		return err
+	}
+	t.text = text
+	r.Applied(tenantsPart, path)
+	return nil
+}
+
+func (r *reload) settings(o options, text []byte) proxy.Settings {
+	return proxy.Settings{
+		TenantsFile: o.clients.tenantsFile, Tenants: text, Limits: o.clients.limits,
+		MaxUpstreamCalls: o.clients.upstreamCalls, MaxStaleness: o.maxStaleness,
+	}
+}
+
+// readOptions is process.Options.Read.
+func (r *reload) readOptions() (map[string]string, func([]string) error, error) {
+	o, err := parseOptions(r.args, r.environ)
+	if err != nil {
+		return nil, nil, err
+	}
+	return o.flags.Values(), func(changed []string) error { return r.apply(o, changed) }, nil
+}
+
+// apply has options count whose flags have changed, all of them or none.
+func (r *reload) apply(o options, changed []string) (err error) {
+	text, has := r.tenants.text, func(name string) bool { return slices.Contains(changed, name) }
+	switch {
+	case has("memory-limit") && o.memoryLimit == 0:
+		return fmt.Errorf("--memory-limit: to have none %w", process.ErrNeedsRestart)
+	case has("max-upstream-requests") && (o.clients.upstreamCalls == 0) != (r.now.clients.upstreamCalls == 0):
+		return fmt.Errorf("--max-upstream-requests: to have a bound, or none, %w", process.ErrNeedsRestart)
+	}
+	if err := (process.LogConfig{Level: o.logLevel}).Check(); err != nil {
+		return err
+	}
+	if has("tenants-file") {
+		text = nil
+		if path := o.clients.tenantsFile; path != "" {
+			if text, err = os.ReadFile(path); err != nil {
+				return fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
+			}
+		}
+	}
+	if err := r.proxy.Reload(r.settings(o, text)); err != nil {
+		return err
+	}
+	if has("tenants-file") {
+		r.tenants.text, r.tenants.refused = text, nil
+		r.tenants.steady.Start(string(text))
+	}
+	if has("memory-limit") {
+		debug.SetMemoryLimit(o.memoryLimit)
+	}
+	r.now = o
+	return r.log.Configure(o.logLevel)
+}
