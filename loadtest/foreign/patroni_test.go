@@ -54,9 +54,12 @@ func TestPatroni(t *testing.T) {
 			})
 		}
 	})
+	reference := failovers["etcd-3.7"]
 	for name, took := range failovers {
-		t.Logf("over %s another node led %v after the leader was killed, %.2f of what it takes over etcd", name, took.Round(100*time.Millisecond),
-			took.Seconds()/failovers["etcd-3.7"].Seconds())
+		t.Logf("over %s another node led %v after the leader was killed", name, took.Round(100*time.Millisecond))
+		if reference > 0 {
+			t.Logf("that is %.2f of what it took over etcd", took.Seconds()/reference.Seconds())
+		}
 	}
 }
 
