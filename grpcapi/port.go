@@ -65,7 +65,7 @@ func (d divided) close() {
 // divideSniffed divides by the first bytes: the preface of HTTP/2 means gRPC, as at etcd. (Deciding by content-type
 // would need the first headers, for which an idle gRPC client makes us wait.)
 func divideSniffed(l net.Listener, p Port, life lifetimes, log *slog.Logger) divided {
-	mux := cmux.New(&heldListener{l, life})
+	mux := cmux.New(&heldListener{Listener: l, life: life})
 	mux.SetReadTimeout(life.sniff) // a silent connection would hold its goroutine forever
 	var d divided
 	if p.Only.hasGRPC() {
@@ -109,6 +109,15 @@ func hold(ctx context.Context, c net.Conn) *heldConn {
 	return &heldConn{Conn: c, release: context.AfterFunc(ctx, func() { c.Close() })}
 }
 
+// until calls f once, when the connection is released or closed.
+func (c *heldConn) until(f func()) {
+	release, once := c.release, sync.OnceFunc(f)
+	c.release = func() bool {
+		defer once()
+		return release()
+	}
+}
+
 // holdBy lets another context close the connection.
 func (c *heldConn) holdBy(ctx context.Context) {
 	c.release()
@@ -120,18 +129,24 @@ func (c *heldConn) Close() error {
 	return c.Conn.Close()
 }
 
-// heldListener is what cmux accepts from.
+// heldListener is what cmux accepts from, which drops what it has accepted and not divided as soon as the listener has failed.
+// So it is told of that when nothing is left to be divided.
 type heldListener struct {
 	net.Listener
-	life lifetimes
+	life     lifetimes
+	dividing sync.WaitGroup
 }
 
 func (l *heldListener) Accept() (net.Conn, error) {
 	c, err := accept(l.life.undivided, l.Listener)
 	if err != nil {
+		l.dividing.Wait() // at most for life.sniff
 		return nil, err
 	}
-	return hold(l.life.undivided, c), nil
+	held := hold(l.life.undivided, c)
+	l.dividing.Add(1)
+	held.until(l.dividing.Done)
+	return held, nil
 }
 
 // accept is l.Accept without its passing errors (no file descriptors left, a client gone before it was accepted).

@@ -24,7 +24,10 @@ func listen(o options) (l listeners, err error) {
 			l.close()
 		}
 	}()
-	if l.clients, err = listenTCP(o.listenAddr, "listen-addr"); err != nil {
+	if l.clients, err = process.Inherit("listen-addr"); l.clients == nil && err == nil {
+		l.clients, err = listenTCP(o.listenAddr, "listen-addr")
+	}
+	if err != nil {
 		return l, err
 	}
 	for _, u := range o.metricsURLs {

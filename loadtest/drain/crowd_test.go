@@ -60,6 +60,7 @@ func newCrowd(s *targettest.Site, clients int, endpoints ...string) *crowd {
 			c.loading.Go(func() { c.use(client, i) })
 		}
 	}
+	s.Cleanup(c.leave) // before what the clients need ends
 	c.advance("the crowd has begun")
 	return c
 }
@@ -178,10 +179,18 @@ func (c *crowd) end() {
 			}
 			return nil
 		})
+	}
+	c.Logf("%d writes seen by %d watchers, %d rounds of requests", last, len(c.watchers), c.done.Load())
+}
+
+// leave ends everything.
+func (c *crowd) leave() {
+	c.stop()
+	for _, w := range c.watchers {
 		w.cancel()
 	}
+	c.loading.Wait()
 	c.watching.Wait()
-	c.Logf("%d writes seen by %d watchers, %d rounds of requests", last, len(c.watchers), c.done.Load())
 }
 
 // watcher is a watch of everything that the writer writes, from the first on.

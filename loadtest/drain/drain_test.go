@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -89,12 +90,11 @@ func TestWatchesOutliveTheirOnlyServer(t *testing.T) {
 				})
 			}
 			put(1)
-			w := newWatcher(s, "the watcher")
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				w.watch(s, newClient(s, front.Addr), int64(first))
-			}()
+			w, watching := newWatcher(s, "the watcher"), newClient(s, front.Addr)
+			var ending sync.WaitGroup
+			defer ending.Wait()
+			defer w.cancel()
+			ending.Go(func() { w.watch(s, watching, int64(first)) })
 			for n := 2; n < 2+*rounds; n++ {
 				restart(s, front, func() {})
 				put(n)
@@ -105,8 +105,6 @@ func TestWatchesOutliveTheirOnlyServer(t *testing.T) {
 					return nil
 				})
 			}
-			w.cancel()
-			<-done
 		})
 	}
 }
@@ -119,14 +117,13 @@ func TestRollingRestartOfMembers(t *testing.T) {
 	var watchers []*watcher
 	r, err := client.Put(s.Ctx, watched+"1", "value")
 	s.Must(err)
-	done := make(chan struct{}, 12)
-	for i := range cap(done) {
-		w := newWatcher(s, fmt.Sprintf("watcher %d", i))
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	for i := range 12 {
+		w, own := newWatcher(s, fmt.Sprintf("watcher %d", i)), newClient(s, s.Cluster.Endpoints()...)
+		defer w.cancel()
 		watchers = append(watchers, w)
-		go func() {
-			defer func() { done <- struct{}{} }()
-			w.watch(s, newClient(s, s.Cluster.Endpoints()...), r.Header.Revision)
-		}()
+		watching.Go(func() { w.watch(s, own, r.Header.Revision) })
 	}
 	n := 1
 	put := func() {
@@ -153,10 +150,6 @@ func TestRollingRestartOfMembers(t *testing.T) {
 			}
 			return nil
 		})
-		w.cancel()
-	}
-	for range watchers {
-		<-done
 	}
 }
 
@@ -219,11 +212,12 @@ func TestRequestsInProgressAreAnswered(t *testing.T) {
 				ops = append(ops, clientv3.OpPut(fmt.Sprint("txn/", i), strings.Repeat("v", 1000)))
 			}
 			ctx, cancel := context.WithCancel(s.Ctx)
-			ended := make(chan struct{}, 8)
-			for range cap(ended) {
+			var asking sync.WaitGroup
+			defer asking.Wait()
+			defer cancel()
+			for range 8 {
 				own := newClient(s, a.Addr, b.Addr)
-				go func() {
-					defer func() { ended <- struct{}{} }()
+				asking.Go(func() {
 					for ctx.Err() == nil {
 						if _, err := own.Get(s.Ctx, "many/", clientv3.WithPrefix()); err != nil {
 							s.Errorf("list: %v", err)
@@ -232,15 +226,11 @@ func TestRequestsInProgressAreAnswered(t *testing.T) {
 							s.Errorf("txn: %v", err)
 						}
 					}
-				}()
+				})
 			}
 			for range *rounds {
 				restart(s, a, func() {})
 				restart(s, b, func() {})
-			}
-			cancel()
-			for range cap(ended) {
-				<-ended
 			}
 		})
 	}
