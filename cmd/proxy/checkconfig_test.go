@@ -66,7 +66,7 @@ func TestCheckConfigWarnsOfWhatIsProbablyNotMeant(t *testing.T) {
 	dir := t.TempDir()
 	files := writePair(t, dir, "") // for 127.0.0.1
 	open := filepath.Join(dir, "open")
-	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o755)); err != nil { //nolint:gosec // that is what is warned of
+	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	tls := " --cert-file=" + files.cert + " --key-file=" + files.key

@@ -292,7 +292,7 @@ func TestEtcdsConfigurationFileConfiguresWeir(t *testing.T) {
 			if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			m, err := proc.Start(string(p), build(t, p), []string{"--config-file=" + path, "--name=ignored"}, []string{"ETCD_DATA_DIR=/no/such"})
+			m, err := proc.Start(string(p), build(t, p), []string{"--config-file=" + path, "--name=ignored"}, []string{"ETCD_DATA_DIR=/no/such", "ETCD_MAX_LEARNERS=many"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -302,6 +302,9 @@ func TestEtcdsConfigurationFileConfiguresWeir(t *testing.T) {
 				}
 			})
 			waitReady(t, m, "")
+			if !strings.Contains(m.Log(), "loaded server configuration, other configuration command line flags and environment variables will be ignored") {
+				t.Errorf("it does not say that flags are ignored:\n%s", m.Log())
+			}
 			if got := get(t, httpClient(t, false), "http://"+peer+"/members"); !strings.Contains(got.body, `"name":"file"`) {
 				t.Errorf("got %+v", got)
 			}
