@@ -59,7 +59,7 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	dir := n.cfg.DataDir
 	memberDir := filepath.Join(dir, "member")
 	storePath, logDir := filepath.Join(memberDir, storeName), n.cfg.WALDir
-	hasStore, hasEtcds, err := whose(dir)
+	_, hasEtcds, err := whose(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,8 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 		}
 		return nil, dirError(dir, err)
 	}
-	if hasStore, err = exists(storePath); err != nil { // again: from here on nobody else makes one
+	hasStore, err := exists(storePath) // only from here on nobody else makes one
+	if err != nil {
 		return nil, dirError(dir, err)
 	}
 	isPart, err := exists(filepath.Join(memberDir, restoringName))
