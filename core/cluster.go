@@ -53,7 +53,7 @@ func (n *Node) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.Membe
 		c.Type = raftpb.ConfChangeAddLearnerNode
 	}
 	if err := n.mayAdd(r.IsLearner); err != nil {
-		n.logger.Warn("a member must not be added now", "peer-urls", urls, "error", err)
+		n.logger.Warn("a member must not be added now, and is not waited for", "member-id", idString(c.Member.ID), "peer-urls", urls, "learner", r.IsLearner, "error", err)
 		return nil, err
 	}
 	if err := n.reconfigure(ctx, c); err != nil {

@@ -44,6 +44,17 @@ func init() { peerCalls["Reconfigure"] = (*Node).answerReconfigure }
 func (n *Node) reconfigure(ctx context.Context, c confChange) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.requestTimeout())
 	defer cancel()
+	log := n.logger.With("change", c.Type.String(), "member-id", idString(c.Member.ID), "peer-urls", c.Member.PeerURLs)
+	log.Info("waiting for a change of the membership", "at-most", n.cfg.requestTimeout())
+	err := n.reconfigureWithin(ctx, c)
+	if err != nil {
+		log.Warn("the membership has not been changed, as far as is known here", "error", err)
+	}
+	return err
+}
+
+// reconfigureWithin is reconfigure, as long as ctx lasts.
+func (n *Node) reconfigureWithin(ctx context.Context, c confChange) error {
 	r := reconfiguration{ID: rand.Uint64(), Type: c.Type, Change: c}
 	defer n.changes.forget(r.ID)
 	err := n.askLeader(ctx, func(ctx context.Context, leader uint64) error {

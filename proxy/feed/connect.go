@@ -69,12 +69,18 @@ func (s *Set) serve(m Member) error {
 // seekQuorum leaves a member that is cut off from the others. It also ends the session when what upstream shows is older
 // than before: it may have been replaced behind a proxy, whose connection stays.
 func (s *Set) seekQuorum(ctx context.Context, x *session) {
-	hangs := false
+	hangs, refuses := false, false
 	for sleep(ctx, quorumInterval) == nil {
 		seen, asked := s.identity(), time.Now()
 		h, err := s.linearizable(ctx, x.member)
 		switch {
 		case ctx.Err() != nil:
+		case isRefusal(err): // as would every member: it does not hang, and another is no better
+			if !refuses {
+				s.log.Warn("upstream wants a user: authentication is on there, so give the proxy a --user that may read all keys that its clients use",
+					"endpoint", x.member.String(), "error", err)
+			}
+			refuses = true
 		case err != nil:
 			if !hangs {
 				s.log.Warn("upstream member does not answer linearizable reads", "endpoint", x.member.String(), "error", err)
@@ -87,7 +93,7 @@ func (s *Set) seekQuorum(ctx context.Context, x *session) {
 			if hangs {
 				s.log.Info("upstream member answers linearizable reads again", "endpoint", x.member.String())
 			}
-			hangs = false
+			hangs, refuses = false, false
 			s.mu.Lock()
 			if s.session == x {
 				s.sawHeader(x, h)

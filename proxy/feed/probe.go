@@ -116,6 +116,9 @@ func isIdentityText(text string) bool {
 	return false
 }
 
+// isRefusal tells the same of an error.
+func isRefusal(err error) bool { return err != nil && isIdentityText(status.Convert(err).Message()) }
+
 // hasText tells whether err came from upstream as that error of etcd's.
 func hasText(err, etcd error) bool {
 	return err != nil && status.Convert(err).Message() == status.Convert(etcd).Message()
