@@ -47,8 +47,14 @@ const options = "limit-watches: 100\nlog-level: info\n"
 
 func newSite(t *testing.T, kind target.Kind, tenants string) *site {
 	t.Helper()
+	return newSiteWith(t, kind, tenants)
+}
+
+// newSiteWith has flags for the member.
+func newSiteWith(t *testing.T, kind target.Kind, tenants string, memberArgs ...string) *site {
+	t.Helper()
 	s := &site{
-		Site: targettest.NewSite(t, bin, kind, targettest.SiteOptions{Timeout: testTimeout, NoProxies: true}), authority: newAuthority(t),
+		Site: targettest.NewSite(t, bin, kind, targettest.SiteOptions{Timeout: testTimeout, NoProxies: true, MemberArgs: memberArgs}), authority: newAuthority(t),
 		dir: t.TempDir(),
 	}
 	s.writeServer(s.issue(""))
