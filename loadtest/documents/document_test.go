@@ -42,17 +42,23 @@ func readDocuments(t *testing.T) []document {
 	}
 	var all []document
 	for _, path := range append([]string{filepath.Join(top, "README.md")}, paths...) {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		relative, err := filepath.Rel(top, path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, parse(t, relative, string(text)))
+		all = append(all, read(t, path))
 	}
 	return all
+}
+
+// read reads a file as seen from this package.
+func read(t *testing.T, path string) document {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relative, err := filepath.Rel(top, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, relative, string(text))
 }
 
 // parse finds the blocks of a document.
