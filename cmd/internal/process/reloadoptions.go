@@ -43,8 +43,9 @@ func (o *Options) look(forced bool) error {
 	if !o.steady.Judge(forced, found) {
 		return o.refused
 	}
+	was := o.refused
 	if o.refused = err; err == nil {
-		o.refused = o.take(values, apply)
+		o.refused = o.take(values, apply, was != nil)
 	}
 	if o.refused != nil {
 		o.to.Refused(optionsPart, o.refused)
@@ -52,7 +53,8 @@ func (o *Options) look(forced bool) error {
 	return o.refused
 }
 
-func (o *Options) take(values map[string]string, apply func([]string) error) error {
+// take has what is live count. again says that before there was something that could not be used.
+func (o *Options) take(values map[string]string, apply func([]string) error, again bool) error {
 	isLive := func(name string) bool { return slices.Contains(o.Live, name) }
 	changed := slices.DeleteFunc(Changed(o.now, values), func(name string) bool { return !isLive(name) })
 	if len(changed) > 0 {
@@ -60,7 +62,7 @@ func (o *Options) take(values map[string]string, apply func([]string) error) err
 			return err
 		}
 	}
-	if len(changed) > 0 || o.refused != nil {
+	if len(changed) > 0 || again {
 		o.to.Applied(optionsPart, changed...)
 	}
 	o.now = maps.Clone(values)
