@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -46,6 +47,9 @@ type registry struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
+	lease atomic.Int64 // 0 is that there is no registration now
+	told  toldCount    // of Balance, which alone uses it
+
 	reading *coalesce.Flight[[]*pb.Member]
 	mu      sync.Mutex   // guards the fields below
 	known   []*pb.Member // those that were read last
@@ -73,7 +77,8 @@ type registered struct {
 }
 
 type registeredBy struct {
-	Name string `json:"name"` // of the host
+	Name        string `json:"name"`                  // of the host
+	Connections *int   `json:"connections,omitempty"` // of clients; nil if the proxy does not tell
 }
 
 // newRegistry begins to register the proxy, without waiting for it.
@@ -111,7 +116,9 @@ func (g *registry) run(ctx context.Context) {
 		if err == nil {
 			interval, reported = registerInterval, ""
 			g.log.Info("registered", "key", g.prefix+g.cfg.URL, "lease-ttl", ttl.String())
+			g.lease.Store(lease)
 			err = g.keep(ctx, lease, ttl)
+			g.lease.Store(0)
 		}
 		if lease != 0 {
 			g.revoke(lease)
@@ -137,19 +144,24 @@ func (g *registry) register(ctx context.Context) (lease int64, ttl time.Duration
 		return 0, 0, fmt.Errorf("grant a lease: %w", err)
 	}
 	lease, ttl = granted.ID, time.Duration(granted.TTL)*time.Second
-	by, err := json.Marshal(registeredBy{g.name})
+	return lease, ttl, g.put(ctx, lease, registeredBy{Name: g.name})
+}
+
+// put writes the key. After its lease has been revoked that fails, so that it never outlives that.
+func (g *registry) put(ctx context.Context, lease int64, by registeredBy) error {
+	metadata, err := json.Marshal(by)
 	if err != nil {
-		return lease, 0, fmt.Errorf("encode the name: %w", err)
+		return fmt.Errorf("encode the name: %w", err)
 	}
-	value, err := json.Marshal(registered{Addr: g.cfg.URL, Metadata: string(by)})
+	value, err := json.Marshal(registered{Addr: g.cfg.URL, Metadata: string(metadata)})
 	if err != nil {
-		return lease, 0, fmt.Errorf("encode the registration: %w", err)
+		return fmt.Errorf("encode the registration: %w", err)
 	}
 	put := &pb.PutRequest{Key: []byte(g.prefix + g.cfg.URL), Value: value, Lease: lease}
 	if err := g.call(ctx, pb.KV_Put_FullMethodName, put, &pb.PutResponse{}); err != nil {
-		return lease, 0, fmt.Errorf("write the key: %w", err)
+		return fmt.Errorf("write the key: %w", err)
 	}
-	return lease, ttl, nil
+	return nil
 }
 
 // errLeaseLost is that upstream has no such lease any more.
@@ -267,28 +279,50 @@ func (g *registry) read(ctx context.Context) ([]*pb.Member, error) {
 		defer g.mu.Unlock()
 		g.asked = time.Now()
 	}()
-	req := &pb.RangeRequest{Key: []byte(g.prefix), RangeEnd: wire.Namespace(g.prefix).End(), Limit: listMax, Serializable: true}
-	var resp pb.RangeResponse
-	if err := g.call(ctx, pb.KV_Range_FullMethodName, req, &resp); err != nil {
-		return nil, fmt.Errorf("read %s: %w", g.prefix, err)
+	entries, err := g.entries(ctx)
+	if err != nil {
+		return nil, err
 	}
 	var found []*pb.Member
-	for _, kv := range resp.Kvs {
-		var r registered
-		if err := json.Unmarshal(kv.Value, &r); err != nil || r.Addr == "" {
-			g.log.Debug("key is no registration of a proxy", "key", string(kv.Key))
-			continue
+	for _, e := range entries {
+		name := e.by.Name
+		if name == "" {
+			name = e.Addr // clients do not take a member without a name for one
 		}
-		var by registeredBy
-		if s, ok := r.Metadata.(string); !ok || json.Unmarshal([]byte(s), &by) != nil || by.Name == "" {
-			by.Name = r.Addr // clients do not take a member without a name for one
-		}
-		found = append(found, &pb.Member{Name: by.Name, ClientURLs: []string{r.Addr}})
+		found = append(found, &pb.Member{Name: name, ClientURLs: []string{e.Addr}})
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.known = found
 	return found, nil
+}
+
+// entry is a proxy that is registered.
+type entry struct {
+	registered
+	by registeredBy // what it says of itself, as far as it can be read
+}
+
+// entries reads all that are registered.
+func (g *registry) entries(ctx context.Context) ([]entry, error) {
+	req := &pb.RangeRequest{Key: []byte(g.prefix), RangeEnd: wire.Namespace(g.prefix).End(), Limit: listMax, Serializable: true}
+	var resp pb.RangeResponse
+	if err := g.call(ctx, pb.KV_Range_FullMethodName, req, &resp); err != nil {
+		return nil, fmt.Errorf("read %s: %w", g.prefix, err)
+	}
+	var all []entry
+	for _, kv := range resp.Kvs {
+		var e entry
+		if err := json.Unmarshal(kv.Value, &e.registered); err != nil || e.Addr == "" {
+			g.log.Debug("key is no registration of a proxy", "key", string(kv.Key))
+			continue
+		}
+		if s, ok := e.Metadata.(string); !ok || json.Unmarshal([]byte(s), &e.by) != nil {
+			e.by = registeredBy{}
+		}
+		all = append(all, e)
+	}
+	return all, nil
 }
 
 // Withdraw takes the registration of the proxy back, if there is one, so that clients go elsewhere before it ends.

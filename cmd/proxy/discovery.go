@@ -16,6 +16,7 @@ type discoveryOptions struct {
 	autoSyncInterval time.Duration
 	resolverPrefix   string
 	resolverTTL      int64
+	balance          bool
 }
 
 func (d *discoveryOptions) addFlags(f *process.Flags) {
@@ -25,11 +26,12 @@ func (d *discoveryOptions) addFlags(f *process.Flags) {
 	f.DurationVar(&d.autoSyncInterval, "endpoints-auto-sync-interval", 0, "Interval at which the cluster is asked for its members, whose client URLs replace the endpoints (0 to disable).")
 	f.StringVar(&d.resolverPrefix, "resolver-prefix", "", "Prefix of the keys in the cluster under which proxies register. Clients who ask for the members are told all that are registered. It needs --resolver-ttl and --advertise-client-url.")
 	f.Int64Var(&d.resolverTTL, "resolver-ttl", 0, "TTL, in seconds, of the lease of the registration.")
+	f.BoolVar(&d.balance, "balance-clients", true, "Where proxies register, ask some clients to move while this proxy has far more connections than the others.")
 }
 
 // discoveryFlags are those that only mean something before a cluster.
 var discoveryFlags = []string{
-	"discovery-srv", "discovery-srv-name", "endpoints-auto-sync-interval", "insecure-discovery", "resolver-prefix", "resolver-ttl",
+	"balance-clients", "discovery-srv", "discovery-srv-name", "endpoints-auto-sync-interval", "insecure-discovery", "resolver-prefix", "resolver-ttl",
 }
 
 // maxResolverTTL is that of any lease at etcd, in seconds.

@@ -30,7 +30,7 @@ var helpGroups = []process.Group{
 		"dial-keepalive-time", "dial-keepalive-timeout", "permit-without-stream", "max-send-bytes", "max-recv-bytes", "max-upstream-requests",
 	}},
 	{Title: "Discovery and registration", Flags: []string{
-		"discovery-srv", "discovery-srv-name", "insecure-discovery", "endpoints-auto-sync-interval", "resolver-prefix", "resolver-ttl", "advertise-client-url",
+		"discovery-srv", "discovery-srv-name", "insecure-discovery", "endpoints-auto-sync-interval", "resolver-prefix", "resolver-ttl", "balance-clients", "advertise-client-url",
 	}},
 	{Title: "Listening", Flags: []string{
 		"listen-addr", "metrics-addr", "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout",

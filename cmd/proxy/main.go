@@ -125,6 +125,9 @@ func serve(ctx context.Context, o options, r *reload, stdout io.Writer) (err err
 		return err
 	}
 	ended := l.start(o, certs, server)
+	if o.discovery.balance {
+		tuner.Go(func() { p.Balance(sparing, server) })
+	}
 	logger.Info("started gRPC proxy", "address", l.clients.Addr().String(), "tls", o.listen.HasCertificate())
 	if o.embedded {
 		greet(stdout, o, l.clients.Addr())
