@@ -28,7 +28,7 @@ func watchScenarios() []Scenario {
 			name:        "watch-prefix-1k",
 			description: "1,000 watchers of one prefix, on 100 connections, one stream each. 20 puts of 256 B a second, every one of them to all.",
 			Watches:     load.Watches{Watchers: 1_000, ValueSize: 256, Puts: 1, Rate: 20},
-			aims:        append(cpuAims("A fifth to a quarter of what is measured is the put at etcd, and two fifths or more at a core. Without it, as "+
+			aims: append(cpuAims("A fifth to a quarter of what is measured is the put at etcd, and two fifths or more at a core. Without it, as "+
 				"bench watch measures, it is 0.28 at a core and 0.30 to 0.41 with a proxy."), latencyAims()...),
 		},
 		{
