@@ -47,7 +47,7 @@ func takeOver(s *site) {
 	pings, err := ordersClient.KeepAlive(s.Ctx, lease.ID)
 	s.Must(err)
 	go func() {
-		for range pings { //nolint:revive // they must be taken
+		for range pings { // they must be taken
 		}
 	}()
 	_, err = ordersClient.Put(s.Ctx, "leased", "", clientv3.WithLease(lease.ID))
@@ -91,9 +91,7 @@ func takeOver(s *site) {
 
 	// Limits of a tenant, lowered and raised.
 	watch := func() error {
-		w, cancel := ordersClient.Watcher, func() {}
-		_ = cancel
-		r, ok := <-w.Watch(clientv3.WithRequireLeader(s.Ctx), "other", clientv3.WithCreatedNotify())
+		r, ok := <-ordersClient.Watch(clientv3.WithRequireLeader(s.Ctx), "other", clientv3.WithCreatedNotify())
 		if !ok {
 			return errors.New("closed")
 		}

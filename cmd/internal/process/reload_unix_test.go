@@ -55,7 +55,7 @@ func TestSignalsAreObeyed(t *testing.T) {
 		}
 	}
 	go func() {
-		for range looked { //nolint:revive // signals that came twice
+		for range looked { // signals that came twice
 		}
 	}()
 	cancel()
