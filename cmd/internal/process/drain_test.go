@@ -1,9 +1,7 @@
 package process
 
 import (
-	"log/slog"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,15 +58,4 @@ func TestDrainKeepsItsTime(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestASecondSignalEndsTheWait(t *testing.T) {
-	t.Setenv("NOTIFY_SOCKET", "")
-	g := Drain{Delay: time.Hour, Timeout: 2 * time.Hour}.Begin(slog.New(slog.DiscardHandler))
-	defer g.Close()
-	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	g.WaitDelay()
-	<-g.Over().Done()
 }
