@@ -4,6 +4,8 @@
 // The nouns:
 //
 //   - Table: everybody there is, and the gate that each RPC of a forwarding server comes through.
+//   - standing: what a tenants file and limits come to. RPCs are judged by the one there is when they come; Reload makes another.
+//   - lasting: the streams that are open, which a reload looks at.
 //   - tenant: an entry of the tenants file (tenantsFile says what is in it): a namespace, who belongs to it, and what is
 //     allowed there. Who belongs to none is of the default one. A guest shares the namespace of another tenant, and its quota.
 //   - Identity: whom an RPC is counted for: a tenant, or a user, a common name or an address.

@@ -7,6 +7,8 @@
 //     how the file of a program differs from plain YAML, Group what the help has together.
 //   - Mistakes, Findings: what is wrong with how a program is started, all of it, and what is probably not meant.
 //   - LogConfig, Rotation: where log lines go. The lines have etcd's keys, in etcd's order.
+//   - Log: where lines go, of one message no more than anybody reads (limiter), and whose level can change.
+//   - Reloader: what has each part of a process look at its files while it runs, or when it is told to; Options and Steady help parts.
 //   - registry: the metrics of one process, which are never those of another in the same binary.
 //   - the service manager, which is told that this process is ready, and journald, which takes log lines.
 //

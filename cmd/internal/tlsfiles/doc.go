@@ -4,6 +4,7 @@
 //
 //   - Server: the flags of a port that others connect to. Load checks them and returns a configuration.
 //   - Client: the flags of connections that this process opens.
+//   - Set: all TLS files of a process, which can be looked at without a handshake.
 //   - source: what a few files hold, read anew when they have changed.
 //   - Doubts: what is accepted, and probably not meant.
 //   - rules: what a client certificate must satisfy beyond its chain: names, revocation, address.
