@@ -9,7 +9,7 @@
 //     from memory, who may have them, whose turn it is upstream, how much a client may ask for, what is asked most.
 //   - pings: a keeper for each principal, whom upstream takes clients for, and the streams upstream that their pings go over.
 //   - Status and Detail: what the proxy says of itself, to programs and to people; busy, roll and timings are what only that needs.
-//   - registry: the proxies that are registered in the cluster, this one too.
+//   - registry: the proxies that are registered in the cluster, this one too. balancer: how many clients to ask to go to the others.
 //
 // Invariants: nobody is given what upstream would not have given to them (see access); what is forwarded leaves as it came, less
 // the metadata that belongs to a hop (see outgoing), and with the client's own identity, or, if that was judged here, the

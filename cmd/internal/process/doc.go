@@ -10,7 +10,8 @@
 //   - Log: where lines go, of one message no more than anybody reads (limiter), and whose level can change.
 //   - Reloader: what has each part of a process look at its files while it runs, or when it is told to; Options and Steady help parts.
 //   - registry: the metrics of one process, which are never those of another in the same binary.
-//   - the service manager, which is told that this process is ready, and journald, which takes log lines.
+//   - the service manager, which is told that this process is ready, and may hold its socket; journald takes log lines.
+//   - Drain, Draining: how long this process takes to end after it was told to, and where in that it is.
 //
 // Callers: cmd/core and cmd/proxy.
 package process
