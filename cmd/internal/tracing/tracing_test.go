@@ -19,8 +19,8 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// serve runs a gRPC server until the test ends, and returns its address.
-func serve(t *testing.T, register func(*grpc.Server), o ...grpc.ServerOption) string {
+// serve runs a gRPC server until stop is called, or the test ends. When stop returns all handlers have ended.
+func serve(t *testing.T, register func(*grpc.Server), o ...grpc.ServerOption) (addr string, stop func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -30,13 +30,14 @@ func serve(t *testing.T, register func(*grpc.Server), o ...grpc.ServerOption) st
 	register(s)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		s.Stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
-	return l.Addr().String()
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
 }
 
 // collector keeps the traces that it is given.
@@ -71,7 +72,7 @@ func traced(t *testing.T, cfg Config, traceparent string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := serve(t, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, health.NewServer()) }, grpc.StatsHandler(tracer.Handler()))
+	addr, stop := serve(t, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, health.NewServer()) }, grpc.StatsHandler(tracer.Handler()))
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +85,7 @@ func traced(t *testing.T, cfg Config, traceparent string) {
 	if _, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}); err != nil {
 		t.Fatal(err)
 	}
+	stop() // a span ends after its answer has been sent
 	closing, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := tracer.Close(closing); err != nil {
@@ -107,7 +109,7 @@ func TestTracesGoToTheCollectorAsTheSamplingRateSays(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := &collector{spans: map[string]string{}}
-			addr := serve(t, func(s *grpc.Server) { collectorpb.RegisterTraceServiceServer(s, got) })
+			addr, _ := serve(t, func(s *grpc.Server) { collectorpb.RegisterTraceServiceServer(s, got) })
 			traced(t, Config{Address: addr, Service: "etcd", Instance: "m1", PerMillion: c.perMillion}, c.traceparent)
 			got.mu.Lock()
 			defer got.mu.Unlock()
