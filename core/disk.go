@@ -33,9 +33,10 @@ type diskGuard struct {
 }
 
 // isLow tells whether there is less than the reserve free for another write of some bytes. A disk that cannot be asked
-// counts as having room: when it has none, the write that fails says so.
+// counts as having room: when it has none, the write that fails says so. A disk that was low is asked again for each write: an old
+// answer would raise, once more, the alarm that somebody who has made room has just cleared.
 func (g *diskGuard) isLow(bytes int) bool {
-	due := time.Now().UnixNano()-g.checked.Load() >= int64(diskCheckInterval)
+	due := g.low.Load() || time.Now().UnixNano()-g.checked.Load() >= int64(diskCheckInterval)
 	if g.through.Add(int64(bytes)) >= diskCheckBytes || due {
 		g.ask()
 	}
