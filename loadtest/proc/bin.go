@@ -57,7 +57,9 @@ type Bin struct {
 	dir    string // where the programs are
 	module string // loadtest's module
 
-	mu    sync.Mutex // guards built, and is held while building: go build uses every core by itself
+	building sync.Mutex // held while building: go build uses every core by itself
+
+	mu    sync.Mutex // guards built. Who asks for a program that is there does not wait for the building of another one
 	built map[Program]bool
 }
 
@@ -83,10 +85,13 @@ func OpenBin(ctx context.Context) (*Bin, error) {
 // Build builds a program, unless this Bin has done so before, and returns its file. Under the race detector weir's
 // programs get it too: a race ends them with a status that Stop reports.
 func (b *Bin) Build(ctx context.Context, p Program) (path string, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	path = filepath.Join(b.dir, string(p))
-	if b.built[p] {
+	if b.isBuilt(p) {
+		return path, nil
+	}
+	b.building.Lock()
+	defer b.building.Unlock()
+	if b.isBuilt(p) {
 		return path, nil
 	}
 	dir, pkg, err := p.source()
@@ -108,6 +113,14 @@ func (b *Bin) Build(ctx context.Context, p Program) (path string, err error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", p, err, out)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.built[p] = true
 	return path, nil
+}
+
+func (b *Bin) isBuilt(p Program) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.built[p]
 }
