@@ -65,10 +65,15 @@ type client struct {
 // refused with the error after which etcd's client gets a new one, by an Authenticate that comes through here: to take its
 // owner for somebody who is no tenant would be to show it other keys under the same names.
 func (t *Table) clientOf(ctx context.Context, in *standing) (c client, no *denial) {
+	return t.clientAs(ctx, in, true)
+}
+
+// clientAs is clientOf, but may be told not to ask upstream whose a token is.
+func (t *Table) clientAs(ctx context.Context, in *standing, ask bool) (c client, no *denial) {
 	c.tenant = in.members.others
 	switch shown := wire.CredentialsOf(ctx); {
 	case shown.HasToken:
-		name, ok, wait := t.userOf(ctx, in)
+		name, ok, wait := t.userOf(ctx, in, ask)
 		switch {
 		case wait > 0:
 			return in.stranger(ctx), &denial{why: overRate, wait: wait}
@@ -119,9 +124,9 @@ func (d *denial) tell(ctx context.Context) error {
 // userOf is the user of the token that ctx's client shows; not ok if it is not known to be anybody's. What a token says of
 // itself is for upstream to confirm, and anybody can write such tokens: each question counts for the address that it comes from,
 // until the answer is yes. If that are too many already, there is a time to wait.
-func (t *Table) userOf(ctx context.Context, in *standing) (name string, ok bool, wait time.Duration) {
+func (t *Table) userOf(ctx context.Context, in *standing, ask bool) (name string, ok bool, wait time.Duration) {
 	name, ok = t.cfg.Users.UserOf(ctx)
-	if ok || name == "" {
+	if ok || name == "" || !ask {
 		return name, ok, 0
 	}
 	address := t.accounts.look(addressOf(ctx), in.strangers)

@@ -48,6 +48,9 @@ func classOf(method string) class {
 	return changesAll
 }
 
+// readsOnly tells whether who may only read may have a method of the class, unless there is more to it.
+func readsOnly(c class) bool { return c != writes && c != changesAll }
+
 // lane is what an RPC is counted with.
 type lane uint8
 

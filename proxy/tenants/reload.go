@@ -177,7 +177,8 @@ var (
 	errNamedAgain = status.Error(codes.Unavailable, "weir: there are tenants now, and it is not known which of them you are: come again")
 )
 
-// lasting is the RPCs that last as long as the client wants: streams of watches, pings and elections, and who waits for a lock.
+// lasting is the RPCs that last as long as the client wants: streams of watches, pings and elections, who waits for a lock, and who takes
+// a long range, of which upstream is asked for a part when the one before is taken.
 type lasting struct {
 	mu   sync.Mutex // guards all
 	open map[*stream]struct{}
@@ -194,7 +195,7 @@ type stream struct {
 
 func isLasting(method string) bool {
 	switch method {
-	case pb.Watch_Watch_FullMethodName, pb.Lease_LeaseKeepAlive_FullMethodName, wire.PingsMethod, pb.Maintenance_Snapshot_FullMethodName,
+	case pb.Watch_Watch_FullMethodName, pb.KV_RangeStream_FullMethodName, pb.Lease_LeaseKeepAlive_FullMethodName, wire.PingsMethod, pb.Maintenance_Snapshot_FullMethodName,
 		lockpb.Lock_Lock_FullMethodName, lockpb.Election_Campaign_FullMethodName, lockpb.Election_Observe_FullMethodName:
 		return true
 	}
@@ -264,7 +265,7 @@ func (s *stream) judge(now *standing) error {
 		return errNotTenant
 	case is.namespace != was.namespace || is.confined != was.confined:
 		return errOtherKeys
-	case is.readOnly && classOf(s.method) == writes:
+	case is.readOnly && !readsOnly(classOf(s.method)):
 		return errReadsOnly
 	}
 	return nil

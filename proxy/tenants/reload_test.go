@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"weir/grpcapi/wire"
 	"weir/internal/bubble"
 )
 
@@ -60,11 +62,15 @@ func TestReloadEndsOnlyStreamsThatMayNotGoOn(t *testing.T) {
 			table := newTable(t, twoTenants, Config{Upstream: newStore(t)})
 			watch := enter(t, table, ann, pb.Watch_Watch_FullMethodName)
 			ping := enter(t, table, ann, pb.Lease_LeaseKeepAlive_FullMethodName)
+			list := enter(t, table, ann, pb.KV_RangeStream_FullMethodName)
 			others := enter(t, table, bob, pb.Watch_Watch_FullMethodName)
 			call := enter(t, table, ann, pb.KV_Range_FullMethodName)
 			reload(t, table, c.text, Limits{})
 			if err := endedBy(watch.Context()); err != c.watch {
 				t.Errorf("the stream of watches: %v, want %v", err, c.watch)
+			}
+			if err := endedBy(list.Context()); err != c.watch {
+				t.Errorf("the range that is read in parts: %v, want %v", err, c.watch)
 			}
 			if err := endedBy(ping.Context()); err != c.ping {
 				t.Errorf("the stream of pings: %v, want %v", err, c.ping)
@@ -75,13 +81,14 @@ func TestReloadEndsOnlyStreamsThatMayNotGoOn(t *testing.T) {
 			if call.Context() != nil || call.Namespace() != "/a/" {
 				t.Errorf("a call under way is in %s", call.Namespace())
 			}
-			for _, v := range []interface{ Context() context.Context }{watch, ping, others} {
+			for _, v := range []interface{ Context() context.Context }{watch, ping, list, others} {
 				if v.Context() == nil {
 					t.Error("a stream has no end of its own")
 				}
 			}
 			watch.Leave(nil, nil)
 			ping.Leave(nil, nil)
+			list.Leave(nil, nil)
 			others.Leave(nil, nil)
 			call.Leave(nil, nil)
 			if n := len(table.lasting.open); n != 0 {
@@ -332,5 +339,32 @@ func TestReloadsMeetClientsThatComeAndGo(t *testing.T) {
 		if a.watching != 0 || a.open != [lanes]int{} {
 			t.Errorf("%s has %d watches and %v open", who, a.watching, a.open)
 		}
+	}
+}
+
+// A proxy that is a client sends the pings of its clients by weir's own method.
+func TestWhoMayOnlyReadPingsByNoMethod(t *testing.T) {
+	table := newTable(t, "tenants:\n- {name: a, users: [ann]}\n", Config{Upstream: newStore(t)})
+	v := enter(t, table, ann, wire.PingsMethod)
+	defer v.Leave(nil, nil)
+	reload(t, table, "tenants:\n- {name: a, users: [ann], access: read-only}\n", Limits{})
+	if err := endedBy(v.Context()); err != errReadsOnly {
+		t.Errorf("got %v, want %v", err, errReadsOnly)
+	}
+}
+
+// That settings may change costs nobody anything as long as they have not.
+func TestWhereNothingIsJudgedUpstreamIsNotAskedWhoSomebodyIs(t *testing.T) {
+	u := &users{}
+	table := newTable(t, "", Config{Users: u, Reloads: true})
+	for i := range 3 * maxDoubts {
+		v, err := table.Enter((&caller{token: fmt.Sprint("signed-", i)}).ctx(t.Context()), pb.Watch_Watch_FullMethodName, nil)
+		if err != nil {
+			t.Fatalf("stream %d: %v", i, err)
+		}
+		defer v.Leave(nil, nil)
+	}
+	if u.asked > 0 {
+		t.Errorf("upstream was asked %d times", u.asked)
 	}
 }

@@ -179,7 +179,8 @@ func (t *Table) visitor(ctx context.Context, in *standing, method string) (clien
 	if method == pb.Auth_Authenticate_FullMethodName {
 		return in.stranger(ctx), nil
 	}
-	c, no := t.clientOf(ctx, in)
+	// A stream about which there is nothing to judge is known for the sake of tenants that may come: nobody is asked, or refused, for that.
+	c, no := t.clientAs(ctx, in, in.anyone == nil)
 	if no != nil && classOf(method) != enters {
 		t.refused[no.why].Add(1)
 		return client{}, no.tell(ctx)
