@@ -17,8 +17,9 @@ import (
 // close` with net/http, and when it has had time to go elsewhere the streams end that have no end of their own. What is in
 // progress goes on, and the connection ends when nothing is.
 type conns struct {
-	tasks sync.WaitGroup // retirements that are going on
-	own   *connection    // of all loopbacks, which are told nothing: what is said of them is said of their streams alone
+	tasks sync.WaitGroup                             // retirements that are going on
+	own   *connection                                // of all loopbacks, which are told nothing: what is said of them is said of their streams alone
+	pause func(ctx context.Context, d time.Duration) // waits until ctx ends, at most for d, and as late as timers are
 
 	mu   sync.Mutex               // guards the fields below
 	over bool                     // those that come are retired
@@ -27,7 +28,7 @@ type conns struct {
 }
 
 func newConns() *conns {
-	return &conns{own: newConnection(nil), grpc: map[*connection]struct{}{}, http: map[net.Conn]*connection{}}
+	return &conns{own: newConnection(nil), pause: pause, grpc: map[*connection]struct{}{}, http: map[net.Conn]*connection{}}
 }
 
 // clientListener is what grpc accepts its clients from.
@@ -139,13 +140,19 @@ func (c *conns) retire(ctx context.Context, leaving []*connection, spread time.D
 	step := min(spread/time.Duration(len(leaving)), retireStep)
 	var ending sync.WaitGroup
 	defer ending.Wait()
+	// Moments are counted from the beginning. A timer is late by up to a millisecond, in which many may have to leave: from one to
+	// the next that would add up to several times the spread, and who has not been told by its end is cut.
+	begin, moment := time.Now(), time.Duration(0)
 	for i, n := range leaving {
 		if i > 0 && step > 0 {
-			pause(ctx, rand.N(2*step))
+			moment += rand.N(2 * step)
+			if early := moment - time.Since(begin); early > 0 {
+				c.pause(ctx, early)
+			}
 		}
 		c.tasks.Go(n.goAway) // which may block
 		ending.Go(func() {
-			pause(ctx, min(retireGrace, spread))
+			c.pause(ctx, min(retireGrace, spread))
 			n.retire()
 		})
 	}

@@ -218,12 +218,16 @@ func TestMove(t *testing.T) {
 	watches.Wait()
 }
 
-// Many connections leave one after another, within the time that there is for it, and each a while after it was told.
+// Many connections leave one after another, within the time that there is for it, and each a while after it was told; although
+// timers are late.
 func TestConnectionsAreRetiredOneAfterAnother(t *testing.T) {
 	const spread = 5 * time.Second
 	for _, n := range []int{1, 50, 10_000} {
 		bubble.Test(t, func(t *testing.T) {
 			begin, c := time.Now(), newConns()
+			c.pause = func(ctx context.Context, d time.Duration) {
+				pause(ctx, (d + time.Millisecond - 1).Truncate(time.Millisecond))
+			}
 			var (
 				mu          sync.Mutex
 				told, ended []time.Duration
