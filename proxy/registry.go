@@ -300,7 +300,9 @@ func (g *registry) read(ctx context.Context) ([]*pb.Member, error) {
 // entry is a proxy that is registered.
 type entry struct {
 	registered
-	by registeredBy // what it says of itself, as far as it can be read
+	by    registeredBy // what it says of itself, as far as it can be read
+	key   string
+	lease int64
 }
 
 // entries reads all that are registered.
@@ -312,9 +314,9 @@ func (g *registry) entries(ctx context.Context) ([]entry, error) {
 	}
 	var all []entry
 	for _, kv := range resp.Kvs {
-		var e entry
+		e := entry{key: string(kv.Key), lease: kv.Lease}
 		if err := json.Unmarshal(kv.Value, &e.registered); err != nil || e.Addr == "" {
-			g.log.Debug("key is no registration of a proxy", "key", string(kv.Key))
+			g.log.Debug("key is no registration of a proxy", "key", e.key)
 			continue
 		}
 		if s, ok := e.Metadata.(string); !ok || json.Unmarshal([]byte(s), &e.by) != nil {
