@@ -2,7 +2,7 @@
 # The API as JSON, with curl alone: what it sends and what is answered. Keys and values are in base64, and numbers of 64 bits
 # in quotes.
 #
-#     curl.sh [URL]        # of a store without users, in which it leaves the keys below example/curl/
+#     curl.sh [URL]        # of a store without users and roles, in which it leaves the keys below example/curl/
 set -eu
 url=${1:-http://127.0.0.1:2379}
 scratch=$(mktemp -d)
@@ -10,6 +10,8 @@ watch=
 trap 'rm -r "$scratch"; kill $watch 2>/dev/null || true' EXIT
 
 main() {
+	refuse users user/list
+	refuse roles role/list
 	key=$(b64 example/curl/key) other=$(b64 example/curl/other)
 	first=$(b64 example/curl/) end=$(b64 example/curl0) # all keys that begin with example/curl/: 0 follows / in ASCII
 
@@ -68,6 +70,17 @@ call() {
 	shift 2
 	echo "$path $body"
 	curl --silent --show-error "$@" --write-out '\n    %{http_code}\n' "$url$path" --data "$body" | sed 's/^ *{/    {/; /^$/d'
+}
+
+# refuse ends this where there are users or roles: it switches authentication on, makes root, and deletes it.
+refuse() {
+	there=$(curl --silent --show-error --fail "$url/v3/auth/$2" --data '{}')
+	case $there in
+	*"\"$1\""*)
+		echo "$0: the store at $url has $1: give one without, such as a new one" >&2
+		exit 1
+		;;
+	esac
 }
 
 # next prints an answer of the watch.
