@@ -118,6 +118,9 @@ func (r *reload) readOptions() (map[string]string, func([]string) error, error) 
 func (r *reload) apply(o options, changed []string) (err error) {
 	text, has := r.tenants.text, func(name string) bool { return slices.Contains(changed, name) }
 	switch {
+	case has("tenants-file") && o.clients.tenantsFile == "":
+		// Else everybody could do everything as soon as the file has lost that line, or all of its lines.
+		return fmt.Errorf("--tenants-file: to have none %w", process.ErrNeedsRestart)
 	case has("memory-limit") && o.memoryLimit == 0:
 		return fmt.Errorf("--memory-limit: to have none %w", process.ErrNeedsRestart)
 	case has("max-upstream-requests") && (o.clients.upstreamCalls == 0) != (r.now.clients.upstreamCalls == 0):
@@ -127,11 +130,8 @@ func (r *reload) apply(o options, changed []string) (err error) {
 		return err
 	}
 	if has("tenants-file") {
-		text = nil
-		if path := o.clients.tenantsFile; path != "" {
-			if text, err = os.ReadFile(path); err != nil {
-				return fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
-			}
+		if text, err = os.ReadFile(o.clients.tenantsFile); err != nil {
+			return fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
 		}
 	}
 	if err := r.proxy.Reload(r.settings(o, text)); err != nil {
