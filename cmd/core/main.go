@@ -45,6 +45,7 @@ func run(args, environ []string) (err error) {
 		fmt.Print(process.VersionText("core"))
 		return nil
 	}
+	defer process.SurviveSignals()()
 	log, err := process.OpenLog(o.log)
 	if err != nil {
 		return err

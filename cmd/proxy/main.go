@@ -46,6 +46,7 @@ func run(args, environ []string, stdout io.Writer) error {
 		fmt.Fprint(stdout, process.VersionText("proxy"))
 		return nil
 	}
+	defer process.SurviveSignals()()
 	log, err := process.OpenLog(process.LogConfig{Level: o.logLevel})
 	if err != nil {
 		return err

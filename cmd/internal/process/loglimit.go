@@ -36,6 +36,7 @@ type logCounts struct {
 	begun  time.Time   // the period
 	end    *time.Timer // tells what was left out; nil if nothing was
 	closed bool
+	by     slog.Handler // writes what is told, without the attributes that only some of the lines had
 }
 
 type logMessage struct {
@@ -43,14 +44,10 @@ type logMessage struct {
 	text  string
 }
 
-type logCount struct {
-	lines   int
-	omitted int
-	by      slog.Handler // who was to write the first that was left out
-}
+type logCount struct{ lines, omitted int }
 
 func newLimiter(next slog.Handler) *limiter {
-	return &limiter{next: next, counts: &logCounts{of: map[logMessage]*logCount{}}}
+	return &limiter{next: next, counts: &logCounts{of: map[logMessage]*logCount{}, by: next}}
 }
 
 // Enabled is slog.Handler's.
@@ -70,14 +67,14 @@ func (l *limiter) WithGroup(name string) slog.Handler {
 
 // Handle is slog.Handler's.
 func (l *limiter) Handle(ctx context.Context, r slog.Record) error {
-	if !l.counts.admit(logMessage{r.Level, r.Message}, l.next) {
+	if !l.counts.admit(logMessage{r.Level, r.Message}) {
 		return nil
 	}
 	return l.next.Handle(ctx, r)
 }
 
-// admit tells whether a message is to be written, by a handler.
-func (c *logCounts) admit(m logMessage, by slog.Handler) bool {
+// admit tells whether a message is to be written.
+func (c *logCounts) admit(m logMessage) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now := time.Now(); now.Sub(c.begun) >= logPeriod {
@@ -105,9 +102,7 @@ func (c *logCounts) admit(m logMessage, by slog.Handler) bool {
 		n.lines++
 		return true
 	}
-	if n.omitted++; n.omitted == 1 {
-		n.by = by
-	}
+	n.omitted++
 	if c.end == nil {
 		c.end = time.AfterFunc(time.Until(c.begun.Add(logPeriod)), c.tell)
 	}
@@ -125,7 +120,7 @@ func (c *logCounts) tell() {
 		if n.omitted > 0 {
 			r := slog.NewRecord(time.Now(), m.level, m.text, 0)
 			r.AddAttrs(slog.Int("more-like-this", n.omitted), slog.Duration("within", logPeriod))
-			_ = n.by.Handle(context.Background(), r) // as in Log, there is nobody to tell
+			_ = c.by.Handle(context.Background(), r) // as in Log, there is nobody to tell
 		}
 	}
 }

@@ -94,6 +94,21 @@ func TestWhatWasLeftOutIsToldAtTheEnd(t *testing.T) {
 	})
 }
 
+// A line that counts those of many must not look as if all were one's.
+func TestTheCountIsNobodys(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		log, out, l := newLimited(slog.LevelInfo)
+		for i := range logLines + 5 {
+			log.With("tenant", i).Warn("flood")
+		}
+		l.close()
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if last := lines[len(lines)-1]; !strings.Contains(last, `"more-like-this":5`) || strings.Contains(last, "tenant") {
+			t.Errorf("got %s", last)
+		}
+	})
+}
+
 func TestMessagesThatAreNoConstantsAreBoundedToo(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		log, out, l := newLimited(slog.LevelInfo)

@@ -248,6 +248,9 @@ func (s *Steady) Judge(forced bool, content ...string) bool {
 	return true
 }
 
+// Judged tells whether this was judged last.
+func (s *Steady) Judged(content ...string) bool { return sumOf(content) == s.judged }
+
 func sumOf(content []string) [sha256.Size]byte {
 	sum := sha256.New()
 	for _, c := range content {

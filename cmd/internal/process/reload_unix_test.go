@@ -8,6 +8,15 @@ import (
 	"testing"
 )
 
+func TestSignalsThatNobodyObeysYetDoNothing(t *testing.T) {
+	defer SurviveSignals()()
+	for s := range orders {
+		if err := syscall.Kill(syscall.Getpid(), s.(syscall.Signal)); err != nil { // by itself it would end the test
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestSignalsAreObeyed(t *testing.T) {
 	log, _ := logTo(t, "info")
 	r := NewReloader(log)

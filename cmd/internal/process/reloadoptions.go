@@ -40,7 +40,9 @@ func (o *Options) look(forced bool) error {
 	if err != nil {
 		found = err.Error()
 	}
-	if !o.steady.Judge(forced, found) {
+	// What was refused may depend on other files, which may be right by now.
+	again := err == nil && o.refused != nil && o.steady.Judged(found)
+	if !o.steady.Judge(forced, found) && !again {
 		return o.refused
 	}
 	was := o.refused

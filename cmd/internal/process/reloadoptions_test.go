@@ -52,3 +52,34 @@ func TestOptionsCountAllOrNoneAndTheRestNeedsARestart(t *testing.T) {
 	found = map[string]string{"level": "warn", "port": "1"}
 	step("another, and the port as it was", false, 3, 2, false, "level", "limit")
 }
+
+// What the options name may be right by now, although they are as they were.
+func TestOptionsThatCouldNotBeAppliedAreTriedAgain(t *testing.T) {
+	log, text := logTo(t, "info")
+	r := NewReloader(log)
+	found, refuse := map[string]string{"level": "info"}, error(nil)
+	applied := 0
+	r.AddOptions(Options{Live: []string{"level"}, Read: func() (map[string]string, func([]string) error, error) {
+		return found, func([]string) error {
+			applied++
+			return refuse
+		}, nil
+	}}, found)
+	found, refuse = map[string]string{"level": "warn"}, errors.New("it names a file that is not there")
+	for range 5 {
+		r.look(false)
+	}
+	if s := r.Status()[0]; s.Refused != 1 || !s.Stale || strings.Count(text(), "not reloaded") != 1 {
+		t.Errorf("while it is not there: %+v, %s", s, text())
+	}
+	refuse = nil
+	r.look(false)
+	if s := r.Status()[0]; s.Reloaded != 1 || s.Stale {
+		t.Errorf("when it is there: %+v", s)
+	}
+	was := applied
+	r.look(false)
+	if applied != was {
+		t.Error("it is applied again")
+	}
+}
