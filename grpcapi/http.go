@@ -2,9 +2,11 @@ package grpcapi
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,7 +48,9 @@ func (s *Server) serveHTTP(own endpoints, names func(context.Context) bool) {
 	mux := own.mux()
 	if s.cfg.Pprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/cmdline", func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, os.Args[0]) // and not its arguments, which may have the password of a proxy
+		})
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)

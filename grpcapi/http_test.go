@@ -227,3 +227,10 @@ func TestAdvertisedURLIsTheOnlyMember(t *testing.T) {
 		}
 	}
 }
+
+func TestProfilesDoNotTellArguments(t *testing.T) {
+	all, _ := handlers(t, Config{Pprof: true}, func(cfg Config) *Server { return NewForwardServer(cfg, &fakeUpstream{}, nil, nil) })
+	if code, body := request(all, "GET", "/debug/pprof/cmdline"); code != 200 || body != os.Args[0] {
+		t.Errorf("got %d %q", code, body)
+	}
+}

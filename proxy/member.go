@@ -190,9 +190,24 @@ func (c Config) endpoint(name string) (endpoint, error) {
 	return endpoint{target: t, name: name}, err
 }
 
+// WithoutUser is an endpoint as it may be shown: a user in it, which is not possible, may have a password.
+func WithoutUser(endpoint string) string {
+	at := strings.LastIndexByte(endpoint, '@')
+	if at < 0 {
+		return endpoint
+	}
+	scheme, _, ok := strings.Cut(endpoint[:at], "://")
+	if ok {
+		scheme += "://"
+	} else {
+		scheme = ""
+	}
+	return scheme + "…" + endpoint[at:]
+}
+
 func parseEndpoint(endpoint string) (target, error) {
 	malformed := func(why string) (target, error) {
-		return target{}, fmt.Errorf("endpoint %q: %s; write http://host:port, https://host:port, unix:///path or host:port", endpoint, why)
+		return target{}, fmt.Errorf("endpoint %q: %s; write http://host:port, https://host:port, unix:///path or host:port", WithoutUser(endpoint), why)
 	}
 	scheme, rest, found := strings.Cut(endpoint, "://")
 	if !found {
@@ -216,7 +231,10 @@ func parseEndpoint(endpoint string) (target, error) {
 		return malformed(fmt.Sprintf("unknown scheme %q", scheme))
 	}
 	u, err := url.Parse("http://" + rest)
-	if err != nil || u.User != nil || strings.ContainsAny(rest, "?#") {
+	if err == nil && u.User != nil {
+		return malformed("a user is not possible there")
+	}
+	if err != nil || strings.ContainsAny(rest, "?#") {
 		return malformed("not a host and port")
 	}
 	if u.Path != "" && u.Path != "/" {

@@ -38,7 +38,7 @@ func TestEndpoints(t *testing.T) {
 		{endpoint: ":2379", err: "host or port is missing"},
 		{endpoint: "http://db:port", err: "not a host and port"},
 		{endpoint: "http://db:1/v3", err: "a path is not possible"},
-		{endpoint: "http://me@db:1", err: "not a host and port"},
+		{endpoint: "http://me@db:1", err: "a user is not possible there"},
 		{endpoint: "http://db:1?x", err: "not a host and port"},
 		{endpoint: "unix://", err: "the path is missing"},
 		{endpoint: "", err: "host or port is missing"},

@@ -12,6 +12,7 @@ import (
 
 	"weir/cmd/internal/process"
 	"weir/cmd/internal/tlsfiles"
+	"weir/proxy"
 )
 
 // checkConfigCommand looks at the configuration with which a proxy would be started. It opens no port and no data, and asks nobody.
@@ -106,7 +107,7 @@ func (o *options) doubtUpstream(d *process.Mistakes, now time.Time) {
 	for _, flag := range []string{"cacert", "cert", "insecure-skip-tls-verify"} {
 		for _, e := range o.endpoints {
 			if o.flags.Given(flag) && (strings.HasPrefix(e, "http://") || strings.HasPrefix(e, "unix:")) {
-				d.Addf("--%s has no effect on %s in --endpoints, which is without TLS: write https:// or unixs://", flag, e)
+				d.Addf("--%s has no effect on %s in --endpoints, which is without TLS: write https:// or unixs://", flag, proxy.WithoutUser(e))
 			}
 		}
 	}

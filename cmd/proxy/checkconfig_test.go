@@ -47,6 +47,10 @@ func TestCheckConfigTellsAllMistakesAndStartsNothing(t *testing.T) {
 		}},
 		{args: []string{"--endpoints=a:1", "--config-file=" + write("unread.yaml", "cache-bytes: much\nfed: x\n")}, environ: []string{"WEIR_PROXY_FED=x"},
 			want: []string{"error: environment variable WEIR_PROXY_FED", "error: unread.yaml:1: cache-bytes must be", "error: unread.yaml:2: unknown key fed"}},
+		{args: []string{"--endpoints=,"}, want: []string{"error: --endpoints is missing"}},
+		{args: []string{"--endpoints=a:1", "--listen-addr=:99999", "--metrics-addr=http://127.0.0.1:1,http://127.0.0.1:1"}, want: []string{
+			"error: --listen-addr=:99999 has no port", "error: --metrics-addr has 127.0.0.1:1 twice",
+		}},
 		{args: []string{"--embedded", "--data-dir=" + filepath.Join(dir, "new")}, want: []string{"ok"}},
 		{args: []string{"--embedded", "--data-dir=" + good}, want: []string{"error: --data-dir=good.yaml is not a directory"}},
 		{args: []string{"--embedded", "--data-dir=" + good + "/below"}, want: []string{"error: --data-dir=good.yaml/below"}},
@@ -162,4 +166,14 @@ func TestEveryFlagIsInTheDocuments(t *testing.T) {
 			t.Errorf("docs/ does not say what --%s is", fl.Name)
 		}
 	})
+}
+
+func TestPasswordsInEndpointsAreNotShown(t *testing.T) {
+	files := writePair(t, t.TempDir(), "")
+	for _, endpoint := range []string{"http://root:s3cret@10.0.0.1:2379", "root:s3cret@10.0.0.1:2379", "https://root:s3@cret@10.0.0.1:2379"} {
+		got, err := checked(t, "", []string{"--endpoints=" + endpoint, "--cacert=" + files.cert}, nil)
+		if text := strings.Join(got, "\n"); err == nil || strings.Contains(text, "s3") || !strings.Contains(text, "@10.0.0.1:2379") {
+			t.Errorf("%s: %v\n%s", endpoint, err, text)
+		}
+	}
 }

@@ -218,7 +218,7 @@ func readOptions(args, environ []string) (options, error) {
 				wrong.Addf("--%s is for --endpoints, and has no effect with an embedded core: leave it out", name)
 			}
 		}
-	} else if endpoints == "" && o.discovery.srv == "" {
+	} else if len(splitList(endpoints)) == 0 && o.discovery.srv == "" {
 		wrong.Addf("--endpoints is missing: give the cluster's, as in --endpoints=http://10.0.0.1:2379, or --discovery-srv, or --embedded for a store in this process")
 	} else if f.Given("data-dir") && !autoTLS {
 		o.unused = append(o.unused, "data-dir")
@@ -231,7 +231,7 @@ func readOptions(args, environ []string) (options, error) {
 		o.listen.SelfSigned = &tlsfiles.SelfSigned{Dir: o.selfSignedDir(), Hosts: []string{o.listenAddr}, Years: validity}
 	}
 	o.endpoints = splitList(endpoints)
-	if debug {
+	if debug && !(f.FromFile("debug") && f.Given("log-level") && !f.FromFile("log-level")) { // what is nearer counts more
 		o.logLevel = "debug"
 	}
 	wrong.Add(o.check(metrics))

@@ -319,3 +319,23 @@ func TestFileCountsLessThanFlagsAndVariables(t *testing.T) {
 		}
 	}
 }
+
+func TestDebugInTheFileCountsLessThanALogLevelThatIsNearer(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.yaml")
+	if err := os.WriteFile(file, []byte("endpoints: a:1\ndebug: true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args, environ []string
+		want          string
+	}{
+		{nil, nil, "debug"},
+		{[]string{"--log-level=warn"}, nil, "warn"},
+		{nil, []string{"WEIR_PROXY_LOG_LEVEL=warn"}, "warn"},
+		{[]string{"--log-level=warn", "--debug"}, nil, "debug"},
+	} {
+		if o, err := parseOptions(append([]string{"--config-file=" + file}, c.args...), c.environ); err != nil || o.logLevel != c.want {
+			t.Errorf("%v %v: %s, %v, want %s", c.args, c.environ, o.logLevel, err, c.want)
+		}
+	}
+}

@@ -112,7 +112,7 @@ func (f *Flags) Parse(args, environ []string) error {
 func (f *Flags) ParseArguments(args []string) error {
 	operands, err := f.ParseOperands(args)
 	if err == nil && len(operands) > 0 {
-		err = fmt.Errorf("unexpected argument %q: flags are given as --name=value", operands[0])
+		err = fmt.Errorf("unexpected argument %q: flags are given as --name=value", nameOnly(operands[0]))
 	}
 	return err
 }
@@ -180,6 +180,9 @@ func (f *Flags) explain(err error) error {
 	if m := unreadableValue.FindStringSubmatch(err.Error()); m != nil {
 		return fmt.Errorf("invalid value %s for --%s: %w", m[1], m[2], howTo(f.Lookup(m[2]), errors.New(m[3])))
 	}
+	if flag, ok := strings.CutPrefix(err.Error(), "bad flag syntax: "); ok {
+		return fmt.Errorf("malformed flag %q: flags are given as --name=value", nameOnly(flag))
+	}
 	text := strings.Replace(err.Error(), " -", " --", 1) // as etcd's users write flags
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: --"); ok {
 		if stable, ok := strings.CutPrefix(name, "experimental-"); ok && f.Lookup(stable) != nil {
@@ -213,6 +216,14 @@ func howTo(fl *flag.Flag, err error) error {
 	return err
 }
 
+// nameOnly is an argument that nobody understands without its value, which may be a password.
+func nameOnly(argument string) string {
+	if name, _, ok := strings.Cut(argument, "="); ok {
+		return name + "=…"
+	}
+	return argument
+}
+
 // ErrNotThere is what a flag's own function returns for a value that asks for something that is not there yet.
 var ErrNotThere = errors.New("weir does not have this yet")
 
@@ -241,6 +252,9 @@ func (f *Flags) Written(environ []string) (written []string) {
 	})
 	return written
 }
+
+// FromFile tells whether a flag was set in a file.
+func (f *Flags) FromFile(name string) bool { return f.fromFile[name] != "" }
 
 // Given tells whether a flag was set, on the command line, by its variable or in a file.
 func (f *Flags) Given(name string) bool {

@@ -190,3 +190,13 @@ func TestHelpAndVersionAreWordsToo(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsNoFlagIsToldOfWithoutItsValue(t *testing.T) {
+	for _, argument := range []string{"---password=s3cret", "password=s3cret", "-=s3cret"} {
+		f := NewFlags("test", "TEST")
+		f.String("password", "", "")
+		if err := f.Parse([]string{argument}, nil); err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "=…") {
+			t.Errorf("%s: got %v", argument, err)
+		}
+	}
+}
