@@ -68,7 +68,7 @@ func TestStatusPageIsForPagesOfNamedOriginsOnly(t *testing.T) {
 		want    string
 	}{{nil, ""}, {[]string{"*"}, ""}, {[]string{"https://ours.example"}, "https://ours.example"}} {
 		all, _ := handlers(t, Config{CORS: c.allowed, Status: http.NotFoundHandler()}, one(t))
-		r := httptest.NewRequest("GET", "/weir/status", nil)
+		r := httptest.NewRequest(http.MethodGet, "/weir/status", nil)
 		r.Header.Set("Origin", "https://ours.example")
 		w := httptest.NewRecorder()
 		all.ServeHTTP(w, r)
