@@ -343,8 +343,9 @@ func (a *applier) txn(entry *mvcc.Entry, r *pb.TxnRequest) (result, error) {
 }
 
 // commit makes the transaction's writes visible, moves its keys between leases, and publishes its events. It
-// returns the store's newest revision.
+// returns the store's newest revision. The writes come first: see linearizableKeys.
 func (a *applier) commit(tx *mvcc.Txn) (int64, error) {
+	rev, events := tx.Commit()
 	for _, c := range tx.LeaseChanges() {
 		if c.New == 0 {
 			a.leases.Detach(c.Key)
@@ -352,7 +353,6 @@ func (a *applier) commit(tx *mvcc.Txn) (int64, error) {
 			return 0, fmt.Errorf("attach a key to lease %x: %w", c.New, err)
 		}
 	}
-	rev, events := tx.Commit()
 	if len(events) > 0 {
 		a.feed.Publish(coalesce.Batch{Revision: rev, Events: events})
 	}

@@ -25,7 +25,7 @@ func (n *Node) Range(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice
 
 func (n *Node) answerRange(ctx context.Context, r *wire.RangeRequest, t *readTime) (mem.BufferSlice, error) {
 	if !r.Serializable {
-		if err := n.linearizable(ctx); err != nil {
+		if err := n.linearizableKeys(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -79,7 +79,7 @@ func (n *Node) Txn(ctx context.Context, r *pb.TxnRequest, raw []byte) (mem.Buffe
 
 func (n *Node) readTxn(ctx context.Context, r *pb.TxnRequest) (mem.BufferSlice, error) {
 	if !txnSerializable(r) {
-		if err := n.linearizable(ctx); err != nil {
+		if err := n.linearizableKeys(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -164,7 +164,7 @@ const (
 // ends with ErrCompacted. Holding a view of the store instead would let that client keep freed pages in the file.
 func (n *Node) RangeStream(ctx context.Context, r *wire.RangeRequest, send func(mem.BufferSlice) error) error {
 	if !r.Serializable {
-		if err := n.linearizable(ctx); err != nil {
+		if err := n.linearizableKeys(ctx); err != nil {
 			return err
 		}
 	}

@@ -170,15 +170,22 @@ func (g *readGate) unanswered() (contexts [][]byte) {
 	return contexts
 }
 
-// linearizable waits until a read that arrived now may be answered from the store. It returns ErrGRPCTimeout
-// after the request timeout, whether ctx has a deadline or not, as etcd does.
+// linearizableKeys is linearizable for who reads nothing but keys.
 //
 // A member that is alone asks nobody, raft neither: whatever has been acknowledged was so by its own applier, and is in the store. That
-// stays true of what the store has now, whatever becomes of the membership before it is read.
-func (n *Node) linearizable(ctx context.Context) error {
+// stays true of what the store has now, whatever becomes of the membership before it is read. It is enough for keys, which an entry
+// changes at once and before all else. Who has seen them, and asks for what else the entry does, to leases say, has to wait until that is
+// done.
+func (n *Node) linearizableKeys(ctx context.Context) error {
 	if n.tenure.alone.Load() {
 		return nil
 	}
+	return n.linearizable(ctx)
+}
+
+// linearizable waits until a read that arrived now may be answered from what has been applied. It returns ErrGRPCTimeout
+// after the request timeout, whether ctx has a deadline or not, as etcd does.
+func (n *Node) linearizable(ctx context.Context) error {
 	passed := n.reads.join()
 	timer := time.NewTimer(n.cfg.requestTimeout())
 	defer timer.Stop()

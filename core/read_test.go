@@ -1,9 +1,14 @@
 package core
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"weir/grpcapi/wire"
 )
 
 func passed(c <-chan struct{}) bool {
@@ -79,7 +84,7 @@ func TestOnlyAMemberThatHasBeenAloneInItsWholeTenureReadsWithoutACheck(t *testin
 	wantCheck := func(when string, want bool) {
 		t.Helper()
 		before := checks()
-		if err := n.linearizable(t.Context()); err != nil {
+		if err := n.linearizableKeys(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got := checks() > before; got != want {
@@ -98,4 +103,55 @@ func TestOnlyAMemberThatHasBeenAloneInItsWholeTenureReadsWithoutACheck(t *testin
 	mustPut(t, n, &pb.PutRequest{Key: []byte("k")})
 	wantCheck("in the next tenure", false)
 	closeNode(t, n)
+}
+
+// TestWhatIsSeenOfLeasesAndKeysIsSeenOfBoth: a transaction puts many keys under a lease, and a revocation takes them away, while somebody
+// looks at one of the two, and as soon as that shows it, at the other.
+func TestWhatIsSeenOfLeasesAndKeysIsSeenOfBoth(t *testing.T) {
+	n := openNode(t, t.TempDir())
+	defer closeNode(t, n)
+	const keys = 10_000
+	txn := &pb.TxnRequest{}
+	for i := range keys {
+		txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
+			RequestPut: &pb.PutRequest{Key: fmt.Appendf(nil, "k%06d", i), Lease: 7}}})
+	}
+	first := &wire.RangeRequest{Key: []byte("k000000"), CountOnly: true}
+	lease := &pb.LeaseTimeToLiveRequest{ID: 7, Keys: true}
+	for range 5 {
+		mustGrant(t, n, 7, 1000)
+		put := make(chan error, 1)
+		go func() {
+			_, err := n.Txn(t.Context(), txn, mustMarshal(t, txn))
+			put <- err
+		}()
+		for {
+			s, err := n.LeaseTimeToLive(t.Context(), lease)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(s.Keys) > 0 {
+				break
+			}
+		}
+		if mustRange(t, n, first).Count == 0 {
+			t.Error("the lease has keys that are not there")
+		}
+		if err := <-put; err != nil {
+			t.Fatal(err)
+		}
+		revoked := make(chan error, 1)
+		go func() {
+			_, err := n.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: 7})
+			revoked <- err
+		}()
+		for mustRange(t, n, first).Count > 0 {
+		}
+		if _, err := n.LeaseTimeToLive(t.Context(), lease); !errors.Is(err, rpctypes.ErrGRPCLeaseNotFound) {
+			t.Errorf("the keys of the lease are gone, and the lease is there: %v", err)
+		}
+		if err := <-revoked; err != nil {
+			t.Fatal(err)
+		}
+	}
 }
