@@ -73,11 +73,20 @@ func prepareCluster(t *testing.T, n int, change ...func(*Config)) *testCluster {
 func (c *testCluster) newMember() int {
 	c.Helper()
 	i, l := len(c.members), c.listen("127.0.0.1:0")
+	for c.hasMemberAt(l.Addr()) { // a port that was given back may be given again at once
+		other := c.listen("127.0.0.1:0")
+		l.Close()
+		l = other
+	}
 	m := &testMember{name: fmt.Sprintf("m%d", i), url: "http://" + l.Addr().String()}
 	l.Close()
 	c.members = append(c.members, m)
 	c.initial = append(c.initial, InitialMember{m.name, []string{m.url}})
 	return i
+}
+
+func (c *testCluster) hasMemberAt(a net.Addr) bool {
+	return slices.ContainsFunc(c.members, func(m *testMember) bool { return m.url == "http://"+a.String() })
 }
 
 func (c *testCluster) listen(address string) net.Listener {
