@@ -58,10 +58,20 @@ func openBrowser(t *testing.T) *browser {
 	if path == "" {
 		t.Fatal("Chromium is not installed, which this test needs: apt-get install chromium")
 	}
+	// What Chromium has beside the user's folder it leaves there when it is killed.
+	scratch, err := os.MkdirTemp("", "weir-page") //nolint:usetesting // it has a socket, whose path may have 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(scratch); err != nil {
+			t.Error(err)
+		}
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	alloc, stop := chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true),
+		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.Env("TMPDIR="+scratch), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true),
 		// It is not to look for anything outside of this machine.
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("proxy-server", "direct://"), chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"),
