@@ -63,7 +63,7 @@ func newServers(o options, node *core.Node, c certificates, r *reload) (*servers
 	if o.extensiveMetrics {
 		o.api.Metrics = grpcapi.NewExtensiveMetrics()
 	}
-	registry, err := process.NewRegistry(node, r, o.api.Metrics, featureMetric(o.features))
+	registry, err := process.NewRegistry("core", node, r, o.api.Metrics, featureMetric(o.features))
 	if err != nil {
 		return nil, err
 	}

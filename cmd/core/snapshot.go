@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -127,6 +128,10 @@ func snapshotStatus(args []string, out io.Writer) error {
 	}
 	if err := oneOf("write-out", form, "simple", "json", "table", "fields"); err != nil {
 		return err
+	}
+	// A store without a byte would be opened as a new one, and what is told of that would be about a file that cannot be written.
+	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return fmt.Errorf("%s is empty: it is no snapshot", file)
 	}
 	s, err := core.SavedSnapshot{Path: file}.Status()
 	if err != nil {

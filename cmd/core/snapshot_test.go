@@ -14,6 +14,9 @@ func TestSnapshotCommandsThatCannotBeMeantAreRefusedInOneLine(t *testing.T) {
 	if err := os.WriteFile("short.db", []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile("empty.db", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for args, want := range map[string]string{
 		"":                            "say restore or status",
 		"save x":                      "unknown command core snapshot save",
@@ -33,6 +36,7 @@ func TestSnapshotCommandsThatCannotBeMeantAreRefusedInOneLine(t *testing.T) {
 		"status missing.db":                               "no such file",
 		"status .":                                        "is not a file",
 		"status short.db":                                 "short.db",
+		"status empty.db":                                 "empty.db is empty: it is no snapshot",
 		"status short.db -w protobuf":                     "use one of",
 		"status short.db --write-out=xml":                 "use one of",
 	} {
@@ -43,7 +47,7 @@ func TestSnapshotCommandsThatCannotBeMeantAreRefusedInOneLine(t *testing.T) {
 		}
 	}
 	left, err := filepath.Glob("*")
-	if err != nil || len(left) != 1 {
+	if err != nil || len(left) != 2 {
 		t.Errorf("there is %v, %v", left, err)
 	}
 }

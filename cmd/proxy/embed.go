@@ -37,7 +37,7 @@ func startEmbedded(ctx context.Context, o options, address net.Addr, logger *slo
 		return nil, err
 	}
 	metrics := grpcapi.NewMetrics()
-	registry, err := process.NewRegistry(node, metrics)
+	registry, err := process.NewRegistry("core", node, metrics)
 	if err != nil {
 		return nil, errors.Join(err, node.Close())
 	}

@@ -60,7 +60,7 @@ func (l listeners) close() {
 // newServer makes the server of all ports. page is nil if there is to be none.
 func newServer(o options, p *proxy.Proxy, page *statuspage.Page, r *reload) (*grpcapi.Server, error) {
 	metrics := grpcapi.NewMetrics()
-	registry, err := process.NewRegistry(metrics, p, r)
+	registry, err := process.NewRegistry("proxy", metrics, p, r)
 	if err != nil {
 		return nil, err
 	}

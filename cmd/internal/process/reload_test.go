@@ -106,7 +106,7 @@ func TestWhatBecameOfAReloadIsTold(t *testing.T) {
 	if s := r.Status()[0]; s.Reloaded != 2 || s.Stale {
 		t.Errorf("status: %+v", s)
 	}
-	if _, err := NewRegistry(r); err != nil {
+	if _, err := NewRegistry("proxy", r); err != nil {
 		t.Error(err)
 	}
 	if !strings.Contains(text(), `"msg":"reloaded all there is"`) || !strings.Contains(text(), `"what":"file","changed":["limits"]`) {
