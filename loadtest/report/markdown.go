@@ -250,7 +250,7 @@ func (m *markdown) scenario(r *Report, s *Scenario) {
 	for _, c := range g.columns {
 		t.Head = append(t.Head, c.head())
 	}
-	stores := slices.ContainsFunc(s.Results, func(r Result) bool { return r.byRole() != "" })
+	stores := slices.ContainsFunc(s.Results, func(r Result) bool { return r.hasBefore() })
 	if stores {
 		t.Head = append(t.Head, "CPU by process")
 	}
@@ -263,7 +263,8 @@ func (m *markdown) scenario(r *Report, s *Scenario) {
 			cells = append(cells, n.String())
 		}
 		if stores {
-			cells = append(cells, row.result.byRole())
+			system := r.system(row.system)
+			cells = append(cells, row.result.byRole(system != nil && system.External))
 		}
 		t.Rows = append(t.Rows, cells)
 	}
@@ -279,20 +280,23 @@ func (m *markdown) scenario(r *Report, s *Scenario) {
 	m.list(notes)
 }
 
-// byRole is which part of the processor time is the store's, in percent, for a system that has something before it; else "".
-func (r *Result) byRole() string {
+// hasBefore tells whether a system has something before its store.
+func (r *Result) hasBefore() bool {
+	return slices.ContainsFunc(r.Parts(), func(p Part) bool { return p.Role != "store" })
+}
+
+// byRole is which part of the processor time is the store's, in percent; a dash if it is not known, as of processes of which it was
+// only said that they are measured.
+func (r *Result) byRole(external bool) string {
 	var all, stores float64
-	before := false
 	for _, p := range r.Parts() {
 		all += p.CPU.Median
 		if p.Role == "store" {
 			stores += p.CPU.Median
-		} else {
-			before = true
 		}
 	}
-	if !before || all == 0 {
-		return ""
+	if external || all == 0 {
+		return dash
 	}
 	return fmt.Sprintf("store %.0f %%", 100*stores/all)
 }

@@ -20,6 +20,9 @@ func TestAnOpenLoopThatFallsBehindIsSeen(t *testing.T) {
 		if !strings.Contains(text, "came % of due") || !strings.Contains(text, "10.0") {
 			t.Errorf("the %s does not say that a tenth of what was due came", name)
 		}
+		if !strings.Contains(text, "fixed by the rate") {
+			t.Errorf("the %s does not say how many came in a second, and that the rate fixes it", name)
+		}
 	}
 }
 
@@ -41,6 +44,9 @@ func TestAPercentileNeedsIndependentLatencies(t *testing.T) {
 		}
 		if got := r.other(P99); !got.Known() {
 			t.Errorf("of %d independent latencies p99 is %+v", independent, got)
+		}
+		if told := strings.Contains(markdownOf(t, r), "p99.9 of all ms"); told == want.known {
+			t.Errorf("of %d independent latencies p99.9 of all of them is told: %v", independent, told)
 		}
 		page, _ := document(t, r)
 		if strings.Contains(page, "<title>p99.9 fewer") {

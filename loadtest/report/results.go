@@ -86,6 +86,10 @@ func (r *Report) grid(s *Scenario) grid {
 	base := r.Base()
 	measure(column{name: "throughput", help: "operations that were answered in a second", group: work}, Throughput)
 	measure(column{name: "throughput ratio", help: "to that of " + base + " in the same round", group: work}, ThroughputRatio)
+	if s.OpenLoop {
+		perTurn(column{name: "throughput, fixed by the rate,", unit: Throughput.unit(s.Unit), help: "operations in a second, which are due at a fixed rate: no measure of speed",
+			group: work}, (*Turn).rate)
+	}
 	if s.valuesMatter() {
 		perTurn(column{name: "values", unit: "MiB/s", help: "bytes of the values that were sent or received in a second", group: work}, (*Turn).bandwidth)
 	}
@@ -101,6 +105,10 @@ func (r *Report) grid(s *Scenario) grid {
 	measure(column{name: "p99 ratio", help: "of p99, to that of " + base + " in the same round", group: latency, wide: true}, P99Ratio)
 	measure(column{name: "p99.9", help: "999 of 1,000 answers came within it", group: latency}, P999)
 	perTurn(column{name: "max", unit: "ms", help: "the slowest answer", group: latency, wide: true}, func(t *Turn) float64 { return t.Latency.Max })
+	if s.dependent() {
+		perTurn(column{name: "p99.9 of all", unit: "ms", help: "of all operations, of which too few are independent: a few late writes make it", group: latency},
+			func(t *Turn) float64 { return t.Latency.P999 })
+	}
 	add(column{name: "independent latencies", help: "the other latencies are of what came together with these", group: latency}, func(_ string, result *Result) Number {
 		return result.named((*Turn).independent, independent)
 	})
@@ -141,6 +149,28 @@ func (s *Scenario) valuesMatter() bool {
 		}
 	}
 	return false
+}
+
+// dependent tells whether all turns of all systems have too few latencies that are independent of each other for a p99.9 of them.
+func (s *Scenario) dependent() bool {
+	turns := 0
+	for _, result := range s.Results {
+		for i := range result.Turns {
+			if result.Turns[i].tells(99.9) {
+				return false
+			}
+			turns++
+		}
+	}
+	return turns > 0
+}
+
+// rate is the operations in a second.
+func (t *Turn) rate() float64 {
+	if t.Took <= 0 {
+		return 0
+	}
+	return float64(t.Operations) / t.Took.Seconds()
 }
 
 // bandwidth is of values, in MiB/s.

@@ -302,3 +302,15 @@ func TestWhoDisagreesAboutTLSIsToldWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+func TestVersionIsInWeirsMetrics(t *testing.T) {
+	for metrics, want := range map[string]string{
+		"# TYPE weir_build_info gauge\nweir_build_info{program=\"core\",version=\"1.2.3\"} 1\nweir_level 2\n": " 1.2.3",
+		"# TYPE weir_level gauge\nweir_level 2\nother{version=\"4\"} 1\n":                                     "",
+		"": "",
+	} {
+		if got := weirVersion(metrics); got != want {
+			t.Errorf("%q: %q, want %q", metrics, got, want)
+		}
+	}
+}

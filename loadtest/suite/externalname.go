@@ -57,22 +57,33 @@ func (h *externalHost) describe(ctx context.Context) report.System {
 }
 
 // program is who answers at an address, by the metrics that only one program has, and the version that it told over etcd's API. That
-// is of the API: weir's own is told nowhere.
+// is of the API: weir's own is in its metrics, since it has weir_build_info.
 func (h *externalHost) program(ctx context.Context, addr, version string) string {
 	// A proxy's own come first, as below /metrics it has those of what is behind it.
 	own, _ := h.get(ctx, addr, "/proxy/metrics")
 	metrics, _ := h.get(ctx, addr, "/metrics")
 	switch {
 	case strings.Contains(own, "\nweir_"):
-		return "weir proxy, which speaks as etcd " + version + ","
+		return "weir proxy" + weirVersion(own) + ", which speaks as etcd " + version + ","
 	case strings.Contains(own, "\netcd_grpc_proxy_"):
 		return "etcd grpc-proxy, before an etcd " + version + ","
 	case strings.Contains(metrics, "\nweir_level "):
-		return "weir core, which speaks as etcd " + version + ","
+		return "weir core" + weirVersion(metrics) + ", which speaks as etcd " + version + ","
 	case strings.Contains(metrics, "\netcd_server_version{"):
 		return "etcd " + version
 	}
 	return "what speaks as etcd " + version + ", and has no metrics there by which it would be known,"
+}
+
+// weirVersion is a space and the version in weir's metrics; "" if they do not tell it.
+func weirVersion(metrics string) string {
+	_, info, _ := strings.Cut(metrics, "\nweir_build_info{")
+	labels, _, _ := strings.Cut(info, "}")
+	_, version, found := strings.Cut(labels, `version="`)
+	if version, _, _ = strings.Cut(version, `"`); !found || version == "" {
+		return ""
+	}
+	return " " + version
 }
 
 // get is what an endpoint has over HTTP.
