@@ -1,6 +1,10 @@
 package core
 
-import "errors"
+import (
+	"errors"
+
+	"weir/core/wal"
+)
 
 // Check tells what Open would refuse as far as that can be seen in the configuration, in the files that it names, and in which files there
 // are in DataDir: none of those is opened, nobody is asked, and no host is looked up. Its error joins all that is wrong.
@@ -9,9 +13,13 @@ func (c Config) Check() error {
 	if err != nil {
 		return err
 	}
-	hasStore, _, dirErr := whose(c.DataDir)
-	errs := []error{checkAuth(c), dirErr}
-	if !hasStore && len(c.InitialCluster) > 0 { // it counts for a member without data alone
+	_, _, dirErr := whose(c.DataDir)
+	hasLog, logErr := wal.Exists(c.WALDir, c.LogFS)
+	if logErr != nil {
+		logErr = logDirError(logErr)
+	}
+	errs := []error{checkAuth(c), dirErr, logErr}
+	if logErr == nil && !hasLog && len(c.InitialCluster) > 0 { // it counts for a member without a log alone
 		_, err := ownEntry(c.InitialCluster, c.Name)
 		errs = append(errs, err)
 	}

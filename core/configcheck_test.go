@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"weir/core/wal"
 )
 
 func TestCheckTellsAllThatOpenWouldRefuseAndTouchesNothing(t *testing.T) {
@@ -44,7 +46,36 @@ func TestCheckTellsAllThatOpenWouldRefuseAndTouchesNothing(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "member", storeName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := (Config{DataDir: dir, Name: "c", InitialCluster: others}).Check(); err == nil || !strings.Contains(err.Error(), "no member of the name") {
+		t.Errorf("what a start left that made no log counts as a member: %v", err)
+	}
+	log, err := wal.Create(filepath.Join(dir, "member", "wal"), []byte("m"), wal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if err := (Config{DataDir: dir, Name: "c", InitialCluster: others}).Check(); err != nil {
 		t.Errorf("a member with data is refused for the initial cluster: %v", err)
+	}
+}
+
+func TestAStartThatIsRefusedForItsConfigurationLeavesNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	for _, c := range []Config{
+		{Name: "c", InitialCluster: []InitialMember{{"a", []string{"http://127.0.0.1:1"}}}},
+		{Name: "a", InitialCluster: []InitialMember{{"a", []string{"http://127.0.0.1:1"}}}, PeerURLs: []string{"http://127.0.0.1:2"}},
+		{JoinExisting: true},
+	} {
+		c.DataDir = dir
+		n, err := Open(c)
+		if err == nil {
+			closeNode(t, n)
+			t.Fatalf("%+v: it started", c)
+		}
+		if _, statErr := os.Stat(dir); statErr == nil {
+			t.Fatalf("there is a data directory now, after %v", err)
+		}
 	}
 }

@@ -59,9 +59,19 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	dir := n.cfg.DataDir
 	memberDir := filepath.Join(dir, "member")
 	storePath, logDir := filepath.Join(memberDir, storeName), n.cfg.WALDir
-	_, hasEtcds, err := whose(dir)
+	hasStore, hasEtcds, err := whose(dir)
 	if err != nil {
 		return nil, err
+	}
+	hasLog, err := wal.Exists(logDir, n.cfg.LogFS)
+	if err != nil {
+		return nil, logDirError(err)
+	}
+	if !hasStore && !hasLog {
+		// Before anything is made: a member that is refused for what it was told leaves nothing behind.
+		if n.member, err = n.newIdentity(); err != nil {
+			return nil, err
+		}
 	}
 	if hasEtcds {
 		n.logger.Warn("an etcd was started in this data directory too; what it left can be removed", "path", filepath.Join(memberDir, "snap"))
@@ -75,8 +85,7 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 		}
 		return nil, dirError(dir, err)
 	}
-	hasStore, err := exists(storePath) // only from here on nobody else makes one
-	if err != nil {
+	if hasStore, err = exists(storePath); err != nil { // only from here on nobody else makes one
 		return nil, dirError(dir, err)
 	}
 	isPart, err := exists(filepath.Join(memberDir, restoringName))
@@ -86,8 +95,7 @@ func (n *Node) openFiles() (*wal.Recovered, error) {
 	if isPart {
 		return nil, fmt.Errorf("data directory %s is of a snapshot whose restoration was cut off: remove it, and %s, and restore the snapshot again", dir, logDir)
 	}
-	hasLog, err := wal.Exists(logDir, n.cfg.LogFS)
-	if err != nil {
+	if hasLog, err = wal.Exists(logDir, n.cfg.LogFS); err != nil {
 		return nil, logDirError(err)
 	}
 	if hasLog && !hasStore {
@@ -195,9 +203,11 @@ func (n *Node) openLog(dir string, exists bool) (recovered *wal.Recovered, err e
 }
 
 func (n *Node) makeLog(dir string, o wal.Options) (*wal.Recovered, error) {
-	var err error
-	if n.member, err = n.newIdentity(); err != nil {
-		return nil, err
+	if n.member.ID == 0 { // there was a store already
+		var err error
+		if n.member, err = n.newIdentity(); err != nil {
+			return nil, err
+		}
 	}
 	// The name of the store's file must not be lost when the log's is not: they may be on two disks.
 	if err := n.cfg.LogFS.SyncDir(filepath.Join(n.cfg.DataDir, "member")); err != nil {

@@ -79,6 +79,9 @@ func serve(ctx context.Context, o options, r *reload) (err error) {
 			err = nil
 		}
 	}()
+	if err := o.core.Check(); err != nil { // before sockets and certificates are made
+		return err
+	}
 	l, err := o.listen.open()
 	if err != nil {
 		return err
