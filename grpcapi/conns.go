@@ -134,6 +134,27 @@ const (
 // retire retires connections at moments spread over a time, or until ctx ends all the others at once, and returns when the
 // streams of the last one have ended.
 func (c *conns) retire(ctx context.Context, leaving []*connection, spread time.Duration) {
+	c.retireUnless(ctx, leaving, spread, func(*connection) bool { return false })
+}
+
+// move is retire of up to most connections. Those that have not been told when ctx ends stay: who ends it gives each a moment of
+// its own.
+func (c *conns) move(ctx context.Context, most int, spread time.Duration) {
+	c.retireUnless(ctx, c.take(most, false), spread, func(n *connection) bool { return ctx.Err() != nil && c.stay(n) })
+}
+
+// stay takes a connection of gRPC's back, unless it is to be retired, and returns whether it has.
+func (c *conns) stay(n *connection) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over && n.retired.Err() == nil { // else it may have been closed
+		c.grpc[n] = struct{}{}
+	}
+	return !c.over
+}
+
+// retireUnless leaves out those of which stays says so.
+func (c *conns) retireUnless(ctx context.Context, leaving []*connection, spread time.Duration, stays func(*connection) bool) {
 	if len(leaving) == 0 {
 		return
 	}
@@ -149,6 +170,9 @@ func (c *conns) retire(ctx context.Context, leaving []*connection, spread time.D
 			if early := moment - time.Since(begin); early > 0 {
 				c.pause(ctx, early)
 			}
+		}
+		if stays(n) {
+			continue
 		}
 		c.tasks.Go(n.goAway) // which may block
 		ending.Go(func() {

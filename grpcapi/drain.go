@@ -47,11 +47,9 @@ func (s *Server) Drain(ctx context.Context, spread time.Duration) {
 // Connections is how many connections clients have to gRPC, without those that are leaving.
 func (s *Server) Connections() int { return s.conns.count() }
 
-// Move retires up to n connections, whichever they are, at moments spread over a time, or all of them when ctx ends, as Drain does
-// with all, and returns when the streams of the last one have ended. The server goes on.
-func (s *Server) Move(ctx context.Context, n int, spread time.Duration) {
-	s.conns.retire(ctx, s.conns.take(n, false), spread)
-}
+// Move retires up to n connections, whichever they are, at moments spread over a time, as Drain does with all, and returns when the
+// streams of the last one have ended. The server goes on. Those that have not been told when ctx ends stay.
+func (s *Server) Move(ctx context.Context, n int, spread time.Duration) { s.conns.move(ctx, n, spread) }
 
 // refuse closes the listeners of some kinds of traffic.
 func (s *Server) refuse(which func(carries Traffic) bool) {

@@ -272,6 +272,37 @@ func TestRetirementEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// A server that is told to stop while it has clients move gives those that are left a moment of their own.
+func TestAMoveEndsWithItsContext(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		c := newConns()
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		told := 0
+		for range 100 {
+			n := newConnection(nil)
+			n.goAway = func() { told++; cancel() }
+			c.grpc[n] = struct{}{}
+		}
+		c.move(ctx, 50, time.Hour)
+		c.tasks.Wait()
+		if n := c.count(); told != 1 || n != 99 {
+			t.Errorf("%d were told, %d have stayed", told, n)
+		}
+		for n := range c.grpc {
+			if n.retired.Err() != nil {
+				t.Error("one that stays has been retired")
+			}
+		}
+		closed := newConnection(nil)
+		c.forget(closed)
+		c.stay(closed)
+		if n := c.count(); n != 99 {
+			t.Errorf("with one that was closed there are %d", n)
+		}
+	})
+}
+
 func TestUnready(t *testing.T) {
 	for name, s := range map[string]*Server{
 		"backend":  NewBackendServer(Config{Logger: quiet()}, newMemStore(t)),
