@@ -324,6 +324,9 @@ func (m *markdown) scale(s *Scale) {
 	}
 	m.paragraph(fmt.Sprintf("How %s watchers are served at %s events a second: **computed from what was measured, not measured.**",
 		count(s.Watchers), figures(s.Events)))
+	if s.Invalid != "" {
+		m.paragraph("**Not valid**: " + markdownProse(s.Invalid))
+	}
 	m.table(s.plans())
 	m.list(proses(s.planNotes()))
 	m.paragraph("### How it is computed")

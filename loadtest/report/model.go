@@ -155,6 +155,8 @@ type Scale struct {
 	Failed   string  `json:"failed,omitempty"`
 	Watchers int     `json:"watchers"`
 	Events   float64 `json:"events_per_second"`
+	// Invalid is why neither the plans nor the predictions say anything, as of inputs from a machine without a moment's rest; "" if they do.
+	Invalid string `json:"invalid,omitempty"`
 	// Inputs are the measured figures that the model starts from.
 	Inputs []Input `json:"inputs"`
 	// Method says how the prediction is made, in paragraphs.
@@ -211,6 +213,8 @@ type Check struct {
 	Low       float64 `json:"low"` // of what was measured, as High
 	High      float64 `json:"high"`
 	Note      string  `json:"note,omitempty"` // why it proves little, if it does
+	// Invalid: it proves nothing, for the reason that the note says.
+	Invalid bool `json:"invalid,omitempty"`
 }
 
 // Section is tables of another bench with their title.

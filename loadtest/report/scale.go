@@ -152,6 +152,8 @@ func (c *Check) off(measured float64) float64 {
 func (c *Check) errorText() string {
 	off := 100 * c.off(c.Measured)
 	switch {
+	case c.Invalid:
+		return "not valid"
 	case math.IsNaN(off):
 		return dash
 	case math.Abs(off) < .5:

@@ -10,6 +10,7 @@ import (
 // scaleView is the model's part of the page.
 type scaleView struct {
 	Failed           string // why there is nothing else
+	Invalid          string // why what there is says nothing
 	Watchers, Events string
 	Trees            []treeView // of each case the first plan that is possible
 	Plans, Inputs    Table
@@ -48,7 +49,7 @@ func scaleViewOf(s *Scale) (*scaleView, error) {
 	if s.Failed != "" {
 		return &scaleView{Failed: s.Failed}, nil
 	}
-	v := &scaleView{Watchers: count(s.Watchers), Events: figures(s.Events), Plans: s.plans(), PlanNotes: s.planNotes(), Inputs: s.inputs(), Method: s.Method}
+	v := &scaleView{Invalid: s.Invalid, Watchers: count(s.Watchers), Events: figures(s.Events), Plans: s.plans(), PlanNotes: s.planNotes(), Inputs: s.inputs(), Method: s.Method}
 	for _, plan := range s.Plans {
 		if plan.Impossible == "" && !slices.ContainsFunc(v.Trees, func(t treeView) bool { return t.Case == sentence(plan.Case) }) {
 			v.Trees = append(v.Trees, treeOf(plan))
@@ -56,7 +57,7 @@ func scaleViewOf(s *Scale) (*scaleView, error) {
 	}
 	reach := .1
 	for _, c := range s.Checks {
-		if off := math.Abs(c.off(c.Measured)); off > reach { // not if it is not a number
+		if off := math.Abs(c.off(c.Measured)); !c.Invalid && off > reach { // not if it is not a number
 			reach = min(math.Ceil(off*10)/10, 1)
 		}
 	}
@@ -110,7 +111,7 @@ func (c *Check) picture(reach float64) (template.HTML, error) {
 	svg.add(title, description)
 	svg.line("grid", x.from, y, x.to, y, faint)
 	svg.line("whisker", x.at(0), 1, x.at(0), height-1, ink)
-	if off := c.off(c.Measured); !math.IsNaN(off) {
+	if off := c.off(c.Measured); !c.Invalid && !math.IsNaN(off) {
 		if c.Low > 0 && c.High > 0 {
 			whiskers(svg, x.at(c.off(c.High)), x.at(c.off(c.Low)), y)
 		}

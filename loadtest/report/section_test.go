@@ -59,3 +59,15 @@ func TestPlansSayWhatIsScarceFirst(t *testing.T) {
 		t.Error("Markdown does not say what proxies have too little of first")
 	}
 }
+
+func TestAPlanThatIsNotValidSaysSo(t *testing.T) {
+	r := example(t)
+	r.Scale.Invalid = "the machine had no rest"
+	r.Scale.Checks[0].Invalid = true
+	page, _ := document(t, r)
+	for name, text := range map[string]string{"page": page, "Markdown": markdownOf(t, r)} {
+		if !strings.Contains(text, "the machine had no rest") || !strings.Contains(text, "not valid") {
+			t.Errorf("the %s does not say that plans and checks are not valid", name)
+		}
+	}
+}

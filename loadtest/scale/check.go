@@ -32,10 +32,7 @@ func checkTrials(rate float64) []trial {
 
 // title says what a trial is.
 func (t trial) title() string {
-	tree := fmt.Sprintf("%d proxies", t.proxies[0])
-	if t.proxies[0] == 1 {
-		tree = "1 proxy"
-	}
+	tree := proxiesText(t.proxies[0])
 	for _, n := range t.proxies[1:] {
 		tree += fmt.Sprintf(", %d below", n)
 	}
@@ -45,6 +42,13 @@ func (t trial) title() string {
 	}
 	return fmt.Sprintf("%s; %d watchers%s on %d connections, %.0f writes/s of %d × %d B",
 		tree, t.watchers, what, t.connections, t.rate, t.batch, t.valueSize)
+}
+
+func proxiesText(n int) string {
+	if n == 1 {
+		return "1 proxy"
+	}
+	return fmt.Sprintf("%d proxies", n)
 }
 
 // Check has the model predict runs of other sizes than those that it was measured in, and measures them. What is predicted is the
@@ -90,7 +94,7 @@ func (m Model) check(t trial, measured samples) []report.Check {
 	add := func(measure, unit string, predicted float64, of func(sample) float64) {
 		c := report.Check{
 			Name: t.title(), Measure: measure, Unit: unit, Predicted: predicted, Measured: measured.median(of),
-			Low: math.Inf(1), High: math.Inf(-1), Note: note,
+			Low: math.Inf(1), High: math.Inf(-1), Note: note, Invalid: busy > saturated,
 		}
 		for _, s := range measured {
 			c.Low, c.High = min(c.Low, of(s)), max(c.High, of(s))

@@ -15,6 +15,16 @@ type Inputs struct {
 	BusiestTrial string
 }
 
+// invalid is why nothing follows from the inputs; "" if something does.
+func (in Inputs) invalid() string {
+	if in.Busiest <= saturated {
+		return ""
+	}
+	return fmt.Sprintf("this machine was %.0f %% busy while the inputs were measured (%s), so that they are of how processes wait for each other, and no "+
+		"plan and no prediction follows from them. Measure again when nothing else runs, with fewer -events, or on a machine with more cores.",
+		percent(in.Busiest), in.BusiestTrial)
+}
+
 // Report is the inputs as a report has them.
 func (in Inputs) Report() []report.Input {
 	const ms = "ms"

@@ -32,6 +32,9 @@ func (e Effort) Trials() int {
 // fullBusy is how busy the machine may be. With more, what is measured is how processes wait for each other.
 const fullBusy = 0.7
 
+// saturated is how busy it is when what is measured depends on nothing but the waiting: no cost comes from it, nor a check.
+const saturated = 0.95
+
 // Measure finds the costs of a core and a proxy that are built by bin. Everything runs on this machine, the clients too, one trial
 // after the other, each with processes of its own, and most with so many writes a second: a server that has hardly anything to do takes
 // more for each write, so this should be about what plans are made for, as far as a machine can that has the clients too. progress

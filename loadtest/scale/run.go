@@ -98,7 +98,7 @@ func (o Options) plans(m Model) []report.Plan {
 			}
 			best := plans[0].Report()
 			if len(plans) > 1 {
-				best.Note += fmt.Sprintf("; with one level more, and %d proxies, it would be %.2f cores", plans[1].proxies(), plans[1].Core.Cores)
+				best.Note += fmt.Sprintf("; with one level more, and %s, it would be %.2f cores", proxiesText(plans[1].proxies()), plans[1].Core.Cores)
 			}
 			all = append(all, best)
 		}
@@ -127,6 +127,6 @@ func Run(ctx context.Context, bin *proc.Bin, o Options, progress func(string)) (
 		return nil, fmt.Errorf("scale: check the model: %w", err)
 	}
 	return &report.Scale{
-		Watchers: o.Watchers, Events: o.Events, Inputs: in.Report(), Method: o.method(), Plans: o.plans(in.Model), Checks: checks,
+		Invalid: in.invalid(), Watchers: o.Watchers, Events: o.Events, Inputs: in.Report(), Method: o.method(), Plans: o.plans(in.Model), Checks: checks,
 	}, nil
 }

@@ -62,6 +62,14 @@ func TestEachInputHasANameAUnitAndWhereItIsFrom(t *testing.T) {
 	}
 }
 
+func TestPlansOfAMachineWithoutRestAreNotValid(t *testing.T) {
+	for busiest, want := range map[float64]bool{0.5: true, 0.8: true, 1: false} {
+		if got := (Inputs{Busiest: busiest, BusiestTrial: "a trial"}).invalid(); (got == "") != want || !want && !strings.Contains(got, "100 % busy") {
+			t.Errorf("of a machine that was busy for %v is said %q", busiest, got)
+		}
+	}
+}
+
 // The model predicts what a run measures, if the run is as the model: this checks the comparison, not the model.
 func TestCheckComparesTheSameThings(t *testing.T) {
 	m := plain()
@@ -77,7 +85,7 @@ func TestCheckComparesTheSameThings(t *testing.T) {
 	}
 	for _, c := range checks {
 		near(t, c.Measure, c.Predicted, c.Measured)
-		if c.Note != "" || c.Low != c.Measured || c.High != c.Measured || c.Unit == "" {
+		if c.Note != "" || c.Invalid || c.Low != c.Measured || c.High != c.Measured || c.Unit == "" {
 			t.Errorf("a check has %+v", c)
 		}
 	}
@@ -85,6 +93,12 @@ func TestCheckComparesTheSameThings(t *testing.T) {
 	for _, c := range m.check(tr, samples{s}) {
 		if !strings.Contains(c.Note, "90 % busy") {
 			t.Errorf("a check on a machine that was full says %q", c.Note)
+		}
+	}
+	s.busy = 1
+	for _, c := range m.check(tr, samples{s}) {
+		if !c.Invalid || c.Note == "" {
+			t.Errorf("a check on a machine without rest is %+v", c)
 		}
 	}
 	// More is written than the core can take: there is no latency to predict.
