@@ -17,7 +17,9 @@ func newPage(node *core.Node, server func() *grpcapi.Server, r *reload) *statusp
 	return statuspage.New(statuspage.Config{
 		View: func(context.Context) statuspage.View {
 			d := node.Detail()
-			return d.View(server().Clients(), grpcapi.SlowestTable(server().SlowestWatches(slowest, node.Who)))
+			v := d.View(server().Clients(), grpcapi.SlowestTable(server().SlowestWatches(slowest, node.Who)))
+			v.Notices = r.Reloads().Notices(!server().Ready())
+			return v
 		},
 		Status: func(context.Context) any {
 			return struct {

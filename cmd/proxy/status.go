@@ -18,7 +18,9 @@ func newPage(p *proxy.Proxy, server func() *grpcapi.Server, address string, r *r
 	return statuspage.New(statuspage.Config{
 		View: func(ctx context.Context) statuspage.View {
 			d := p.Detail(ctx, server().Clients())
-			return d.View(address, grpcapi.SlowestTable(server().SlowestWatches(slowest, p.Who)))
+			v := d.View(address, grpcapi.SlowestTable(server().SlowestWatches(slowest, p.Who)))
+			v.Notices = r.Reloads().Notices(!server().Ready())
+			return v
 		},
 		Status: func(ctx context.Context) any {
 			return struct {

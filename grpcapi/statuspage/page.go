@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"html/template"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -220,6 +223,9 @@ func (p *Page) parts(ctx context.Context) (map[string]string, error) {
 		parts[id] = b.String()
 		return err
 	}
+	if err := render("notices", "notices", v.Notices); err != nil {
+		return nil, err
+	}
 	if err := render("tiles", "tiles", v.Tiles); err != nil {
 		return nil, err
 	}
@@ -231,8 +237,15 @@ func (p *Page) parts(ctx context.Context) (map[string]string, error) {
 	return parts, nil
 }
 
+// queryNames are what may be asked for.
+var queryNames = []string{"range", "limit", "continue"}
+
 func (p *Page) watches(r *http.Request) answer {
-	q, err := parseQuery(r.URL.Query())
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return inWords(http.StatusBadRequest, "the query is malformed: "+err.Error())
+	}
+	q, err := parseQuery(values)
 	if err != nil {
 		return inWords(http.StatusBadRequest, err.Error())
 	}
@@ -244,7 +257,13 @@ func (p *Page) watches(r *http.Request) answer {
 }
 
 // parseQuery reads range=KEY[,END], limit and continue. A comma in a key is written as %2C, in addition to the escaping of all queries.
+// Another name is refused: who misspells range is not to take the list of all watches for those of a range.
 func parseQuery(values url.Values) (q Query, err error) {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if !slices.Contains(queryNames, name) {
+			return q, fmt.Errorf("%q is unknown: there are %s", name, strings.Join(queryNames, ", "))
+		}
+	}
 	q = Query{Continue: values.Get("continue"), Limit: defaultWatches}
 	if text := values.Get("limit"); text != "" {
 		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 1 || q.Limit > maxWatches {

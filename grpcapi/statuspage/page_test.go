@@ -48,11 +48,12 @@ func (s *site) config(permit func(context.Context) error) Config {
 		View: func(context.Context) View {
 			s.views.Add(1)
 			return View{
-				Title: "weir test", Name: "<b>one</b>",
+				Title: "weir test", Name: "<b>one</b>", Notices: []Notice{{Text: "<i>no</i>", Level: Bad}},
 				Tiles: []Tile{{Label: "Shown", Value: Count(s.shown.Load())}},
 				Tables: []Table{
 					{ID: "keys", Title: "Keys", Columns: []Column{{Title: "Key", Code: true}}, Rows: [][]Cell{Row(Key([]byte("<script>alert(1)</script>")))}},
 					{ID: "none", Title: "None", Empty: "There is none."},
+					{ID: "places", Title: "Places", Columns: []Column{{Title: "Address", Code: true, Whole: true}}, Rows: [][]Cell{Row("127.0.0.1:2379")}},
 				},
 			}
 		},
@@ -78,6 +79,12 @@ func TestPageIsWholeWithoutScriptAndEscapesWhatClientsChoose(t *testing.T) {
 	code, body, header := s.get(t, "/weir/")
 	if code != 200 || !strings.Contains(body, "&lt;script&gt;alert(1)") || strings.Contains(body, "<script>alert") || strings.Contains(body, "<b>one") {
 		t.Errorf("got %d %s", code, body)
+	}
+	if !strings.Contains(body, `<li class="bad">&lt;i&gt;no&lt;/i&gt;</li>`) || strings.Index(body, "&lt;i&gt;") > strings.Index(body, "At a glance") {
+		t.Errorf("what is to be known first is not said first: %s", body)
+	}
+	if !strings.Contains(body, `class="code whole ">127.0.0.1:2379`) {
+		t.Errorf("addresses may be broken: %s", body)
 	}
 	if !strings.Contains(body, "There is none.") {
 		t.Errorf("an empty table says nothing: %s", body)
@@ -211,8 +218,9 @@ func TestStatusAndWatchesAreJSON(t *testing.T) {
 			t.Errorf("%s: got %d %v, want %v", query, code, got, want)
 		}
 	}
-	for _, query := range []string{"limit=0", "limit=1001", "limit=x", "range=%25x"} {
-		if code, body, _ := s.get(t, "/weir/watches?"+query); code != 400 || !strings.Contains(body, "=") {
+	for _, query := range []string{"limit=0", "limit=1001", "limit=x", "range=%25x", "rnge=zzz", "range=/a&watch=3", "range=%zz", "range=a;limit=5"} {
+		code, body, _ := s.get(t, "/weir/watches?"+query)
+		if said := strings.Contains(body, "=") || strings.Contains(body, " is unknown: ") || strings.Contains(body, "malformed"); code != 400 || !said {
 			t.Errorf("%s: got %d %s", query, code, body)
 		}
 	}

@@ -9,10 +9,18 @@ import (
 
 // View is what is shown of one moment. Whatever clients have chosen in it, as keys, has gone through Key or Range.
 type View struct {
-	Title  string // what this is: "weir proxy"
-	Name   string // which one
-	Tiles  []Tile
-	Tables []Table
+	Title string // what this is: "weir proxy"
+	Name  string // which one
+	// Notices are what somebody should know before all else; none while all is well.
+	Notices []Notice
+	Tiles   []Tile
+	Tables  []Table
+}
+
+// Notice is a line above everything else.
+type Notice struct {
+	Text  string
+	Level Level
 }
 
 // Tile is a number at a glance.
@@ -37,6 +45,7 @@ type Column struct {
 	Title  string
 	Number bool // to the right, so that digits are below each other
 	Code   bool // keys and addresses
+	Whole  bool // in one line, however wide: half an address is another one
 }
 
 // Cell is one value.

@@ -23,6 +23,7 @@ import (
 type Reloader struct {
 	log   *Log
 	parts []part
+	now   func() time.Time
 
 	mu    sync.Mutex // guards what follows
 	state map[string]*ReloadStatus
@@ -46,7 +47,14 @@ type ReloadStatus struct {
 	Stale         bool       `json:"stale"`
 	LastRefusal   string     `json:"last_refusal,omitempty"`
 	LastRefusalAt *time.Time `json:"last_refusal_at,omitempty"`
+	// MendedAt is when that was over; not there while it is not. After keepMended there is neither.
+	MendedAt *time.Time `json:"mended_at,omitempty"`
+	// AwaitingRestart are flags that files have another value for now, which counts only after a restart.
+	AwaitingRestart []string `json:"awaiting_restart,omitempty"`
 }
+
+// keepMended is how long a refusal that is over is still told of.
+const keepMended = time.Hour
 
 // Reloads is what has become of all parts, for people.
 type Reloads struct {
@@ -62,7 +70,7 @@ const lookInterval = 2 * time.Second
 
 // NewReloader makes one of no parts.
 func NewReloader(log *Log) *Reloader {
-	return &Reloader{log: log, state: map[string]*ReloadStatus{}, said: map[string]string{}}
+	return &Reloader{log: log, now: time.Now, state: map[string]*ReloadStatus{}, said: map[string]string{}}
 }
 
 // Add adds a part. look finds out whether files have changed, applies what they hold now, and calls Applied or Refused (or Note) when
@@ -111,8 +119,8 @@ func (r *Reloader) handle(o order) {
 	case reloadNow:
 		r.log.Info("told to reload")
 		r.look(true)
-		if stale := r.stale(); len(stale) > 0 {
-			r.log.Warn("reloaded, but not all of it", "not-reloaded", stale)
+		if stale, awaiting := r.left(); len(stale) > 0 || len(awaiting) > 0 {
+			r.log.Warn("reloaded, but not all of it", "not-reloaded", stale, "awaiting-restart", awaiting)
 		} else {
 			r.log.Info("reloaded all there is")
 		}
@@ -134,18 +142,33 @@ func (r *Reloader) look(forced bool) {
 		}
 		err := p.look(forced)
 		r.mu.Lock()
-		r.state[p.what].Stale = err != nil
+		s := r.state[p.what]
+		if s.Stale = err != nil; !s.Stale && s.LastRefusal != "" && s.MendedAt == nil {
+			now := r.now().UTC()
+			s.MendedAt = &now
+		}
 		r.mu.Unlock()
 	}
 }
 
-func (r *Reloader) stale() (whats []string) {
+// left is what files hold that does not count: the parts that are stale, and the flags that await a restart. Neither is nil: a log
+// has them as lists.
+func (r *Reloader) left() (whats, flags []string) {
+	whats, flags = []string{}, []string{}
 	for _, s := range r.Status() {
 		if s.Stale {
 			whats = append(whats, s.What)
 		}
+		flags = append(flags, s.AwaitingRestart...)
 	}
-	return whats
+	return whats, flags
+}
+
+// awaitRestart says which flags have another value in the files of a part, that counts only after a restart.
+func (r *Reloader) awaitRestart(what string, flags []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state[what].AwaitingRestart = flags
 }
 
 // Applied says that what files hold counts from now on: these parts of it have changed.
@@ -174,7 +197,7 @@ func (r *Reloader) Refused(what string, err error) {
 
 // Note counts what has become of a part whose owner tells the log of it: nil if something else counts from now on, or why not.
 func (r *Reloader) Note(what string, err error) {
-	now := time.Now().UTC()
+	now := r.now().UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.state[what]
@@ -184,7 +207,7 @@ func (r *Reloader) Note(what string, err error) {
 		return
 	}
 	s.Refused++
-	s.LastRefusal, s.LastRefusalAt = strings.ReplaceAll(err.Error(), "\n", "; "), &now
+	s.LastRefusal, s.LastRefusalAt, s.MendedAt = strings.ReplaceAll(err.Error(), "\n", "; "), &now, nil
 }
 
 // Status is of each part, in the order in which they were added.
@@ -193,7 +216,11 @@ func (r *Reloader) Status() []ReloadStatus {
 	defer r.mu.Unlock()
 	var all []ReloadStatus
 	for _, p := range r.parts {
-		all = append(all, *r.state[p.what])
+		s := *r.state[p.what]
+		if s.MendedAt != nil && r.now().Sub(*s.MendedAt) >= keepMended {
+			s.LastRefusal, s.LastRefusalAt, s.MendedAt = "", nil, nil
+		}
+		all = append(all, s)
 	}
 	return all
 }
@@ -202,6 +229,7 @@ var (
 	reloads    = prometheus.NewDesc("weir_reloads_total", "How often what a file holds was taken over while the process runs, or refused.", []string{"what", "result"}, nil)
 	reloadedAt = prometheus.NewDesc("weir_reload_last_timestamp_seconds", "When something was taken over last, as Unix time; 0 if nothing was.", []string{"what"}, nil)
 	stale      = prometheus.NewDesc("weir_reload_refused", "1 while a file holds what was refused, so that what was there before is in use.", []string{"what"}, nil)
+	awaiting   = prometheus.NewDesc("weir_reload_awaiting_restart", "How many flags have another value in files than the one that counts until a restart.", []string{"what"}, nil)
 )
 
 // Describe is part of prometheus.Collector.
@@ -209,6 +237,7 @@ func (r *Reloader) Describe(descs chan<- *prometheus.Desc) {
 	descs <- reloads
 	descs <- reloadedAt
 	descs <- stale
+	descs <- awaiting
 }
 
 // Collect is part of prometheus.Collector.
@@ -225,6 +254,7 @@ func (r *Reloader) Collect(metrics chan<- prometheus.Metric) {
 		}
 		metrics <- prometheus.MustNewConstMetric(reloadedAt, prometheus.GaugeValue, at, s.What)
 		metrics <- prometheus.MustNewConstMetric(stale, prometheus.GaugeValue, refused, s.What)
+		metrics <- prometheus.MustNewConstMetric(awaiting, prometheus.GaugeValue, float64(len(s.AwaitingRestart)), s.What)
 	}
 }
 

@@ -73,6 +73,7 @@ func (o *Options) take(values map[string]string, apply func([]string) error, aga
 		o.to.log.Warn("changed options count only after a restart", "flags", rest)
 	}
 	o.told = rest
+	o.to.awaitRestart(optionsPart, rest)
 	return nil
 }
 
