@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"weir/cmd/internal/process"
@@ -29,10 +30,13 @@ func newReload(o options, args, environ []string, log *process.Log) *reload {
 		_, err := r.files.Look(forced)
 		return err
 	})
-	if o.configFile == "" { // options cannot change
+	if _, err := process.ReadRegular(o.configFile); err != nil { // options cannot change
 		return r
 	}
 	r.AddOptions(process.Options{Live: live, Read: func() (map[string]string, func([]string) error, error) {
+		if _, err := process.ReadRegular(o.configFile); err != nil {
+			return nil, nil, fmt.Errorf("read --config-file: %w", err)
+		}
 		o, err := parseOptions(args, environ)
 		if err != nil {
 			return nil, nil, err

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -50,11 +49,14 @@ func newReload(o options, args, environ []string, log *process.Log) *reload {
 		return err
 	})
 	r.Add(tenantsPart, r.lookTenants)
-	if o.configFile != "" { // else they cannot change
+	if _, err := process.ReadRegular(o.configFile); err == nil { // else they cannot change
 		r.AddOptions(process.Options{Live: live, Read: r.readOptions}, o.flags.Values())
 	}
-	r.tenants.text, _ = os.ReadFile(o.clients.tenantsFile) // who makes the proxy says what is wrong with it
-	r.tenants.steady.Start(string(r.tenants.text))
+	if path := o.clients.tenantsFile; path != "" {
+		var found string
+		r.tenants.text, found, _ = readTenants(path) // who makes the proxy says what is wrong with it
+		r.tenants.steady.Start(found)
+	}
 	return r
 }
 
@@ -76,18 +78,12 @@ func (r *reload) lookTenants(forced bool) error {
 	if path == "" {
 		return nil
 	}
-	text, err := os.ReadFile(path)
-	found := string(text)
-	if err != nil {
-		found = err.Error()
-	}
+	text, found, err := readTenants(path)
 	if !t.steady.Judge(forced, found) {
 		return t.refused
 	}
 	if err == nil {
 		err = r.proxy.Reload(r.settings(r.now, text))
-	} else {
-		err = fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
 	}
 	if t.refused = err; err != nil {
 		r.Refused(tenantsPart, err)
@@ -96,6 +92,15 @@ func (r *reload) lookTenants(forced bool) error {
 	t.text = text
 	r.Applied(tenantsPart, path)
 	return nil
+}
+
+// readTenants reads a tenants file. found is what is there, whatever that is.
+func readTenants(path string) (text []byte, found string, err error) {
+	if text, err = process.ReadRegular(path); err != nil {
+		err = fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
+		return nil, err.Error(), err
+	}
+	return text, string(text), nil
 }
 
 func (r *reload) settings(o options, text []byte) proxy.Settings {
@@ -107,6 +112,9 @@ func (r *reload) settings(o options, text []byte) proxy.Settings {
 
 // readOptions is process.Options.Read.
 func (r *reload) readOptions() (map[string]string, func([]string) error, error) {
+	if _, err := process.ReadRegular(r.now.configFile); err != nil {
+		return nil, nil, fmt.Errorf("read --config-file: %w", err)
+	}
 	o, err := parseOptions(r.args, r.environ)
 	if err != nil {
 		return nil, nil, err
@@ -130,8 +138,8 @@ func (r *reload) apply(o options, changed []string) (err error) {
 		return err
 	}
 	if has("tenants-file") {
-		if text, err = os.ReadFile(o.clients.tenantsFile); err != nil {
-			return fmt.Errorf("read the tenants file: %w: give a file that this user can read", err)
+		if text, _, err = readTenants(o.clients.tenantsFile); err != nil {
+			return err
 		}
 	}
 	if err := r.proxy.Reload(r.settings(o, text)); err != nil {

@@ -4,9 +4,23 @@ package process
 
 import (
 	"context"
+	"errors"
+	"path/filepath"
 	"syscall"
 	"testing"
 )
+
+func TestAPipeIsNotWaitedFor(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, filepath.Dir(pipe)} {
+		if _, err := ReadRegular(path); !errors.Is(err, errNotRegular) {
+			t.Errorf("%s: got %v", path, err)
+		}
+	}
+}
 
 func TestSignalsThatNobodyObeysYetDoNothing(t *testing.T) {
 	defer SurviveSignals()()
