@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,6 +62,7 @@ func newDatabase(t *testing.T, store []string) *database {
 		}
 	})
 	db := &database{T: t, ctx: ctx, dir: dir, store: store}
+	db.endWithTest()
 	if err := os.CopyFS(dir, os.DirFS("../../docs/examples/patroni")); err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +79,32 @@ func newDatabase(t *testing.T, store []string) *database {
 		db.nodes = append(db.nodes, n)
 	}
 	return db
+}
+
+// endWithTest has PostgreSQL end, and the folder go, when the test's process ends before it has seen to that itself, as when somebody
+// interrupts it. Patroni ends with that process; PostgreSQL, which is nobody's child, would stay.
+func (db *database) endWithTest() {
+	db.Helper()
+	const script = `read -r nothing
+for node in "$0/one" "$0/two"; do
+	pid=$(head -n 1 "$node/postmaster.pid" 2>/dev/null)
+	while grep -qF "$node" "/proc/$pid/cmdline" 2>/dev/null; do kill -QUIT "$pid"; sleep 0.1; done
+done
+rm -rf "$0"`
+	cmd := exec.Command("/bin/sh", "-c", script, db.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // or it would be interrupted, too
+	pipe, err := cmd.StdinPipe()                          // which the kernel closes with the process
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		db.Fatal(err)
+	}
+	db.Cleanup(func() {
+		if err := errors.Join(pipe.Close(), cmd.Wait()); err != nil {
+			db.Error(err)
+		}
+	})
 }
 
 // give makes the folder another user's.
