@@ -36,6 +36,18 @@ func writeReport(dir, name string, r *report.Report) (files []string, err error)
 	return files, err
 }
 
+// prepareReport makes the folder of a report, and sees to it that files can be made there: what takes minutes is not to end without one.
+func prepareReport(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make a folder for the report: %w", err)
+	}
+	f, err := os.CreateTemp(dir, ".report-")
+	if err != nil {
+		return fmt.Errorf("the report could not be written: %w", err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
 // writeFile writes a file, whole or not at all.
 func writeFile(name string, write func(io.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".report-")

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -38,6 +40,12 @@ func runBench(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := prepareReport(o.out); err != nil {
+		return err
+	}
+	if left := leftovers(o.Dir); len(left) > 0 {
+		fmt.Fprintln(os.Stderr, "of runs that were killed, or are under way, there is: "+strings.Join(left, " "))
+	}
 	if len(o.Systems) > 0 || o.scale {
 		if o.Bin, err = proc.OpenBin(ctx); err != nil {
 			return err
@@ -62,7 +70,7 @@ func runBench(ctx context.Context, args []string) error {
 	if r == nil {
 		return err
 	}
-	if o.scale {
+	if o.scale && measured(r) {
 		err = addScale(r, err, func() (*report.Scale, error) { return o.plan(ctx) })
 	}
 	broken, excused := suite.Broken(r)
@@ -72,10 +80,13 @@ func runBench(ctx context.Context, args []string) error {
 	for _, line := range excused {
 		fmt.Fprintln(os.Stderr, "failed, which is no failure of the run: "+line)
 	}
-	files, writeErr := writeReport(o.out, reportName(ctx), r)
+	files, writeErr := writeReport(o.out, reportName(ctx, r), r)
 	err = errors.Join(err, writeErr)
 	if len(files) > 0 {
 		fmt.Printf("\nThe report is in %s.\n", strings.Join(files, ", "))
+	}
+	if len(files) > 0 && !measured(r) {
+		fmt.Println("Nothing was measured: report.* of an earlier run, if there is one, stays as it was.")
 	}
 	if len(broken) > 0 {
 		err = errors.Join(err, errors.New("what failed is named above, and in the report"))
@@ -92,12 +103,32 @@ func leavesBehind(e suite.External) string {
 	return text + "the run neither compacts nor defragments it, unless -compact is given."
 }
 
-// reportName is what the files of a report are called. If ctx has ended the report is not whole, and one of an earlier run that is stays.
-func reportName(ctx context.Context) string {
-	if ctx.Err() != nil {
+// reportName is what the files of a report are called. If ctx has ended the report is not whole, and if nothing was measured it has nothing
+// but failures: one of an earlier run that is better stays.
+func reportName(ctx context.Context, r *report.Report) string {
+	switch {
+	case ctx.Err() != nil:
 		return "report-partial"
+	case !measured(r):
+		return "report-failed"
 	}
 	return "report"
+}
+
+// measured tells whether any system has a turn that did not fail.
+func measured(r *report.Report) bool {
+	return slices.ContainsFunc(r.Scenarios, func(s report.Scenario) bool {
+		return slices.ContainsFunc(s.Results, func(of report.Result) bool { return len(of.Turns) > 0 })
+	})
+}
+
+// leftovers are the directories of other runs where this one will have its own: whoever is killed leaves it behind.
+func leftovers(dir string) []string {
+	left, err := filepath.Glob(filepath.Join(cmp.Or(dir, os.TempDir()), suite.DirPrefix+"*"))
+	if err != nil {
+		return nil // the name is no pattern, and nothing depends on it
+	}
+	return left
 }
 
 // addScale adds to a report what plan returns, or why it is missing: the run before it may have ended with an error, which is returned
@@ -143,12 +174,12 @@ func parseBench(args []string) (o benchOptions, err error) {
 		f.PrintDefaults()
 	}
 	scenarios := f.String("scenarios", "", "what to load systems with, of the names that bench list prints; all of them if it is not given")
-	systems := f.String("systems", join(suiteSystems()...), "what to start and measure; nothing is started if -target is given and this is not")
+	systems := f.String("systems", join(suiteSystems()...), "what to start and measure, of the names that bench list prints; nothing is started if -target is given and this is not")
 	f.IntVar(&o.Rounds, "rounds", 3, "turns of each system in each scenario")
 	f.DurationVar(&o.Turn, "turn", 3*time.Second, "time that a turn is measured")
 	f.DurationVar(&o.WarmUp, "warm-up", time.Second, "time before a turn is measured")
 	f.BoolVar(&o.quick, "quick", false, "short turns, and few, without the scenarios that take long: a few minutes")
-	f.StringVar(&o.out, "out", "../bin/report", "folder for report.json, report.html and report.md, or report-partial.* if the run is cut off")
+	f.StringVar(&o.out, "out", "../bin/report", "folder for report.json, report.html and report.md, or report-partial.* if the run is cut off, or report-failed.* if nothing could be measured")
 	f.StringVar(&o.Dir, "dir", "", "where the data of the systems is, which should be a real disk; the system's directory for temporary files if it is not given")
 	f.BoolVar(&o.scale, "scale", false, "afterwards plan for more machines than there are, as bench scale does: five minutes, one with -quick")
 	external.define(f)
@@ -164,8 +195,8 @@ func parseBench(args []string) (o benchOptions, err error) {
 		return o, err
 	}
 	if len(o.External) == 0 || given["systems"] {
-		for _, s := range strings.Split(*systems, ",") {
-			o.Systems = append(o.Systems, target.Kind(s))
+		if o.Systems, err = target.FindKinds(strings.Split(*systems, ",")); err != nil {
+			return o, err
 		}
 	}
 	if *scenarios != "" {
@@ -229,7 +260,13 @@ func listBench(out io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\nsystems: %s, and others of loadtest's targets; with -target one that runs already\n", join(suiteSystems()...))
+	var others []target.Kind
+	for _, k := range target.AllKinds() {
+		if !slices.Contains(suiteSystems(), k) {
+			others = append(others, k)
+		}
+	}
+	_, err := fmt.Fprintf(out, "\nsystems: %s\nwith -systems also: %s\nwith -target one that runs already\n", join(suiteSystems()...), join(others...))
 	return err
 }
 

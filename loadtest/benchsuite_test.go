@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -39,7 +40,7 @@ func TestSuiteMeasuresEverythingUnlessToldOtherwise(t *testing.T) {
 }
 
 func TestWithATargetNothingIsStarted(t *testing.T) {
-	o, err := parseBench([]string{"--target", "https://a:2379,b:2379/", "--user", "me:to:day", "--pid", "7,8"})
+	o, err := parseBench([]string{"--target", "https://a:2379,b:2379/", "--user", "me:to:day", "--pid", fmt.Sprintf("%d,%d", os.Getpid(), os.Getppid())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +69,11 @@ func TestBadFlagsAreNamed(t *testing.T) {
 		"-target=ftp://a:1":                            "host:port",
 		"-target=a:1 -user=me":                         "name:password",
 		"-target=a:1 -pid=x":                           `"x" is no process`,
+		"-target=a:1 -pid=2147483647":                  "process 2147483647",
+		"-target=https://a:1/foo":                      "ends with its port",
+		"-target=me@a:1":                               "ends with its port",
+		"-target=a:http":                               `"http" is no port`,
+		"-systems=cor":                                 `no system "cor", only etcd-3.7, `,
 		"-target=a:1 -cacert=/not/here":                "-cacert",
 		"-target=https://a:1 -cert=x":                  "-cert and -key",
 		"-target=a:1 -key=x":                           "-cert and -key",
@@ -107,17 +113,20 @@ func TestAPlanThatIsMissingIsInTheReport(t *testing.T) {
 // The whole report of an earlier run stays beside what there is of one that was cut off.
 func TestARunThatIsCutOffLeavesTheLastWholeReport(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &report.Report{}
-	if got := reportName(ctx); got != "report" {
+	r := &report.Report{Scenarios: []report.Scenario{{Results: []report.Result{{Turns: []report.Turn{{Round: 1}}}}}}}
+	if got := reportName(ctx, r); got != "report" {
 		t.Errorf("a whole report is called %s", got)
 	}
+	if got := reportName(ctx, &report.Report{}); got != "report-failed" {
+		t.Errorf("a report of nothing is called %s", got)
+	}
 	cancel()
-	if got := reportName(ctx); got != "report-partial" {
+	if got := reportName(ctx, r); got != "report-partial" {
 		t.Errorf("a report that is not whole is called %s", got)
 	}
 	dir := t.TempDir()
 	for _, name := range []string{"report", "report-partial"} {
-		if _, err := writeReport(dir, name, r); err != nil {
+		if _, err := writeReport(dir, name, &report.Report{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -156,5 +165,79 @@ func TestColumnsWithoutANumberAreNotPrinted(t *testing.T) {
 	want := report.Table{Words: 1, Head: []string{"put", "MiB"}, Rows: [][]string{{"a", "3"}, {"b", missing}}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("left are %v, want %v", got, want)
+	}
+}
+
+func TestTheUserMayBeInTheEnvironment(t *testing.T) {
+	for name, c := range map[string]struct {
+		flag           string
+		env            map[string]string
+		user, password string
+		err            string
+	}{
+		"nobody":            {env: map[string]string{"ETCDCTL_PASSWORD": "p"}},
+		"the flag is first": {flag: "a:b", env: map[string]string{"LOADTEST_USER": "c:d"}, user: "a", password: "b"},
+		"our own":           {env: map[string]string{"LOADTEST_USER": "c:d", "ETCDCTL_USER": "e:f"}, user: "c", password: "d"},
+		"etcdctl's, one":    {env: map[string]string{"ETCDCTL_USER": "e:f:g"}, user: "e", password: "f:g"},
+		"etcdctl's, two":    {env: map[string]string{"ETCDCTL_USER": "e", "ETCDCTL_PASSWORD": "f:g"}, user: "e", password: "f:g"},
+		"no password":       {env: map[string]string{"ETCDCTL_USER": "e"}, err: "ETCDCTL_PASSWORD"},
+		"no password, ours": {env: map[string]string{"LOADTEST_USER": "e"}, err: "LOADTEST_USER wants name:password"},
+	} {
+		user, password, err := (&externalFlags{user: c.flag}).login(func(name string) string { return c.env[name] })
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %v, want %s", name, err, c.err)
+			}
+		} else if err != nil || user != c.user || password != c.password {
+			t.Errorf("%s: %q with %q, %v", name, user, password, err)
+		}
+	}
+}
+
+func TestEverySystemThatCanBeStartedIsListed(t *testing.T) {
+	var out strings.Builder
+	if err := listBench(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range target.AllKinds() {
+		if !strings.Contains(out.String(), string(k)) {
+			t.Errorf("%s is not listed", k)
+		}
+		if k.Member() == "" && k.Proxies() == 0 {
+			t.Errorf("%s cannot be started", k)
+		}
+	}
+}
+
+// A run that could not be reported on does not begin.
+func TestAFolderForTheReportIsMadeBeforehand(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	if err := prepareReport(dir); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
+		t.Errorf("in the folder are %v, %v", files, err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, out := range []string{file, filepath.Join(file, "below")} {
+		if err := runBench(t.Context(), []string{"-out", out}); err == nil || !strings.Contains(err.Error(), "report") {
+			t.Errorf("-out %s: %v", out, err)
+		}
+	}
+}
+
+func TestDirectoriesOfOtherRunsAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	want := filepath.Join(dir, "weir-bench-1")
+	for _, d := range []string{want, filepath.Join(dir, "other")} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := leftovers(dir); len(got) != 1 || got[0] != want {
+		t.Errorf("found are %v", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"weir/loadtest/proc"
 	"weir/loadtest/suite"
 )
 
@@ -30,7 +31,8 @@ func (e *externalFlags) define(f *flag.FlagSet) {
 	f.StringVar(&e.cert, "cert", "", "file with a certificate of the client, in PEM, for TLS")
 	f.StringVar(&e.key, "key", "", "file with the key of -cert, in PEM")
 	f.BoolVar(&e.skipVerify, "insecure-skip-tls-verify", false, "use TLS and believe every server")
-	f.StringVar(&e.user, "user", "", "name:password for the target's authentication")
+	f.StringVar(&e.user, "user", "", "name:password for the target's authentication; without it $LOADTEST_USER, or $ETCDCTL_USER and $ETCDCTL_PASSWORD, as etcdctl "+
+		"has them, which nobody sees in a list of processes. The user must be allowed to read and write below "+suite.Prefix+", and have the role root for -compact")
 	f.BoolVar(&e.compact, "compact", false, "compact the target's history when the run has ended, and defragment it: not where others need either")
 	f.StringVar(&e.pids, "pid", "", "ids of the target's processes, if they run on this machine, whose processor time and memory are measured then")
 }
@@ -55,8 +57,15 @@ func (e *externalFlags) systems() ([]suite.External, error) {
 			scheme, addr = "", endpoint
 		}
 		addr = strings.TrimSuffix(addr, "/")
-		if _, _, err := net.SplitHostPort(addr); err != nil {
+		if strings.ContainsAny(addr, "/?#@") {
+			return nil, fmt.Errorf("-target %s: an address ends with its port, as in https://host:2379", endpoint)
+		}
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
 			return nil, fmt.Errorf("-target %s: %w", endpoint, err)
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return nil, fmt.Errorf("-target %s: %q is no port", endpoint, port)
 		}
 		switch scheme {
 		case "":
@@ -78,16 +87,38 @@ func (e *externalFlags) systems() ([]suite.External, error) {
 			return nil, err
 		}
 	}
-	if e.user != "" {
-		var found bool
-		if s.User, s.Password, found = strings.Cut(e.user, ":"); !found || s.User == "" {
-			return nil, errors.New("-user wants name:password")
-		}
+	if s.User, s.Password, err = e.login(os.Getenv); err != nil {
+		return nil, err
 	}
 	if s.PIDs, err = e.processes(); err != nil {
 		return nil, err
 	}
 	return []suite.External{s}, nil
+}
+
+// login is who the clients are, "" for nobody: the flag says it, or the environment.
+func (e *externalFlags) login(getenv func(string) string) (user, password string, err error) {
+	said, where := e.user, "-user"
+	if said == "" {
+		said, where = getenv("LOADTEST_USER"), "LOADTEST_USER"
+	}
+	if said == "" {
+		said, where = getenv("ETCDCTL_USER"), "ETCDCTL_USER"
+		if password := getenv("ETCDCTL_PASSWORD"); said != "" && password != "" {
+			return said, password, nil // as etcdctl takes them: the name is all of the user
+		}
+	}
+	if said == "" {
+		return "", "", nil
+	}
+	user, password, found := strings.Cut(said, ":")
+	switch {
+	case user == "" || !found && where != "ETCDCTL_USER":
+		return "", "", fmt.Errorf("%s wants name:password", where)
+	case !found:
+		return "", "", errors.New("ETCDCTL_USER wants name:password, or the password in ETCDCTL_PASSWORD")
+	}
+	return user, password, nil
 }
 
 // tls is the configuration of clients. Without -cacert it trusts whom the system does.
@@ -122,6 +153,13 @@ func (e *externalFlags) processes() ([]int, error) {
 		pid, err := strconv.Atoi(s)
 		if err != nil || pid < 1 {
 			return nil, fmt.Errorf("-pid: %q is no process", s)
+		}
+		_, err = proc.CPUOf(pid)
+		if err == nil {
+			_, err = proc.MemoryOf(pid) // which may be refused though the other is not
+		}
+		if err != nil {
+			return nil, fmt.Errorf("-pid: there is no process %d on this machine, or it may not be measured: %w", pid, err)
 		}
 		pids = append(pids, pid)
 	}

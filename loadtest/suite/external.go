@@ -28,7 +28,7 @@ type External struct {
 	Name      string
 	Endpoints []string    // host:port each
 	TLS       *tls.Config // nil for plaintext
-	// User and Password are for etcd's authentication; none if User is "". The user needs to read and write below Prefix. Tokens are
+	// User and Password are for etcd's authentication; none if User is "". The user needs to read and write below Prefix, and the role root for Compact. Tokens are
 	// renewed between turns only: one that expires within a turn, as those do that are made as JWTs, fails it.
 	User, Password string
 	// PIDs are processes on this machine whose processor time and memory are measured; may be none.
@@ -73,11 +73,17 @@ func (h *externalHost) ask(ctx context.Context, s *System, i int, what func(cont
 	return nil
 }
 
-// start asks each endpoint for a linearizable read, and sees to it that no keys of others are in the way.
+// start asks each endpoint for a linearizable read, and sees to it that no keys of others are in the way, and that what the end of the
+// run needs is allowed.
 func (h *externalHost) start(ctx context.Context, _ Scenario) (*System, error) {
 	s, err := h.system(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if h.Compact {
+		if err := h.ask(ctx, s, 0, mayCompact); err != nil {
+			return nil, err
+		}
 	}
 	for i := range h.Endpoints {
 		if err := h.ask(ctx, s, i, func(ctx context.Context, conn *grpc.ClientConn) error {
@@ -91,6 +97,16 @@ func (h *externalHost) start(ctx context.Context, _ Scenario) (*System, error) {
 		}
 	}
 	return s, nil
+}
+
+// mayCompact asks for what changes nothing and is root's alone, as compacting and defragmenting may be. Where authentication is off
+// everybody is told.
+func mayCompact(ctx context.Context, conn *grpc.ClientConn) error {
+	_, err := pb.NewAuthClient(conn).UserList(ctx, &pb.AuthUserListRequest{})
+	if code := status.Code(err); code == codes.PermissionDenied || code == codes.InvalidArgument || code == codes.Unauthenticated {
+		return fmt.Errorf("compacting and defragmenting at the end take a user with the role root: %w", err)
+	}
+	return nil
 }
 
 func (h *externalHost) processes() []process {

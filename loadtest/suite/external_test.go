@@ -224,10 +224,11 @@ func TestTargetThatDoesNotAnswer(t *testing.T) {
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %v to say so", took)
 	}
-	for _, s := range r.Scenarios {
-		if of := s.Results[0]; len(of.Turns) != 0 || len(of.Failed) != 2 {
-			t.Errorf("%s has %+v", s.Name, of)
-		}
+	if len(r.Scenarios) != 1 || !strings.Contains(r.Caveats[0], "It lacks turns of get-serializable") {
+		t.Errorf("after it had not answered in the first of %d scenarios it was asked on; the report says %q", len(r.Scenarios), r.Caveats)
+	}
+	if of := r.Scenarios[0].Results[0]; len(of.Turns) != 0 || len(of.Failed) != 2 {
+		t.Errorf("%s has %+v", r.Scenarios[0].Name, of)
 	}
 }
 
@@ -312,5 +313,32 @@ func TestVersionIsInWeirsMetrics(t *testing.T) {
 		if got := weirVersion(metrics); got != want {
 			t.Errorf("%q: %q, want %q", metrics, got, want)
 		}
+	}
+}
+
+// Who may not compact is told before the run, and what only starts with options is not said of what runs already.
+func TestWhoMayNotCompactIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	e, _, conn := running(t)
+	addUser(t, conn, "secret")
+	e.User, e.Password, e.Compact = "bench", "secret", true
+	o := short(t, "get-serializable", "put")
+	o.External = []External{e}
+	var told []string
+	o.Progress = func(e Event) { told = append(told, e.Now) }
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if broken, _ := Broken(r); len(broken) != 1 || !strings.Contains(broken[0], "take a user with the role root") || len(r.Scenarios) != 1 {
+		t.Errorf("broken is %q after %d scenarios", broken, len(r.Scenarios))
+	}
+	if text := r.Scenarios[0].Description; strings.Contains(text, "that were started") || strings.Contains(strings.Join(told, " "), "start all") {
+		t.Errorf("of a target that runs already is said %q, and %q", text, told)
+	}
+	e.User, e.Password = "root", "root"
+	h := &externalHost{External: e}
+	if _, err := h.start(t.Context(), Scenario{}); err != nil {
+		t.Errorf("root: %v", err)
 	}
 }

@@ -134,7 +134,7 @@ func (h *startedHost) start(ctx context.Context, s Scenario) (*System, error) {
 		return nil, fmt.Errorf("take away data of another scenario: %w", err)
 	}
 	o := target.Options{MemberArgs: s.MemberArgs}
-	if h.kind.Proxies() > 0 && h.kind != target.GRPCProxyEtcd37 {
+	if hasWeirProxy(h.kind) {
 		o.ProxyArgs = s.ProxyArgs
 	}
 	if s.TLS {

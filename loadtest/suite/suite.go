@@ -46,6 +46,9 @@ type Event struct {
 	Ended *report.Scenario
 }
 
+// DirPrefix is what the name of the directory begins with in which a run has its data, below Options.Dir.
+const DirPrefix = "weir-bench-"
+
 // Run measures. It takes about Systems x Scenarios x Rounds x (WarmUp + Turn), and some seconds more for each scenario.
 //
 // What goes wrong with a system is in the report: see Broken. An error is about the run itself. If ctx ends before the run, the
@@ -54,7 +57,7 @@ func Run(ctx context.Context, o Options) (r *report.Report, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(o.Dir, "weir-bench-")
+	dir, err := os.MkdirTemp(o.Dir, DirPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for the systems' data: %w", err)
 	}
@@ -180,6 +183,9 @@ func baseFirst(kinds []target.Kind) []target.Kind {
 	return kinds
 }
 
+// hasWeirProxy tells whether one of weir's proxies is part of a kind.
+func hasWeirProxy(k target.Kind) bool { return k.Proxies() > 0 && k != target.GRPCProxyEtcd37 }
+
 // isEtcd tells whether clients of a kind ask an etcd, without a proxy.
 func isEtcd(k target.Kind) bool {
 	return k.Proxies() == 0 && slices.Contains([]proc.Program{proc.Etcd37, proc.Etcd36, proc.Etcd35}, k.Member())
@@ -201,6 +207,8 @@ type run struct {
 	hosts  []host
 	report *report.Report
 	done   int // turns
+	// refused: all there is runs already, and nothing of it was ready for a scenario, for reasons that are the same in each.
+	refused bool
 }
 
 // all runs all scenarios.
@@ -217,6 +225,11 @@ func (r *run) all(ctx context.Context) error {
 		}
 		r.report.Scenarios = append(r.report.Scenarios, r.scenario(ctx, s))
 		r.tell(s.Info.Name+" has ended", &r.report.Scenarios[len(r.report.Scenarios)-1])
+		if r.refused && ctx.Err() == nil && r.done < r.turns() {
+			r.report.Caveats = slices.Insert(r.report.Caveats, 0, "This run is not whole: it ended when no target had answered in its first scenario, as none would "+
+				"have in the others. "+r.missing())
+			break
+		}
 	}
 	left := r.end(ctx)
 	r.report.Took = time.Since(r.report.Started)
@@ -270,10 +283,10 @@ type contender struct {
 // scenario has all systems started, and measures them in turns.
 func (r *run) scenario(ctx context.Context, s Scenario) report.Scenario {
 	info := s.Info
-	if len(s.ProxyArgs) > 0 {
-		info.Description += " Weir's proxies run with " + strings.Join(s.ProxyArgs, " ") + "."
+	if len(s.ProxyArgs) > 0 && slices.ContainsFunc(r.Systems, hasWeirProxy) {
+		info.Description += " Weir's proxies that were started run with " + strings.Join(s.ProxyArgs, " ") + "."
 	}
-	if len(s.MemberArgs) > 0 {
+	if len(s.MemberArgs) > 0 && len(r.Systems) > 0 {
 		info.Description += " Members that were started run with " + strings.Join(s.MemberArgs, " ") + "."
 	}
 	if s.MinTurn > r.Turn {
@@ -285,8 +298,13 @@ func (r *run) scenario(ctx context.Context, s Scenario) report.Scenario {
 		info.Results[i].System = r.report.Systems[i].Name
 		contenders = append(contenders, &contender{name: r.report.Systems[i].Name, host: h, result: &info.Results[i]})
 	}
-	r.tell(s.Info.Name+": start all systems", nil)
+	begin, finish := ": start all systems", ": end all systems"
+	if len(r.External) == len(r.hosts) {
+		begin, finish = ": ask whether the target is ready, and fill it", ": delete the keys"
+	}
+	r.tell(s.Info.Name+begin, nil)
 	each(contenders, func(c *contender) { c.start(ctx, s) })
+	r.refused = len(r.External) == len(r.hosts) && !slices.ContainsFunc(contenders, func(c *contender) bool { return c.system != nil })
 	for round := 1; round <= r.Rounds && ctx.Err() == nil; round++ {
 		for i := range contenders {
 			c := contenders[(i+round-1)%len(contenders)] // nobody always follows the same one
@@ -304,7 +322,7 @@ func (r *run) scenario(ctx context.Context, s Scenario) report.Scenario {
 			c.note(t, err)
 		}
 	}
-	r.tell(s.Info.Name+": end all systems", nil)
+	r.tell(s.Info.Name+finish, nil)
 	each(contenders, func(c *contender) { c.end(ctx, r.Rounds) })
 	return info
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -49,6 +50,26 @@ func Kinds() []Kind {
 		Etcd37, Etcd37Of3, Etcd36, Etcd35, Core, CoreOf3, ProxyCore, ProxyCoreOf3, ProxyProxyCore, ProxyEmbedded,
 		ProxyEtcd37, ProxyEtcd36, ProxyEtcd35,
 	}
+}
+
+// AllKinds are those, and those that are measured alone.
+func AllKinds() []Kind { return append(Kinds(), ProxyProxyEtcd37, GRPCProxyEtcd37) }
+
+// FindKinds finds kinds by their names.
+func FindKinds(names []string) ([]Kind, error) {
+	all := AllKinds()
+	var found []Kind
+	for _, name := range names {
+		if !slices.Contains(all, Kind(name)) {
+			var known []string
+			for _, k := range all {
+				known = append(known, string(k))
+			}
+			return nil, fmt.Errorf("there is no system %q, only %s", name, strings.Join(known, ", "))
+		}
+		found = append(found, Kind(name))
+	}
+	return found, nil
 }
 
 // API is the minor version of etcd 3 whose API the kind answers.
