@@ -5,12 +5,15 @@ import (
 	"context"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/version"
 	"google.golang.org/grpc/peer"
+
+	"weir/core/transport"
 )
 
 // Detail is what a member says of itself to people.
@@ -47,6 +50,11 @@ type MemberDetail struct {
 	Learner    bool     `json:"learner"`
 	ClientURLs []string `json:"client_urls"`
 	PeerURLs   []string `json:"peer_urls"`
+	// Connected tells whether this member has a connection to that one; it has to itself. Since is when that began to be so, not there
+	// of itself, nor while the first attempt lasts.
+	Connected bool       `json:"connected"`
+	Since     *time.Time `json:"since,omitempty"`
+	Error     string     `json:"error,omitempty"` // why it has none
 }
 
 // AlarmDetail is an alarm that is raised.
@@ -83,15 +91,31 @@ func (n *Node) Detail() Detail {
 		Watches: WatchDetail{Streams: w.Streams, Watches: w.Watchers, Behind: w.Behind, Delivered: w.Delivered},
 	}
 	for _, m := range n.members.list() {
-		d.Members = append(d.Members, MemberDetail{
+		member := MemberDetail{
 			ID: idString(m.ID), Name: m.Name, Leads: m.ID == leader, Learner: m.IsLearner, ClientURLs: m.ClientURLs, PeerURLs: m.PeerURLs,
-		})
+			Connected: m.ID == n.member.ID,
+		}
+		if m.ID != n.member.ID {
+			member.setConnection(n.transport.State(m.ID))
+		}
+		d.Members = append(d.Members, member)
 	}
 	slices.SortStableFunc(d.Members, func(a, b MemberDetail) int { return cmp.Compare(a.Name, b.Name) })
 	for _, a := range n.alarms.list(pb.AlarmType_NONE) {
 		d.Alarms = append(d.Alarms, AlarmDetail{a.Alarm.String(), idString(a.MemberID)})
 	}
 	return d
+}
+
+func (m *MemberDetail) setConnection(s transport.State) {
+	m.Connected = s.Connected
+	if !s.Since.IsZero() {
+		since := s.Since.UTC()
+		m.Since = &since
+	}
+	if s.Err != nil {
+		m.Error = s.Err.Error()
+	}
 }
 
 // PermitStatus refuses who may not see what all clients do: while authentication is on, who does not have the role root.

@@ -1,11 +1,14 @@
 package core
 
 import (
+	"errors"
 	"math"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"weir/core/transport"
 	"weir/grpcapi/statuspage"
 )
 
@@ -47,6 +50,28 @@ func TestDetailTellsOfTheMemberAndMatchesItsCharts(t *testing.T) {
 	closeNode(t, n)
 	if d := n.Detail(); len(d.Members) != 1 { // somebody may look until the process ends
 		t.Errorf("after Close: got %+v", d)
+	}
+}
+
+func TestMembersThatAreDownAreShown(t *testing.T) {
+	at := time.Date(2000, 1, 2, 3, 4, 5, 0, time.UTC)
+	d := Detail{ID: "1", Members: []MemberDetail{{ID: "1", Name: "one", Leads: true, Connected: true}, {ID: "2", Name: "two"}, {ID: "3", Name: "three"}}}
+	d.Members[1].setConnection(transport.State{Since: at, Err: errors.New("connection refused")})
+	d.Members[2].setConnection(transport.State{Connected: true, Since: at})
+	members := d.membersTable().Rows
+	if got := members[1]; got[2] != (statuspage.Cell{Text: "connection refused", Level: statuspage.Bad}) || got[3].Text != "2000-01-02 03:04:05 UTC" {
+		t.Errorf("of a member that is down: %v", got)
+	}
+	if got := members[2]; got[2].Level != statuspage.Good || members[0][2].Level != statuspage.Good || members[0][3].Text != "–" {
+		t.Errorf("of those that are up: %v, %v", got, members[0])
+	}
+	tile := func() statuspage.Tile { return d.tiles(statuspage.Clients{})[1] }
+	if got := tile(); got.Value != "2 of 3" || got.Level != statuspage.Warn {
+		t.Errorf("got %+v", got)
+	}
+	d.Members[2].setConnection(transport.State{})
+	if got := tile(); got.Value != "1 of 3" || got.Level != statuspage.Bad {
+		t.Errorf("without a majority: %+v", got)
 	}
 }
 

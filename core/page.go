@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -91,8 +92,21 @@ func (d *Detail) tiles(clients statuspage.Clients) []statuspage.Tile {
 	if clients.Behind > 0 {
 		watches.Note, watches.Level = statuspage.Count(clients.Behind)+" behind", statuspage.Warn
 	}
+	connected := 0
+	for _, m := range d.Members {
+		if m.Connected {
+			connected++
+		}
+	}
+	members := statuspage.Tile{Label: "Members", Value: fmt.Sprintf("%d of %d", connected, len(d.Members)), Note: "connected, with this one", Level: statuspage.Good}
+	switch {
+	case 2*connected <= len(d.Members):
+		members.Level = statuspage.Bad
+	case connected < len(d.Members):
+		members.Level = statuspage.Warn
+	}
 	return []statuspage.Tile{
-		role, alarms, store,
+		role, members, alarms, store,
 		{Label: "Revision", Value: statuspage.Count(d.Revision)},
 		{Label: "Raft term", Value: statuspage.Count(d.Term)},
 		{Label: "Raft index", Value: statuspage.Count(d.Committed), Note: fmt.Sprintf("%s not applied", statuspage.Count(d.Committed-min(d.Committed, d.Applied)))},
@@ -104,8 +118,10 @@ func (d *Detail) tiles(clients statuspage.Clients) []statuspage.Tile {
 
 func (d *Detail) membersTable() statuspage.Table {
 	t := statuspage.Table{
-		ID: "members", Title: "Members", Note: "As this one knows them.",
-		Columns: []statuspage.Column{{Title: "Name"}, {Title: "Role"}, {Title: "Id", Code: true}, {Title: "Clients", Code: true}, {Title: "Peers", Code: true}},
+		ID: "members", Title: "Members", Note: "As this one knows them, and whether it has a connection to them, since when, or why not.",
+		Columns: []statuspage.Column{
+			{Title: "Name"}, {Title: "Role"}, {Title: "State"}, {Title: "Since"}, {Title: "Id", Code: true, Whole: true}, {Title: "Clients", Code: true}, {Title: "Peers", Code: true},
+		},
 	}
 	for _, m := range d.Members {
 		role := "follower"
@@ -119,7 +135,12 @@ func (d *Detail) membersTable() statuspage.Table {
 		if m.ID == d.ID {
 			name += " (this one)"
 		}
-		t.Rows = append(t.Rows, statuspage.Row(name, role, m.ID, strings.Join(m.ClientURLs, " "), strings.Join(m.PeerURLs, " ")))
+		row := statuspage.Row(name, role, "", since(m.Since), m.ID, strings.Join(m.ClientURLs, " "), strings.Join(m.PeerURLs, " "))
+		row[2] = statuspage.Cell{Text: "connected", Level: statuspage.Good}
+		if !m.Connected {
+			row[2] = statuspage.Cell{Text: cmp.Or(m.Error, "not connected"), Level: statuspage.Bad}
+		}
+		t.Rows = append(t.Rows, row)
 	}
 	return t
 }
@@ -149,6 +170,13 @@ func (d *Detail) durationsTable() statuspage.Table {
 		t.Rows = append(t.Rows, statuspage.Row(l.name, statuspage.Count(l.Count), seconds(l.Mean), seconds(l.P99)))
 	}
 	return t
+}
+
+func since(at *time.Time) string {
+	if at == nil {
+		return "–"
+	}
+	return at.Format(time.DateTime) + " UTC"
 }
 
 func seconds(s float64) string { return statuspage.Took(time.Duration(s * float64(time.Second))) }

@@ -23,8 +23,10 @@ type link struct {
 	queue *queue
 	retry chan struct{}
 
-	mu      sync.Mutex // guards session
+	mu      sync.Mutex // guards what follows
 	session *session   // the present one, or nil
+	since   time.Time  // when it was made, or when there was none for the first time after that
+	err     error      // why there is none
 }
 
 // channel is what makes one link of a peer differ from the other.
@@ -59,6 +61,7 @@ func (l *link) run() {
 		}
 		p.urls.failed(url)
 		p.metrics.sentFailures.Add(float64(l.queue.clear()))
+		l.setError(err)
 		outage.note(url, err)
 		if l.wait(pause) {
 			pause = timing.minBackoff
@@ -155,6 +158,26 @@ func (l *link) setSession(s *session) {
 		l.peer.metrics.connected(s != nil)
 	}
 	l.session = s
+	if s != nil {
+		l.since, l.err = s.since, nil
+	} else {
+		l.since = time.Now()
+	}
+}
+
+// setError notes why there is no session.
+func (l *link) setError(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err = err; l.since.IsZero() {
+		l.since = time.Now()
+	}
+}
+
+func (l *link) state() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return State{l.session != nil, l.since, l.err}
 }
 
 // cut ends the present session.

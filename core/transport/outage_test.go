@@ -26,6 +26,9 @@ func TestBrokenConnectionIsReportedOnceAndMadeAgain(t *testing.T) {
 	for len(a.unreachable) > 0 { // each of the two links has lost something, at its time
 		<-a.unreachable
 	}
+	if s := a.State(2); s.Connected || s.Since.Before(before) || s.Err == nil || !strings.Contains(s.Err.Error(), "refused by the test") {
+		t.Errorf("while it is down: %+v", s)
+	}
 	told := a.cables.attempts()
 	until(t, func() bool { return a.cables.attempts() > told+6 })
 	if n := len(a.unreachable); n > 0 {
@@ -39,6 +42,12 @@ func TestBrokenConnectionIsReportedOnceAndMadeAgain(t *testing.T) {
 	a.active(t, b)
 	if !a.ActiveSince(2).After(before) {
 		t.Error("the connection is as old as the one that broke")
+	}
+	if s := a.State(2); !s.Connected || !s.Since.Equal(a.ActiveSince(2)) || s.Err != nil {
+		t.Errorf("when it is up again: %+v", s)
+	}
+	if s := a.State(9); s != (State{}) {
+		t.Errorf("of a peer that is not known: %+v", s)
 	}
 	// What was sent while it was down may have been dropped; this may not.
 	a.say(heartbeat(a, b, 5))

@@ -240,6 +240,21 @@ func (t *Transport) ActiveSince(id uint64) time.Time {
 	return time.Time{}
 }
 
+// State is whether a peer is connected.
+type State struct {
+	Connected bool
+	Since     time.Time // when it began to be so; zero while nothing has become of the first attempt
+	Err       error     // why it is not; nil while it is, and for a moment after
+}
+
+// State is of a peer as of now, the zero value of one that is not known. It may be called at any time, also after Close.
+func (t *Transport) State(id uint64) State {
+	if p := t.peer(id); p != nil {
+		return p.small.state()
+	}
+	return State{}
+}
+
 // Conn is for other calls to a peer than raft's messages, nil if the peer is not known; see Method. It is the same until the peer
 // is gone, connects when it is used, and moves on to another of the peer's URLs when one fails. A request may have 2 MiB. Large
 // answers need a call option that allows them.
