@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -73,6 +74,22 @@ func TestDetailTellsOfMembersAndMatchesItsCharts(t *testing.T) {
 		if !strings.Contains(string(text), key) {
 			t.Errorf("%s is missing in %s", key, text)
 		}
+	}
+}
+
+func TestTilesSayWhatIsCountedAndNoRevisionBeforeOneIsKnown(t *testing.T) {
+	d := Detail{Watches: WatchStatus{Clients: statuspage.Clients{Watches: 20}, Own: 1, Upstream: 3}}
+	d.Reads.Keys = 1
+	d.Upstream.AnsweredBefore = -1
+	said := func() string { return fmt.Sprint(d.tiles()) }
+	for _, want := range []string{"{Revision – none is known yet }", "{Watches 20 of clients; of memory: 1, upstream: 3 }", "keys: 1 "} {
+		if !strings.Contains(said(), want) {
+			t.Errorf("%q is not in %s", want, said())
+		}
+	}
+	d.Upstream.Revision = 7
+	if want := "{Revision 7  }"; !strings.Contains(said(), want) {
+		t.Errorf("%q is not in %s", want, said())
 	}
 }
 

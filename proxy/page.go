@@ -98,12 +98,15 @@ func (d *Detail) tiles() []statuspage.Tile {
 	if d.Access.Error != "" {
 		sharing.Note, sharing.Level = "own identity is refused", statuspage.Bad
 	}
-	fresh := statuspage.Tile{Label: "Revision", Value: statuspage.Count(d.Upstream.Revision)}
+	fresh := statuspage.Tile{Label: "Revision", Value: "–", Note: "none is known yet"}
+	if d.Upstream.Revision > 0 {
+		fresh.Value, fresh.Note = statuspage.Count(d.Upstream.Revision), ""
+	}
 	if d.Upstream.AnsweredBefore >= 0 {
 		fresh.Note = "answered " + statuspage.Took(time.Duration(d.Upstream.AnsweredBefore*float64(time.Second))) + " ago"
 	}
 	hits := d.Reads.Linearizable + d.Reads.Serializable
-	watches := statuspage.Tile{Label: "Watches", Value: statuspage.Count(d.Watches.Watches), Note: "on " + statuspage.Count(d.Watches.Upstream) + " upstream"}
+	watches := statuspage.Tile{Label: "Watches", Value: statuspage.Count(d.Watches.Watches), Note: fmt.Sprintf("of clients; of memory: %s, upstream: %s", statuspage.Count(d.Watches.Own), statuspage.Count(d.Watches.Upstream))}
 	if d.Watches.Behind > 0 {
 		watches.Note, watches.Level = statuspage.Count(d.Watches.Behind)+" behind", statuspage.Warn
 	}
@@ -116,7 +119,7 @@ func (d *Detail) tiles() []statuspage.Tile {
 		upstream, sharing, fresh,
 		d.Watches.Clients.Tile(), watches, sharers,
 		{Label: "Reads from memory", Value: statuspage.Share(float64(hits), float64(hits+d.Reads.Forwarded)), Note: "since the start"},
-		{Label: "Memory", Value: statuspage.Bytes(d.Reads.Bytes + d.Watches.HistoryBytes), Note: statuspage.Count(d.Reads.Keys) + " keys"},
+		{Label: "Memory", Value: statuspage.Bytes(d.Reads.Bytes + d.Watches.HistoryBytes), Note: "keys: " + statuspage.Count(d.Reads.Keys)},
 		{Label: "Leases", Value: statuspage.Count(d.Pings.Leases), Note: "pinged here"},
 		refused,
 	}
@@ -126,7 +129,7 @@ func (d *Detail) membersTable() statuspage.Table {
 	t := statuspage.Table{
 		ID: "members", Title: "Upstream members", Note: "Latency is of short calls in about the last minute, without what the proxy itself takes. An endpoint that is a proxy has the role of the member behind it.",
 		Columns: []statuspage.Column{
-			{Title: "Endpoint", Code: true}, {Title: "State"}, {Title: "Role"}, {Title: "Version"}, {Title: "Median", Number: true},
+			{Title: "Endpoint", Code: true, Whole: true}, {Title: "State"}, {Title: "Role"}, {Title: "Version"}, {Title: "Median", Number: true},
 			{Title: "99 %", Number: true}, {Title: "Answered", Number: true}, {Title: "Not answered", Number: true}, {Title: "Store", Number: true},
 		},
 	}
