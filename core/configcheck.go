@@ -2,6 +2,7 @@ package core
 
 import (
 	"errors"
+	"path/filepath"
 
 	"weir/core/wal"
 )
@@ -15,7 +16,10 @@ func (c Config) Check() error {
 	}
 	_, _, dirErr := whose(c.DataDir)
 	hasLog, logErr := wal.Exists(c.WALDir, c.LogFS)
-	if logErr != nil {
+	switch {
+	case logErr != nil && dirErr != nil && c.WALDir == filepath.Join(c.DataDir, "member", "wal"):
+		logErr = nil // that is the same mistake
+	case logErr != nil:
 		logErr = logDirError(logErr)
 	}
 	errs := []error{checkAuth(c), dirErr, logErr}
