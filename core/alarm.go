@@ -108,6 +108,9 @@ func (a *alarms) list(t pb.AlarmType) []*pb.AlarmMember {
 	return members
 }
 
+// Alarms are those that this member has applied. It asks nobody, so that they are told without a quorum too.
+func (n *Node) Alarms() []*pb.AlarmMember { return n.alarms.list(pb.AlarmType_NONE) }
+
 // Alarm lists, raises or clears alarms.
 func (n *Node) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
 	var members []*pb.AlarmMember

@@ -37,7 +37,7 @@ func (n *Node) Status(_ context.Context, _ *pb.StatusRequest) (*pb.StatusRespons
 	if resp.Leader == 0 {
 		resp.Errors = append(resp.Errors, rpctypes.ErrorDesc(rpctypes.ErrGRPCNoLeader))
 	}
-	for _, a := range n.alarms.list(pb.AlarmType_NONE) {
+	for _, a := range n.Alarms() {
 		resp.Errors = append(resp.Errors, a.String())
 	}
 	return resp, nil

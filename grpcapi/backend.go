@@ -71,6 +71,8 @@ type Cluster interface {
 // Maintenance is what operators ask of one member.
 type Maintenance interface {
 	Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error)
+	// Alarms are those that this member knows of. It asks no other member, and permits everybody.
+	Alarms() []*pb.AlarmMember
 	Status(ctx context.Context, r *pb.StatusRequest) (*pb.StatusResponse, error)
 	Defragment(ctx context.Context, r *pb.DefragmentRequest) (*pb.DefragmentResponse, error)
 	Hash(ctx context.Context, r *pb.HashRequest) (*pb.HashResponse, error)

@@ -68,9 +68,7 @@ func (b *fakeBackend) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLive
 	return b.timeToLive(ctx, r)
 }
 
-func (b *fakeBackend) Alarm(context.Context, *pb.AlarmRequest) (*pb.AlarmResponse, error) {
-	return &pb.AlarmResponse{Alarms: b.alarms}, nil
-}
+func (b *fakeBackend) Alarms() []*pb.AlarmMember { return b.alarms }
 
 func (b *fakeBackend) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
 	return b.status, nil

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
@@ -18,9 +17,6 @@ import (
 	"weir/grpcapi/wire"
 )
 
-// checkTimeout bounds a health check: etcd's request timeout, 5 s and two election timeouts.
-const checkTimeout = 7 * time.Second
-
 // healthEndpoints answer /health, /livez and /readyz as etcd does (https://etcd.io/docs/v3.6/op-guide/monitoring/).
 type healthEndpoints struct {
 	metrics *Metrics        // may be nil
@@ -28,7 +24,8 @@ type healthEndpoints struct {
 	log     *slog.Logger
 }
 
-// check is one named condition of health. run returns why it does not hold.
+// check is one named condition of health. run returns why it does not hold, and sees to it itself that this does not take for ever:
+// with one deadline for all checks, one that takes long would have those after it fail.
 type check struct {
 	name string
 	run  func(context.Context) error
@@ -47,15 +44,13 @@ func (h healthEndpoints) add(e endpoints, kind string, checks []check) {
 }
 
 func (h healthEndpoints) answer(w http.ResponseWriter, r *http.Request, kind string, checks []check) {
-	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-	defer cancel()
 	var report strings.Builder
 	failed := false
 	if kind == "readyz" && h.ready.Err() != nil {
 		checks = append([]check{{"serving", func(context.Context) error { return context.Cause(h.ready) }}}, checks...)
 	}
 	for _, c := range checks {
-		err := c.run(ctx)
+		err := c.run(r.Context())
 		h.metrics.checkedHealth(kind, c.name, err)
 		if err != nil {
 			failed = true
@@ -88,14 +83,12 @@ func reason(err error) string {
 // older answers /health, by which why returns the first thing that is wrong.
 func (h healthEndpoints) older(why func(ctx context.Context, excludedAlarms []string, serializable bool) string) http.Handler {
 	return onlyGet(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-		defer cancel()
 		query := r.URL.Query()
 		var wrong string
 		if h.ready.Err() != nil {
 			wrong = context.Cause(h.ready).Error()
 		} else {
-			wrong = why(ctx, query["exclude"], query.Get("serializable") == "true")
+			wrong = why(r.Context(), query["exclude"], query.Get("serializable") == "true")
 		}
 		h.metrics.answeredHealth(wrong == "")
 		// Encoding two strings cannot fail.
@@ -134,18 +127,19 @@ func (s *Server) backendEndpoints(b Backend) endpoints {
 	return e
 }
 
-// probe asks a backend how it is.
+// probe asks a backend how it is. As at etcd only a linearizable read asks other members, and the backend ends it, with its reason,
+// when its request timeout has passed: a member without a quorum says the rest at once.
 type probe struct{ b Backend }
 
 func (p probe) unhealthy(ctx context.Context, excludedAlarms []string, serializable bool) string {
-	alarms, err := p.b.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
-	if err != nil {
-		return "ALARM ERROR:" + reason(err)
-	}
-	for _, a := range alarms.Alarms {
-		if !slices.Contains(excludedAlarms, a.Alarm.String()) {
-			return "ALARM " + a.Alarm.String()
+	for _, a := range p.b.Alarms() {
+		if slices.Contains(excludedAlarms, a.Alarm.String()) {
+			continue
 		}
+		if a.Alarm != pb.AlarmType_NOSPACE && a.Alarm != pb.AlarmType_CORRUPT {
+			return "ALARM UNKNOWN"
+		}
+		return "ALARM " + a.Alarm.String()
 	}
 	if !serializable {
 		status, err := p.b.Status(ctx, &pb.StatusRequest{})
@@ -182,12 +176,8 @@ func (p probe) serializableRead(ctx context.Context) error { return p.read(ctx, 
 
 func (p probe) linearizableRead(ctx context.Context) error { return p.read(ctx, false) }
 
-func (p probe) notCorrupt(ctx context.Context) error {
-	alarms, err := p.b.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
-	if err != nil {
-		return err
-	}
-	for _, a := range alarms.Alarms {
+func (p probe) notCorrupt(context.Context) error {
+	for _, a := range p.b.Alarms() {
 		if a.Alarm == pb.AlarmType_CORRUPT {
 			return fmt.Errorf("alarm activated: %s", a.Alarm)
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -16,6 +17,7 @@ import (
 
 	"weir/cache"
 	"weir/grpcapi/wire"
+	"weir/internal/bubble"
 )
 
 func request(h http.Handler, method, path string) (code int, body string) {
@@ -51,6 +53,8 @@ func TestHealthEndpointsOfABackend(t *testing.T) {
 	noLeader := func(b *fakeBackend) { b.status = &pb.StatusResponse{} }
 	noSpace := func(b *fakeBackend) { b.alarms = []*pb.AlarmMember{{Alarm: pb.AlarmType_NOSPACE}} }
 	corrupt := func(b *fakeBackend) { b.alarms = []*pb.AlarmMember{{Alarm: pb.AlarmType_CORRUPT}} }
+	unknownAlarm := func(b *fakeBackend) { b.alarms = []*pb.AlarmMember{{Alarm: 7}} }
+	noSpaceNoLeader := func(b *fakeBackend) { noSpace(b); noLeader(b) }
 	noQuorum := func(b *fakeBackend) { b.rangeKeys = readFails(false) }
 	noDisk := func(b *fakeBackend) { b.rangeKeys = readFails(true) }
 	learner := func(b *fakeBackend) { b.status = &pb.StatusResponse{Leader: 1, IsLearner: true} }
@@ -67,6 +71,11 @@ func TestHealthEndpointsOfABackend(t *testing.T) {
 		{"/health?serializable=true", noLeader, 200, `{"health":"true","reason":""}`},
 		{"/health", noSpace, 503, `{"health":"false","reason":"ALARM NOSPACE"}` + "\n"},
 		{"/health?exclude=NOSPACE", noSpace, 200, `{"health":"true","reason":""}`},
+		{"/health", noSpaceNoLeader, 503, `{"health":"false","reason":"ALARM NOSPACE"}` + "\n"},
+		{"/health?exclude=NOSPACE", noSpaceNoLeader, 503, `{"health":"false","reason":"RAFT NO LEADER"}` + "\n"},
+		{"/health?exclude=NOSPACE&serializable=true", noSpaceNoLeader, 200, `{"health":"true","reason":""}`},
+		{"/health", unknownAlarm, 503, `{"health":"false","reason":"ALARM UNKNOWN"}` + "\n"},
+		{"/health?exclude=7", unknownAlarm, 200, `{"health":"true","reason":""}`},
 		{"/health", corrupt, 503, `{"health":"false","reason":"ALARM CORRUPT"}` + "\n"},
 		{"/health", noQuorum, 503, `{"health":"false","reason":"RANGE ERROR:` + timedOut + `"}` + "\n"},
 		{"/health?serializable=true", noQuorum, 200, `{"health":"true","reason":""}`},
@@ -100,6 +109,71 @@ func TestHealthEndpointsOfABackend(t *testing.T) {
 	}
 	if code, _ := request(backendHTTP(t, oneKey(t)), "POST", "/health"); code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: got %d", code)
+	}
+}
+
+// A check that waits for its answer takes no time from those after it.
+func TestChecksHaveNoDeadlineInCommon(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		b := oneKey(t)
+		b.rangeKeys = func(ctx context.Context, r *wire.RangeRequest) (mem.BufferSlice, error) {
+			if r.Serializable {
+				return nil, ctx.Err()
+			}
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(time.Minute): // the request timeout with a long election timeout
+				return nil, rpctypes.ErrGRPCTimeout
+			}
+		}
+		const want = "[+]data_corruption ok\n[-]linearizable_read failed: etcdserver: request timed out\n" +
+			"[+]non_learner ok\n[+]serializable_read ok\n\n"
+		if code, body := request(backendHTTP(t, b), "GET", "/readyz"); code != 503 || body != want {
+			t.Errorf("got %d %q, want 503 %q", code, body, want)
+		}
+	})
+}
+
+// silentUpstream answers nothing, and does not know whether it is connected, until its caller gives up.
+type silentUpstream struct{ fakeUpstream }
+
+func (*silentUpstream) Ready(ctx context.Context) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// quorumlessUpstream is connected and does not answer.
+type quorumlessUpstream struct{ fakeUpstream }
+
+func (*quorumlessUpstream) Unary(ctx context.Context, _ string, _ wire.Raw, _ *cache.Session) (wire.Raw, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+// What is asked of upstream is not waited for longer than etcd's proxy does, which is a second.
+func TestHealthOfAnUpstreamThatDoesNotAnswer(t *testing.T) {
+	const gaveUp = "context deadline exceeded"
+	cases := []struct {
+		path string
+		u    Upstream
+		code int
+		body string
+	}{
+		{"/health", &quorumlessUpstream{}, 503, `{"health":"false","reason":"GET ERROR:` + gaveUp + `"}` + "\n"},
+		{"/health", &silentUpstream{}, 503, `{"health":"false","reason":"GET ERROR:` + gaveUp + `"}` + "\n"},
+		{"/readyz", &quorumlessUpstream{}, 200, "ok\n"},
+		{"/readyz", &silentUpstream{}, 503, "[-]upstream failed: " + gaveUp + "\n\n"},
+		{"/livez", &silentUpstream{}, 200, "ok\n"},
+	}
+	for _, c := range cases {
+		bubble.Test(t, func(t *testing.T) {
+			began := time.Now()
+			code, body := request(forwardHTTP(t, c.u), "GET", c.path)
+			if code != c.code || body != c.body || time.Since(began) > time.Second {
+				t.Errorf("%s: got %d %q after %v, want %d %q within 1 s", c.path, code, body, time.Since(began), c.code, c.body)
+			}
+		})
 	}
 }
 

@@ -419,6 +419,7 @@ func (oneMember) MemberPromote(context.Context, *pb.MemberPromoteRequest) (*pb.M
 func (oneMember) Alarm(context.Context, *pb.AlarmRequest) (*pb.AlarmResponse, error) {
 	return new(pb.AlarmResponse), nil
 }
+func (oneMember) Alarms() []*pb.AlarmMember { return nil }
 func (oneMember) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
 	return &pb.StatusResponse{Version: "3.7.3", Leader: 12}, nil
 }

@@ -17,6 +17,9 @@ const (
 	watchCheckTimeout = 3 * time.Second
 )
 
+// passOnTimeout bounds the asking for what is upstream's to say: etcd's request timeout, 5 s and two election timeouts.
+const passOnTimeout = 7 * time.Second
+
 // upstreamEndpoints are those of a server that forwards to u: /livez, which holds while the process runs, /readyz, which
 // needs a connected upstream, /health, which needs one that reads, /version and /metrics, which are upstream's, and about the
 // server itself /proxy/health and /proxy/metrics.
@@ -43,7 +46,11 @@ type forwardProbe struct {
 	itself   *loopback
 }
 
-func (p forwardProbe) ready(ctx context.Context) error { return p.upstream.Ready(ctx) }
+func (p forwardProbe) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readCheckTimeout)
+	defer cancel()
+	return p.upstream.Ready(ctx)
+}
 
 // upstreamReads makes a linearizable read. To be refused it for lack of a user is as good: upstream answers.
 func (p forwardProbe) upstreamReads(ctx context.Context, _ []string, _ bool) string {
@@ -91,7 +98,7 @@ func (p forwardProbe) itselfAnswers(ctx context.Context, _ []string, _ bool) str
 // version is what a member says by RPC, since not every address of a member has HTTP. With authentication on only users are
 // told that, and HTTP, where etcd tells everybody, is asked.
 func (p forwardProbe) version(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), passOnTimeout)
 	defer cancel()
 	var s pb.StatusResponse
 	err := call(ctx, p.upstream, pb.Maintenance_Status_FullMethodName, &pb.StatusRequest{}, &s)
@@ -106,7 +113,7 @@ func (p forwardProbe) version(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p forwardProbe) metrics(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), passOnTimeout)
 	defer cancel()
 	p.passOn(ctx, w, "/metrics", "text/plain; version=0.0.4; charset=utf-8")
 }
