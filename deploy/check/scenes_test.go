@@ -128,6 +128,10 @@ var scenes = map[string]scene{
 		`grpc_server_handled_total{job="weir-proxy", instance="a", grpc_type="unary", grpc_service="etcdserverpb.KV", grpc_method="Range", grpc_code="OK"}`:          {"0+600", "0+600"},
 		`grpc_server_handled_total{job="weir-proxy", instance="a", grpc_type="unary", grpc_service="etcdserverpb.KV", grpc_method="Range", grpc_code="Unavailable"}`: {"0+6", "0+60"},
 	},
+	"WeirReloadRefused": {
+		`weir_reload_refused{job="weir-proxy", instance="a", what="tenants"}`: {"0", "1"},
+		`weir_reload_refused{job="weir-core", instance="b", what="tls"}`:      {"0", "0"},
+	},
 	"WeirFileDescriptorsShort": {
 		`os_fd_used` + core:  {"700", "900"},
 		`os_fd_limit` + core: {"1000", "1000"},
