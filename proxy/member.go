@@ -243,6 +243,9 @@ func parseEndpoint(endpoint string) (target, error) {
 	if u.Hostname() == "" || u.Port() == "" {
 		return malformed("host or port is missing")
 	}
+	if _, err := net.LookupPort("tcp", u.Port()); err != nil {
+		return malformed("there is no port " + u.Port())
+	}
 	t.addr, t.authority = u.Host, u.Host
 	return t, nil
 }

@@ -56,6 +56,7 @@ func (o *options) verify() (refused, doubt error) {
 			doubts.Add(doubt)
 		}
 	}
+	wrong.Add(o.log.CheckOutputs())
 	cfg := o.core
 	cfg.Logger = quiet
 	wrong.Add(cfg.Check())
@@ -83,8 +84,31 @@ func (o *options) doubts(now time.Time) (d process.Mistakes) {
 		d.Addf("--unsafe-no-fsync loses what was acknowledged when the machine loses power")
 	}
 	o.doubtMembers(&d)
+	o.doubtReach(&d)
 	o.doubtCertificates(&d, now)
 	return d
+}
+
+// doubtReach is about who can reach this member, and who reads what it is sent. The start warns of it too.
+func (o *options) doubtReach(d *process.Mistakes) {
+	for _, list := range o.listen.byFlag() {
+		for _, u := range list.urls {
+			if list.flag != "listen-metrics-urls" && !isSecure(u) && !isSocket(u) && !process.IsLoopback(u.Hostname()) {
+				d.Addf("--%s has %s without TLS at an address that other machines reach: who is on the way reads and changes all of it", list.flag, u)
+			}
+		}
+	}
+	for _, list := range []struct {
+		flag string
+		urls []string
+		who  string
+	}{{"advertise-client-urls", o.core.ClientURLs, "clients"}, {"initial-advertise-peer-urls", o.core.PeerURLs, "other members"}} {
+		for _, s := range list.urls {
+			if u, err := url.Parse(s); err == nil && !isSocket(u) && process.IsEveryAddress(u.Hostname()) {
+				d.Addf("--%s has %s, which %s cannot use: say under which address they reach this member", list.flag, u, list.who)
+			}
+		}
+	}
 }
 
 // doubtMembers compares URLs as they are written. The start looks hosts up before it refuses any.
@@ -108,6 +132,9 @@ func (o *options) doubtCertificates(d *process.Mistakes, now time.Time) {
 		{o.tls, o.listen.byFlag()[:3], "advertise-client-urls", o.core.ClientURLs},
 		{o.peerTLS, o.listen.byFlag()[3:], "initial-advertise-peer-urls", o.core.PeerURLs},
 	} {
+		if len(side.listen[0].urls) == 0 {
+			continue // they have been refused
+		}
 		secure, plain := false, false
 		for _, list := range side.listen {
 			secure = secure || slices.ContainsFunc(list.urls, isSecure)

@@ -38,6 +38,10 @@ func TestCheckConfigTellsAllMistakesAndStartsNothing(t *testing.T) {
 			"client-transport-security:\n  cert-file: none\n  key-file: none\n  trusted-ca-file: none\npeer-transport-security: {cert-file: none, key-file: none}\nmax-learners: -1\n")},
 			[]string{"warning: certificates are given, and at http://localhost:2380", ":12: --max-learners=-1", ":8: load --cert-file=none and --key-file=none", ":10: load --trusted-ca-file=none", ":11: load --peer-cert-file=none", ":4: --auth-token", ":1: the initial cluster has no member"}},
 		{[]string{"--data-dir=" + writeFile(t, "")}, []string{"is not a directory: give one", "data directory"}},
+		{[]string{"--data-dir=" + dir + "/new", "--heartbeat-interval=500"}, []string{"error: --election-timeout=1000 must be at least 5 times"}},
+		{[]string{"--data-dir=" + dir + "/new", "--listen-client-urls=http://myhost:28092"}, []string{"error: --listen-client-urls has http://myhost:28092, which names a host"}},
+		{[]string{"--data-dir=" + dir + "/new", "--log-outputs=/nonexistent/x.log"}, []string{"error: --log-outputs=/nonexistent/x.log: stat /nonexistent: no such file"}},
+		{[]string{"--data-dir=" + dir + "/new", "--log-outputs=" + dir}, []string{"is a directory: give a file"}},
 		{[]string{"--no-such-flag"}, []string{"unknown flag --no-such-flag"}},
 	} {
 		got, err := checked(dir, c.args, nil)
@@ -66,6 +70,8 @@ func TestCheckConfigWarnsOfWhatIsProbablyNotMeant(t *testing.T) {
 		{args: "--max-wals=1", want: "--max-wals has no effect"},
 		{args: "--quota-backend-bytes=9000000000000000", want: "is more than the memory"},
 		{args: "--force-new-cluster", want: "is for one start"},
+		{args: "--advertise-client-urls=http://0.0.0.0:1", want: "--advertise-client-urls has http://0.0.0.0:1, which clients cannot use"},
+		{args: "--listen-peer-urls=http://0.0.0.0:2380", want: "--listen-peer-urls has http://0.0.0.0:2380 without TLS at an address that other machines reach"},
 		{args: "--unsafe-no-fsync", want: "loses what was acknowledged"},
 		{args: "--advertise-client-urls=https://a:1", want: "with TLS, and --listen-client-urls has no URL with it"},
 		{args: "--peer-auto-tls", want: "certificates are given, and at http://localhost:2380 in --listen-peer-urls they are not used"},

@@ -33,18 +33,24 @@ func (o listenOptions) byFlag() []flagURLs {
 	}
 }
 
-// checkAddresses refuses an address that two flags have, each of which wants something else there. One flag may have it
-// twice, with TLS and without, as at etcd; but not that of peers, as at etcd too.
+// checkAddresses refuses an address that two flags have, each of which wants something else there, whatever it is called. One flag
+// may have it twice, with TLS and without, as at etcd; but not that of peers, as at etcd too.
 func (o listenOptions) checkAddresses() error {
-	flagOf := map[string]string{}
+	type used struct{ flag, addr string }
+	var before []used
 	for _, list := range o.byFlag() {
 		for _, u := range list.urls {
 			_, addr := address(u)
-			before := flagOf[addr]
-			if before != "" && u.Port() != "0" && (before != list.flag || list.flag == "listen-peer-urls") {
-				return fmt.Errorf("--%s and --%s cannot both have %s: give each its own port", before, list.flag, addr)
+			for _, b := range before {
+				switch {
+				case !process.SameSocket(b.addr, addr), b.addr == addr && b.flag == list.flag && list.flag != "listen-peer-urls":
+				case b.addr == addr:
+					return fmt.Errorf("--%s and --%s cannot both have %s: give each its own port", b.flag, list.flag, addr)
+				default:
+					return fmt.Errorf("--%s has %s and --%s has %s, which is the same port: give each its own", b.flag, b.addr, list.flag, addr)
+				}
 			}
-			flagOf[addr] = list.flag
+			before = append(before, used{list.flag, addr})
 		}
 	}
 	return nil

@@ -64,6 +64,9 @@ func run(args, environ []string) (err error) {
 	for _, variable := range o.unknownVariables {
 		logger.Warn("unrecognized environment variable", "environment-variable", variable)
 	}
+	var doubts process.Mistakes
+	o.doubtReach(&doubts)
+	process.WarnOf(logger, doubts.Err())
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return serve(ctx, o, newReload(o, args, environ, log))

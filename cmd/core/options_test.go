@@ -83,6 +83,8 @@ func TestMistakesAreNamedInOneLine(t *testing.T) {
 		"--listen-client-urls=http://0.0.0.0:2379":                                  "--advertise-client-urls is required",
 		"--listen-client-urls=unix://":                                              "unix://path",
 		"--listen-peer-urls=:2380":                                                  "--listen-peer-urls",
+		"--listen-client-urls=http://127.0.0.1:99999":                               "of a port that there is not",
+		"--listen-client-urls=http://127.0.0.1:2380":                                "--listen-client-urls has 127.0.0.1:2380 and --listen-peer-urls has localhost:2380, which is the same port",
 		"--listen-client-http-urls=http://localhost:2379":                           "cannot both have localhost:2379",
 		"--listen-metrics-urls=http://localhost:2380":                               "cannot both have localhost:2380",
 		"--listen-peer-urls=http://127.0.0.1:1,https://127.0.0.1:1 --peer-auto-tls": "cannot both have 127.0.0.1:1",

@@ -57,6 +57,7 @@ func (s *storeFlags) define(f *process.Flags) {
 
 func (s *storeFlags) apply(_ *process.Flags, o *options) error {
 	var wrong process.Mistakes
+	heartbeat, election := time.Duration(s.heartbeat)*time.Millisecond, time.Duration(s.election)*time.Millisecond
 	switch {
 	case s.heartbeat == 0 || s.election == 0:
 		wrong.Addf("--heartbeat-interval and --election-timeout must be positive")
@@ -64,6 +65,9 @@ func (s *storeFlags) apply(_ *process.Flags, o *options) error {
 		wrong.Addf("--election-timeout=%d is too long: at most %d", s.election, maxElectionTimeout)
 	case s.election/5 < s.heartbeat:
 		wrong.Addf("--election-timeout=%d must be at least 5 times --heartbeat-interval=%d", s.election, s.heartbeat)
+	}
+	if wrong.Err() != nil {
+		heartbeat, election = 0, 0 // their defaults, which core does not refuse in its turn
 	}
 	if s.defragment > math.MaxInt64>>20 {
 		wrong.Addf("--bootstrap-defrag-threshold-megabytes=%d is too many", s.defragment)
@@ -91,7 +95,7 @@ func (s *storeFlags) apply(_ *process.Flags, o *options) error {
 	c := &o.core
 	c.AutoCompaction = compaction
 	c.NoPreVote, c.NoElectionTickAdvance = !s.preVote, !s.tickAdvance
-	c.HeartbeatInterval, c.ElectionTimeout = time.Duration(s.heartbeat)*time.Millisecond, time.Duration(s.election)*time.Millisecond
+	c.HeartbeatInterval, c.ElectionTimeout = heartbeat, election
 	c.SnapshotCount, c.SnapshotCatchUpEntries = s.snapshotCount, s.catchUpEntries
 	c.QuotaBytes = cmp.Or(s.quota, core.DefaultQuotaBytes) // which is logged
 	c.BatchInterval, c.BatchLimit, c.UnsafeNoFsync, c.WarnApply = s.batchInterval, s.batchLimit, s.noFsync, s.warnApply

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"weir/cmd/internal/process"
 )
 
 // parseURLs reads a list of URLs as etcd does: http or https with host and port and no path, unix or unixs with a path of
@@ -19,6 +21,9 @@ func parseURLs(flag, list string) ([]*url.URL, error) {
 		u, err := url.Parse(s)
 		if err != nil || !wellFormed(u) {
 			return nil, fmt.Errorf("malformed URL %q in --%s: give it as http://host:port, https://host:port, unix://path or unixs://path", s, flag)
+		}
+		if !isSocket(u) && !process.PortExists(u.Port()) {
+			return nil, fmt.Errorf("--%s has %s, of a port that there is not: give one up to 65535", flag, s)
 		}
 		if !slices.ContainsFunc(urls, func(v *url.URL) bool { return v.String() == u.String() }) {
 			urls = append(urls, u)

@@ -114,12 +114,8 @@ func (o *options) doubtUpstream(d *process.Mistakes, now time.Time) {
 }
 
 func (o *options) doubtListening(d *process.Mistakes, now time.Time) {
-	host, port, _ := net.SplitHostPort(o.listenAddr) // it has been checked
-	for _, u := range o.metricsURLs {
-		if u.Port() == port && port != "0" && u.Host != o.listenAddr && (anyHost(host) || anyHost(u.Hostname())) {
-			d.Addf("--metrics-addr=%s has the port of --listen-addr=%s, which is for every address: give it another one", u, o.listenAddr)
-		}
-	}
+	host, _, _ := net.SplitHostPort(o.listenAddr) // it has been checked
+	o.doubtReach(d)
 	advertised, err := url.Parse(o.advertiseClientURL)
 	if err != nil || advertised.Host == "" {
 		advertised = nil // as host:port, or not at all
@@ -146,7 +142,7 @@ func (o *options) doubtListening(d *process.Mistakes, now time.Time) {
 	switch {
 	case advertised != nil:
 		misnamed = o.listen.Misnamed("advertise-client-url", []string{advertised.Hostname()})
-	case !anyHost(host):
+	case !process.IsEveryAddress(host):
 		misnamed = o.listen.Misnamed("listen-addr", []string{host})
 	}
 	for _, text := range misnamed {
@@ -154,8 +150,12 @@ func (o *options) doubtListening(d *process.Mistakes, now time.Time) {
 	}
 }
 
-// anyHost tells whether to listen on host is to listen on every address.
-func anyHost(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "" || ip != nil && ip.IsUnspecified()
+// doubtReach is about who can reach the proxy, and who reads what it is sent. The start warns of it too.
+func (o *options) doubtReach(d *process.Mistakes) {
+	if host, _, err := net.SplitHostPort(o.listenAddr); err == nil && !o.listen.HasCertificate() && !process.IsLoopback(host) {
+		d.Addf("--listen-addr=%s is without TLS at an address that other machines reach: who is on the way reads and changes all of it", o.listenAddr)
+	}
+	if u, err := url.Parse(o.advertiseClientURL); err == nil && u.Host != "" && process.IsEveryAddress(u.Hostname()) {
+		d.Addf("--advertise-client-url=%s is not one that clients can use: say under which address they reach the proxy", u)
+	}
 }

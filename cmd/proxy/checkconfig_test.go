@@ -49,8 +49,12 @@ func TestCheckConfigTellsAllMistakesAndStartsNothing(t *testing.T) {
 			want: []string{"error: environment variable WEIR_PROXY_FED", "error: unread.yaml:1: cache-bytes must be", "error: unread.yaml:2: unknown key fed"}},
 		{args: []string{"--endpoints=,"}, want: []string{"error: --endpoints is missing"}},
 		{args: []string{"--endpoints=a:1", "--listen-addr=:99999", "--metrics-addr=http://127.0.0.1:1,http://127.0.0.1:1"}, want: []string{
-			"error: --listen-addr=:99999 has no port", "error: --metrics-addr has 127.0.0.1:1 twice",
+			"warning: --listen-addr=:99999 is without TLS", "error: --listen-addr=:99999 has no port", "error: --metrics-addr has 127.0.0.1:1 twice",
 		}},
+		{args: []string{"--endpoints=127.0.0.1:99999", "--metrics-addr=http://localhost:23790"}, want: []string{
+			"error: --metrics-addr=http://localhost:23790 is --listen-addr=127.0.0.1:23790", `error: endpoint "127.0.0.1:99999": there is no port 99999`,
+		}},
+		{args: []string{"--endpoints=a:1", "--limit-requests=-5"}, want: []string{"error: --limit-requests=-5 is not possible"}},
 		{args: []string{"--embedded", "--data-dir=" + filepath.Join(dir, "new")}, want: []string{"ok"}},
 		{args: []string{"--embedded", "--data-dir=" + good}, want: []string{"error: --data-dir=good.yaml is not a directory"}},
 		{args: []string{"--embedded", "--data-dir=" + good + "/below"}, want: []string{"error: --data-dir=good.yaml/below"}},
@@ -84,7 +88,8 @@ func TestCheckConfigWarnsOfWhatIsProbablyNotMeant(t *testing.T) {
 		"--cache-bytes=9000000000000000":                            "are more than the memory that there is",
 		"--endpoints=http://a:1,https://b:1 --cacert=" + files.cert: "--cacert has no effect on http://a:1",
 		"--insecure-skip-tls-verify":                                "give --cacert instead",
-		"--listen-addr=:7000 --metrics-addr=http://127.0.0.1:7000":  "has the port of --listen-addr=:7000",
+		"--listen-addr=:7000":                                       "--listen-addr=:7000 is without TLS at an address that other machines reach",
+		"--advertise-client-url=http://0.0.0.0:1":                   "--advertise-client-url=http://0.0.0.0:1 is not one that clients can use",
 		"--tls-min-version=TLS1.3":                                  "--tls-min-version has no effect",
 		"--self-signed-cert-validity=2":                             "--self-signed-cert-validity has no effect",
 		"--advertise-client-url=https://a:1":                        "for which the proxy has no certificate",

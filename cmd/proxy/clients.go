@@ -54,6 +54,9 @@ func (c *clientOptions) check() error {
 			wrong.Addf("--%s=%v is not possible: make it 0 to %d; 0 is no limit", f.name, f.value, int64(tenants.MaxLimit))
 		}
 	}
+	if wrong.Err() != nil {
+		c.limits, c.upstreamCalls = tenants.Limits{}, 0 // so that nobody refuses them in other words too
+	}
 	return wrong.Err()
 }
 

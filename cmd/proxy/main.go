@@ -61,6 +61,9 @@ func run(args, environ []string, stdout io.Writer) error {
 	for _, name := range o.unused {
 		logger.Warn("flag has no effect", "flag", name)
 	}
+	var doubts process.Mistakes
+	o.doubtReach(&doubts)
+	process.WarnOf(logger, doubts.Err())
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return serve(ctx, o, newReload(o, args, environ, log), stdout)

@@ -31,7 +31,7 @@ func (o *options) checkAddresses(metrics string) error {
 	var wrong process.Mistakes
 	if _, port, err := net.SplitHostPort(o.listenAddr); err != nil {
 		wrong.Addf("malformed --listen-addr %q: give it as host:port", o.listenAddr)
-	} else if _, err := net.LookupPort("tcp", port); err != nil {
+	} else if !process.PortExists(port) {
 		wrong.Addf("--listen-addr=%s has no port that there is: give one up to 65535", o.listenAddr)
 	}
 	if u := o.advertiseClientURL; o.embedded && u != "" && !isURL(u) {
@@ -48,10 +48,12 @@ func (o *options) checkAddresses(metrics string) error {
 		case err != nil || !isURL(s):
 			wrong.Addf("malformed URL %q in --metrics-addr: give it as http://host:port", s)
 			continue
-		case u.Port() != "0" && slices.ContainsFunc(o.metricsURLs, func(other *url.URL) bool { return other.Host == u.Host }):
+		case !process.PortExists(u.Port()):
+			wrong.Addf("--metrics-addr=%s has no port that there is: give one up to 65535", s)
+		case slices.ContainsFunc(o.metricsURLs, func(other *url.URL) bool { return process.SameSocket(other.Host, u.Host) }):
 			wrong.Addf("--metrics-addr has %s twice: leave one out", u.Host)
-		case u.Host == o.listenAddr && u.Port() != "0":
-			wrong.Addf("--metrics-addr=%s is --listen-addr, where the same is served: leave it out, or give it another port", s)
+		case process.SameSocket(u.Host, o.listenAddr):
+			wrong.Addf("--metrics-addr=%s is --listen-addr=%s, where the same is served: leave it out, or give it another port", s, o.listenAddr)
 		case isSecure(u) && !o.listen.HasCertificate():
 			wrong.Addf("--metrics-addr=%s needs --cert-file and --key-file", u)
 		}

@@ -42,3 +42,27 @@ func checkParent(flag, path string) error {
 		}
 	}
 }
+
+// checkFile is about a file that is to be appended to, or to be made in a directory that is there.
+func checkFile(flag, path string) error {
+	info, err := os.Stat(path)
+	made := errors.Is(err, fs.ErrNotExist)
+	if made {
+		info, err = os.Stat(filepath.Dir(path))
+	}
+	switch {
+	case err == nil && made && (!info.IsDir() || !writable(filepath.Dir(path))):
+		return fmt.Errorf("--%s=%s cannot be made in %s by this user: change that one's owner or mode, or give another one", flag, path, filepath.Dir(path))
+	case err == nil && !made && info.IsDir():
+		return fmt.Errorf("--%s=%s is a directory: give a file", flag, path)
+	case err == nil && info.Mode().IsRegular(): // a pipe would wait for its reader
+		var f *os.File
+		if f, err = os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0); err == nil {
+			f.Close()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("--%s=%s: %w: give a file that can be written, in a directory that is there", flag, path, err)
+	}
+	return nil
+}

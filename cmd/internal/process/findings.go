@@ -4,12 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 )
 
 // Findings are what is found in a configuration that is looked at and not started.
 type Findings struct {
 	// Wrong is what the start would refuse, Doubts what it would take and is probably not meant: each joins any number.
 	Wrong, Doubts error
+}
+
+// WarnOf logs doubts, which join any number, in one line if there are any.
+func WarnOf(logger *slog.Logger, doubts error) {
+	var texts []string
+	for _, doubt := range Each(doubts) {
+		texts = append(texts, doubt.Error())
+	}
+	if len(texts) > 0 {
+		logger.Warn("the configuration is probably not meant so", "doubts", texts)
+	}
 }
 
 // Report writes one line for each, or ok if nothing is wrong. Its error says how many are.

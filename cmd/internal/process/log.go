@@ -140,6 +140,24 @@ func (c LogConfig) checkOutputs() error {
 	return nil
 }
 
+// CheckOutputs tells which outputs OpenLog could not open. It makes no file.
+func (c LogConfig) CheckOutputs() error {
+	var wrong Mistakes
+	for _, output := range c.Outputs {
+		switch output {
+		case "default", "stderr", "stdout", "":
+		case journal:
+			w, err := dialJournal(journalSocket)
+			if wrong.Add(err) {
+				_ = w.Close() // nothing was written
+			}
+		default:
+			wrong.Add(checkFile("log-outputs", output))
+		}
+	}
+	return wrong.Err()
+}
+
 // outputs are where each line goes.
 type outputs struct {
 	writers []io.Writer
