@@ -12,8 +12,10 @@ import (
 // parsePair reads a PEM certificate with its chain, and its key. A chain that is still being written would be shown without its
 // last certificates.
 func parsePair(contents [][]byte) (*tls.Certificate, error) {
-	if _, err := pemBlocks(contents[0]); err != nil {
-		return nil, err
+	for i, content := range contents {
+		if _, err := pemBlocks(content); err != nil {
+			return nil, inFile{i, err}
+		}
 	}
 	pair, err := tls.X509KeyPair(contents[0], contents[1])
 	if err != nil {

@@ -48,7 +48,7 @@ func newSource[T any](set *Set, parse func([][]byte) (T, error), files ...file) 
 		err = fmt.Errorf("%w: give a file that this user can read", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", s.name(), err)
+		return nil, fmt.Errorf("load %s: %w", s.nameFor(err), err)
 	}
 	set.add(s)
 	return s, nil
@@ -60,6 +60,22 @@ func (s *source[T]) name() string {
 		names = append(names, f.String())
 	}
 	return strings.Join(names, " and ")
+}
+
+// inFile is an error of parse about one of the files.
+type inFile struct {
+	index int
+	error
+}
+
+func (e inFile) Unwrap() error { return e.error }
+
+// nameFor is the name of the file that an error is about, if it is about one.
+func (s *source[T]) nameFor(err error) string {
+	if one := (inFile{}); errors.As(err, &one) {
+		return s.files[one.index].String()
+	}
+	return s.name()
 }
 
 // current returns what the files hold. The result is shared, and must not be changed.
@@ -99,8 +115,8 @@ func (s *source[T]) settle(err error) (changed bool, refused error) {
 		return true, nil
 	case err.Error() != s.reason:
 		s.reason = err.Error()
-		s.set.log.Warn("changed TLS files cannot be used, what they held before stays in use", "files", s.name(), "error", s.reason)
-		s.set.note(fmt.Errorf("%s: %w", s.name(), err))
+		s.set.log.Warn("changed TLS files cannot be used, what they held before stays in use", "files", s.nameFor(err), "error", s.reason)
+		s.set.note(fmt.Errorf("%s: %w", s.nameFor(err), err))
 	}
 	if s.reason != "" {
 		return false, errors.New(s.reason)

@@ -156,3 +156,13 @@ func TestFirstReadNamesTheFlagsInOneLine(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestAFileThatIsNotWholeIsNamedAlone(t *testing.T) {
+	f, log := newFolder(t), &logged{}
+	whole := f.write("cert", "-----BEGIN A-----\nAAAA\n-----END A-----\n")
+	cut := f.write("key", "-----BEGIN A-----\nAAAA\n")
+	_, err := newSource(NewSet(log.logger(), nil), parsePair, file{"cert-file", whole}, file{"key-file", cut})
+	if err == nil || !strings.Contains(err.Error(), "load --key-file=") || strings.Contains(err.Error(), "--cert-file") {
+		t.Errorf("got %v", err)
+	}
+}
