@@ -72,6 +72,11 @@ func run(args, environ []string, stdout io.Writer) error {
 // serve runs the proxy until ctx ends or something that it needs fails.
 func serve(ctx context.Context, o options, r *reload, stdout io.Writer) (err error) {
 	logger := r.log.Logger
+	defer func() {
+		if err == nil {
+			logger.Info("stopped")
+		}
+	}()
 	certs, err := o.loadCertificates(r.files, logger)
 	if err != nil {
 		return err

@@ -72,3 +72,38 @@ func TestTenantsDoNotGoAwayWhileTheProxyRuns(t *testing.T) {
 		t.Errorf("by another file: %v", err)
 	}
 }
+
+func TestATenantsFileThatHasNotChangedIsNoReload(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tenants.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("tenants:\n- {name: a, users: [ann], namespace: /a/}\n")
+	args := []string{"--endpoints=127.0.0.1:1", "--tenants-file=" + file}
+	o, err := parseOptions(args, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReload(o, args, nil, quietLog(t))
+	if r.proxy, err = proxy.New(o.proxyConfig(certificates{}, quiet())); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.proxy.Close() }()
+	for i, text := range []string{"", "tenants:\n- {name: a, users: [ann], namespace: /b/}\n", ""} {
+		if text != "" {
+			write(text)
+		}
+		if err := r.lookTenants(true); err != nil {
+			t.Fatal(err)
+		}
+		reloaded := uint64(0)
+		for _, s := range r.Status() {
+			reloaded += s.Reloaded
+		}
+		if want := uint64(min(i, 1)); reloaded != want {
+			t.Errorf("look %d: %d reloads, want %d", i, reloaded, want)
+		}
+	}
+}

@@ -135,7 +135,9 @@ func (l *leader) set(why error) {
 		l.led, l.lose = context.WithCancelCause(context.Background())
 		l.log.Debug("upstream has a leader")
 	case l.led != nil:
-		l.log.Warn("watch streams that require a leader are ended", "reason", status.Convert(why).Message())
+		if l.ctx.Err() == nil { // else it is not upstream that ends them
+			l.log.Warn("watch streams that require a leader are ended", "reason", status.Convert(why).Message())
+		}
 		l.lose(why)
 		l.led = nil
 	}
