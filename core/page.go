@@ -120,7 +120,8 @@ func (d *Detail) membersTable() statuspage.Table {
 	t := statuspage.Table{
 		ID: "members", Title: "Members", Note: "As this one knows them, and whether it has a connection to them, since when, or why not.",
 		Columns: []statuspage.Column{
-			{Title: "Name"}, {Title: "Role"}, {Title: "State"}, {Title: "Since"}, {Title: "Id", Code: true, Whole: true}, {Title: "Clients", Code: true}, {Title: "Peers", Code: true},
+			{Title: "Name"}, {Title: "Role"}, {Title: "State"}, {Title: "Since"}, {Title: "Id", Code: true, Whole: true}, {Title: "Clients", Code: true, Whole: true},
+			{Title: "Peers", Code: true, Whole: true},
 		},
 	}
 	for _, m := range d.Members {
