@@ -1,9 +1,11 @@
 package grpcapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -304,8 +306,9 @@ func TestAMoveEndsWithItsContext(t *testing.T) {
 }
 
 func TestUnready(t *testing.T) {
+	var log bytes.Buffer
 	for name, s := range map[string]*Server{
-		"backend":  NewBackendServer(Config{Logger: quiet()}, newMemStore(t)),
+		"backend":  NewBackendServer(Config{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))}, newMemStore(t)),
 		"upstream": NewForwardServer(Config{Logger: quiet()}, servingUpstream{&fakeUpstream{}}, nil, nil),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -348,6 +351,9 @@ func TestUnready(t *testing.T) {
 			wantRetired(t, func() error { _, err := again.Recv(); return err })
 			<-drained
 		})
+	}
+	if strings.Contains(log.String(), "ealth") {
+		t.Errorf("that it drains is logged for each probe: %s", &log)
 	}
 }
 

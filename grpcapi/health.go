@@ -60,7 +60,11 @@ func (h healthEndpoints) answer(w http.ResponseWriter, r *http.Request, kind str
 		}
 	}
 	if failed {
-		h.log.Error("Health check error", "path", r.URL.Path, "reason", report.String())
+		level := slog.LevelError
+		if kind == "readyz" && h.ready.Err() != nil {
+			level = slog.LevelDebug // that it is not ready any more has been logged
+		}
+		h.log.Log(r.Context(), level, "Health check error", "path", r.URL.Path, "reason", report.String())
 		http.Error(w, report.String(), http.StatusServiceUnavailable)
 		return
 	}
@@ -97,7 +101,11 @@ func (h healthEndpoints) older(why func(ctx context.Context, excludedAlarms []st
 			Reason string `json:"reason"`
 		}{fmt.Sprint(wrong == ""), wrong})
 		if wrong != "" {
-			h.log.Warn("/health error", "output", string(body), "path", r.URL.Path)
+			level := slog.LevelWarn
+			if h.ready.Err() != nil {
+				level = slog.LevelDebug
+			}
+			h.log.Log(r.Context(), level, "/health error", "output", string(body), "path", r.URL.Path)
 			http.Error(w, string(body), http.StatusServiceUnavailable)
 			return
 		}
