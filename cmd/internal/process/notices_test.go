@@ -68,7 +68,7 @@ func TestOptionsThatAwaitARestartAreToldWhileTheyDo(t *testing.T) {
 	}
 	found = map[string]string{"level": "info", "port": "1"}
 	r.handle(reloadNow)
-	if s := r.Status()[0]; len(s.AwaitingRestart) > 0 || r.Reloads().Notices(false) != nil || !strings.Contains(text(), "reloaded all there is") {
+	if s := r.Status()[0]; len(s.AwaitingRestart) > 0 || r.Reloads().Notices(false) != nil || !strings.Contains(text(), "reloaded all there is: nothing has changed") {
 		t.Errorf("when it is as at the start again: %+v, %s", s, text())
 	}
 }

@@ -118,9 +118,12 @@ func (r *Reloader) handle(o order) {
 	switch o {
 	case reloadNow:
 		r.log.Info("told to reload")
+		before := r.reloaded()
 		r.look(true)
 		if stale, awaiting := r.left(); len(stale) > 0 || len(awaiting) > 0 {
 			r.log.Warn("reloaded, but not all of it", "not-reloaded", stale, "awaiting-restart", awaiting)
+		} else if r.reloaded() == before {
+			r.log.Info("reloaded all there is: nothing has changed")
 		} else {
 			r.log.Info("reloaded all there is")
 		}
@@ -149,6 +152,14 @@ func (r *Reloader) look(forced bool) {
 		}
 		r.mu.Unlock()
 	}
+}
+
+// reloaded is how often something else has counted, of all parts.
+func (r *Reloader) reloaded() (n uint64) {
+	for _, s := range r.Status() {
+		n += s.Reloaded
+	}
+	return n
 }
 
 // left is what files hold that does not count: the parts that are stale, and the flags that await a restart. Neither is nil: a log
