@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -226,4 +227,17 @@ func TestLeaderIsLostAfterThreeElectionTimeouts(t *testing.T) {
 			b.Errorf("with a leader again the error is %v", err)
 		}
 	})
+}
+
+func TestTheEndOfTheSetIsNoLossOfTheLeader(t *testing.T) {
+	var log bytes.Buffer
+	ctx, cancel := context.WithCancel(t.Context())
+	l := leader{ctx: ctx, log: slog.New(slog.NewTextHandler(&log, nil)), changed: make(chan struct{})}
+	l.set(nil)
+	led := l.led
+	cancel()
+	l.set(errUnreachable)
+	if led.Err() == nil || log.Len() > 0 {
+		t.Errorf("streams are ended: %v; the log is %s", led.Err(), &log)
+	}
 }
