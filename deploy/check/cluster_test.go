@@ -73,13 +73,13 @@ type (
 	}
 )
 
-// wantValue fails unless a linearizable read at a pod gives a value.
-func (p *pod) wantValue(t *testing.T, key, value string) {
+// wantPair fails unless a linearizable read of k at a pod gives v.
+func (p *pod) wantPair(t *testing.T) {
 	t.Helper()
 	var got answer
-	p.call(t, "/v3/kv/range", get{[]byte(key)}, &got)
-	if len(got.Kvs) != 1 || string(got.Kvs[0].Value) != value {
-		t.Errorf("%s reads %v, want %s", p.name, got.Kvs, value)
+	p.call(t, "/v3/kv/range", get{[]byte("k")}, &got)
+	if len(got.Kvs) != 1 || string(got.Kvs[0].Value) != "v" {
+		t.Errorf("%s reads %v, want v", p.name, got.Kvs)
 	}
 }
 
@@ -97,7 +97,7 @@ func TestPodsAreTheClusterThatTheManifestsPromise(t *testing.T) {
 	c.startAll(t)
 	c.proxy.call(t, "/v3/kv/put", put{[]byte("k"), []byte("v")}, &none{})
 	for _, p := range append(c.members, c.proxy) {
-		p.wantValue(t, "k", "v")
+		p.wantPair(t)
 	}
 	var list memberList
 	c.proxy.call(t, "/v3/cluster/member/list", none{}, &list)
@@ -181,14 +181,14 @@ func TestAMemberWithoutItsVolumeComesBackInItsOwnPlace(t *testing.T) {
 	again := newPod(lost.name, lost.address, template, c.hosts(), filepath.Join(t.TempDir(), "new volume"))
 	c.startMember(t, again)
 	again.wantProbes(t)
-	again.wantValue(t, "k", "v")
+	again.wantPair(t)
 	for _, m := range c.members[:2] { // the rolling update
 		m.stop(t)
 		data := m.args[slices.IndexFunc(m.args, func(a string) bool { return strings.HasPrefix(a, "--data-dir=") })]
 		updated := newPod(m.name, m.address, template, c.hosts(), strings.TrimSuffix(strings.TrimPrefix(data, "--data-dir="), "/data"))
 		c.startMember(t, updated)
 		updated.wantProbes(t)
-		updated.wantValue(t, "k", "v")
+		updated.wantPair(t)
 	}
 }
 

@@ -131,7 +131,7 @@ proxy:
 	c.startAll(t)
 	c.proxy.call(t, "/v3/kv/put", put{[]byte("k"), []byte("v")}, &none{})
 	for _, p := range all {
-		p.wantValue(t, "k", "v")
+		p.wantPair(t)
 	}
 	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool}}}
 	defer stranger.CloseIdleConnections()
