@@ -93,9 +93,14 @@ func (f *fakeEtcd) Range(_ context.Context, r *pb.RangeRequest) (resp *pb.RangeR
 			f.ranges++
 		}
 		for _, k := range slices.Sorted(maps.Keys(f.keys)) {
-			if k >= string(r.Key) && k < string(r.RangeEnd) {
-				resp.Kvs = append(resp.Kvs, f.keys[k])
+			if k < string(r.Key) || k >= string(r.RangeEnd) {
+				continue
 			}
+			if r.Limit > 0 && int64(len(resp.Kvs)) == r.Limit {
+				resp.More = true
+				break
+			}
+			resp.Kvs = append(resp.Kvs, f.keys[k])
 		}
 	})
 	return resp, err

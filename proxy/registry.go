@@ -12,6 +12,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
 
 	"weir/coalesce"
@@ -65,8 +66,11 @@ const (
 
 	// listInterval is the least time from one read of the list of proxies to the next.
 	listInterval = time.Second
-	// listMax bounds the proxies that are listed.
-	listMax = 4096
+	// listMax bounds the proxies that are listed. They are read a page at a time, and up to so many bytes: whoever may write below the
+	// prefix could make one answer of all keys as large as gigabytes.
+	listMax   = 4096
+	listPage  = 16
+	listBytes = 4 << 20
 )
 
 // registered is the value of a key. It is the JSON of etcd's client/v3/naming/endpoints.
@@ -306,25 +310,40 @@ type entry struct {
 }
 
 // entries reads all that are registered.
-func (g *registry) entries(ctx context.Context) ([]entry, error) {
-	req := &pb.RangeRequest{Key: []byte(g.prefix), RangeEnd: wire.Namespace(g.prefix).End(), Limit: listMax, Serializable: true}
-	var resp pb.RangeResponse
-	if err := g.call(ctx, pb.KV_Range_FullMethodName, req, &resp); err != nil {
-		return nil, fmt.Errorf("read %s: %w", g.prefix, err)
-	}
-	var all []entry
-	for _, kv := range resp.Kvs {
-		e := entry{key: string(kv.Key), lease: kv.Lease}
-		if err := json.Unmarshal(kv.Value, &e.registered); err != nil || e.Addr == "" {
-			g.log.Debug("key is no registration of a proxy", "key", e.key)
-			continue
+func (g *registry) entries(ctx context.Context) (all []entry, err error) {
+	req := &pb.RangeRequest{Key: []byte(g.prefix), RangeEnd: wire.Namespace(g.prefix).End(), Limit: listPage, Serializable: true}
+	for keys, size := 0, 0; ; {
+		var page pb.RangeResponse
+		if err := g.call(ctx, pb.KV_Range_FullMethodName, req, &page); err != nil {
+			return nil, fmt.Errorf("read %s: %w", g.prefix, err)
 		}
-		if s, ok := e.Metadata.(string); !ok || json.Unmarshal([]byte(s), &e.by) != nil {
-			e.by = registeredBy{}
+		keys, size = keys+len(page.Kvs), size+proto.Size(&page)
+		if size > listBytes {
+			return nil, fmt.Errorf("read %s: there are more than %d bytes", g.prefix, listBytes)
 		}
-		all = append(all, e)
+		for _, kv := range page.Kvs {
+			if e, ok := g.entry(kv); ok {
+				all = append(all, e)
+			}
+		}
+		if !page.More || len(page.Kvs) == 0 || keys >= listMax {
+			return all, nil
+		}
+		req.Key = append(page.Kvs[len(page.Kvs)-1].Key, 0)
 	}
-	return all, nil
+}
+
+// entry tells what a key says, if that is a registration.
+func (g *registry) entry(kv *mvccpb.KeyValue) (e entry, ok bool) {
+	e = entry{key: string(kv.Key), lease: kv.Lease}
+	if err := json.Unmarshal(kv.Value, &e.registered); err != nil || e.Addr == "" {
+		g.log.Debug("key is no registration of a proxy", "key", e.key)
+		return e, false
+	}
+	if s, ok := e.Metadata.(string); !ok || json.Unmarshal([]byte(s), &e.by) != nil {
+		e.by = registeredBy{}
+	}
+	return e, true
 }
 
 // Withdraw takes the registration of the proxy back, if there is one, so that clients go elsewhere before it ends.

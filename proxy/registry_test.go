@@ -155,3 +155,27 @@ func TestProxiesAreReadAtMostOnceASecondAndRemembered(t *testing.T) {
 		p.Close()
 	})
 }
+
+// However many there are, all are read; and whoever may write there cannot have a proxy take gigabytes.
+func TestRegistrationsAreReadAPageAtATime(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		f, dial := serveEtcd(t)
+		p := newProxy(t, Config{Endpoints: []string{"a:1"}, Dial: dial, Registration: Registration{Prefix: "p", TTL: 60, URL: "me"}})
+		defer p.Close()
+		time.Sleep(time.Second) // registered by then
+		const others = 3*listPage + 1
+		f.do(func() {
+			for i := range others {
+				key := fmt.Sprintf("p/other%d", i)
+				f.keys[key] = &mvccpb.KeyValue{Key: []byte(key), Value: fmt.Appendf(nil, `{"Addr":"other%d"}`, i)}
+			}
+		})
+		if all, err := p.registry.entries(t.Context()); err != nil || len(all) != others+1 {
+			t.Errorf("%d are read, want %d; %v", len(all), others+1, err)
+		}
+		f.do(func() { f.keys["p/large"] = &mvccpb.KeyValue{Key: []byte("p/large"), Value: make([]byte, listBytes)} })
+		if all, err := p.registry.entries(t.Context()); err == nil {
+			t.Errorf("%d are read, with more bytes than are taken", len(all))
+		}
+	})
+}
