@@ -15,7 +15,8 @@ import (
 	"weir/cmd/internal/tlsfiles"
 )
 
-// checkConfigCommand looks at the configuration with which a member would be started. It opens no port and no data, and asks nobody.
+// checkConfigCommand looks at the configuration with which a member would be started. It opens no port and no data, and asks
+// nobody; where the log is to go to journald, it opens that socket and sends nothing.
 const checkConfigCommand = "check-config"
 
 func checkConfig(args, environ []string, stdout io.Writer) error {
